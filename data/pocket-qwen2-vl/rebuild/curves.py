@@ -1,0 +1,32 @@
+"""The two pre-training logs as one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def draw_curves(directory: Path) -> Path:
+    """Read ``tower.jsonl`` and ``language.jsonl`` of ``directory`` and draw ``curves.png`` beside them."""
+    tower, language = read(directory / "tower.jsonl"), read(directory / "language.jsonl")
+    figure = Figure(figsize=(9, 3.2), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2)
+    left.plot([t["images"] / 1000 for t in tower], [t["f1"] for t in tower], color="#9db8d2", label="training batch")
+    kept = [t for t in tower if "held_out" in t]
+    left.plot([t["images"] / 1000 for t in kept], [t["held_out"]["f1"] for t in kept], "o-", color="#1f5a96", label="held-out scenes")
+    left.set(xlabel="images seen (thousands)", ylabel="F1 of the statements", title="1. the tower learns evidence", ylim=(0, 1))
+    left.legend(frameon=False)
+    right.plot([t["responses"] / 1000 for t in language], [t["loss"] for t in language], color="#b8581c")
+    right.set(xlabel="responses seen (thousands)", ylabel="cross entropy (nats a token)", title="2. the model learns to say it", yscale="log")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    target = directory / "curves.png"
+    figure.savefig(target)
+    return target

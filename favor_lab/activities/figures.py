@@ -1,0 +1,228 @@
+"""People and things as lists of shapes, in body units: feet at y = 0, top of the head at y = 1, facing +x.
+
+Nothing here knows of activities, cameras or colours on a screen: :mod:`favor_lab.activities.pocket` composes these
+figures into scenes and :mod:`favor_lab.activities.looks` paints them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
+
+HIP, NECK, HEAD_RADIUS = 0.50, 0.81, 0.095
+UPPER_ARM, FOREARM, THIGH, SHIN = 0.185, 0.185, 0.247, 0.247
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A filled polygon (``width`` None) or a round-ended stroke along ``points`` (n, 2).
+
+    ``heat`` in [0, 1] is what an infrared camera sees; ``outline`` False leaves the contour out.
+    """
+
+    points: np.ndarray
+    colour: Colour
+    heat: float
+    width: float | None = None
+    outline: bool = True
+
+
+def poly(points, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
+    return Shape(np.asarray(points, dtype=float), colour, heat, None, outline)
+
+
+def stroke(points, width: float, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
+    return Shape(np.asarray(points, dtype=float), colour, heat, width, outline)
+
+
+def ellipse(centre: Point, rx: float, ry: float, colour: Colour, heat: float = 0.3, outline: bool = True,
+            angle: float = 0.0, n: int = 22) -> Shape:
+    t = np.linspace(0, 2 * math.pi, n, endpoint=False)
+    x, y = rx * np.cos(t), ry * np.sin(t)
+    c, s = math.cos(angle), math.sin(angle)
+    return poly(np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], 1), colour, heat, outline)
+
+
+def rectangle(centre: Point, width: float, height: float, colour: Colour, heat: float = 0.3, angle: float = 0.0,
+              outline: bool = True) -> Shape:
+    c, s = math.cos(angle), math.sin(angle)
+    corners = [(-width / 2, -height / 2), (width / 2, -height / 2), (width / 2, height / 2), (-width / 2, height / 2)]
+    return poly([(centre[0] + c * x - s * y, centre[1] + s * x + c * y) for x, y in corners], colour, heat, outline)
+
+
+# ------------------------------------------------------------------------------------------------- people
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a person looks like: independent of what they do."""
+
+    skin: Colour
+    hair: Colour
+    shirt: Colour
+    trousers: Colour
+    shoes: Colour
+    girth: float  # 0.8 slim to 1.25 stout
+    style: str  # hair: "short", "long", "bun", "cap", "bald"
+    sleeves: float  # share of the arm that the shirt covers
+    skirt: bool
+
+
+SKINS = ((255, 219, 188), (241, 194, 155), (224, 172, 125), (198, 134, 92), (141, 85, 54), (92, 58, 40))
+HAIRS = ((35, 28, 26), (84, 54, 34), (160, 104, 52), (222, 184, 98), (150, 150, 155), (170, 66, 40))
+CLOTHES = ((214, 64, 69), (44, 110, 182), (60, 150, 92), (242, 178, 56), (126, 84, 166), (238, 238, 232), (58, 62, 74),
+           (236, 128, 84), (70, 170, 176), (228, 128, 170), (120, 96, 76), (150, 190, 90), (30, 52, 96), (172, 176, 184))
+
+
+def random_body(r: Random) -> Body:
+    shirt = r.choice(CLOTHES)
+    return Body(
+        skin=r.choice(SKINS), hair=r.choice(HAIRS), shirt=shirt,
+        trousers=r.choice([c for c in CLOTHES if c != shirt]), shoes=r.choice(CLOTHES),
+        girth=r.uniform(0.82, 1.2), style=r.choice(("short", "short", "long", "bun", "cap", "bald")),
+        sleeves=r.choice((0.45, 0.92)), skirt=r.random() < 0.2)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a body puts itself. ``turn`` 0 faces the viewer, 1 is a side view; ``lean`` in radians, forward positive."""
+
+    hip: Point
+    feet: tuple[Point, Point]  # far, near
+    lean: float
+    turn: float
+    nod: float = 0.0  # radians, looking down positive
+
+
+def frame(pose: Pose) -> dict[str, Point]:
+    """Neck, head and shoulders of a pose, and the spots of the face that hands go to. Body units."""
+    length = NECK - HIP
+    neck = (pose.hip[0] + length * math.sin(pose.lean), pose.hip[1] + length * math.cos(pose.lean))
+    tilt = pose.lean * 0.6 + pose.nod
+    head = (neck[0] + 0.105 * math.sin(tilt) + 0.012 * pose.turn, neck[1] + 0.105 * math.cos(tilt))
+    half = 0.10 * (1 - 0.62 * pose.turn)
+    drop = 0.025
+    ahead = 0.55 * pose.turn
+    face = HEAD_RADIUS * (0.25 + 0.75 * pose.turn)
+    return {
+        "neck": neck, "head": head,
+        "shoulder_far": (neck[0] - half, neck[1] - drop), "shoulder_near": (neck[0] + half * 0.9, neck[1] - drop),
+        "hip_far": (pose.hip[0] - half * 0.55, pose.hip[1]), "hip_near": (pose.hip[0] + half * 0.55, pose.hip[1]),
+        "mouth": (head[0] + face * 0.9, head[1] - 0.052),
+        "eyes": (head[0] + face * 0.95, head[1] + 0.012),
+        "ear": (head[0] + HEAD_RADIUS * (1.02 - 1.1 * pose.turn), head[1] - 0.012),
+        "chest": (neck[0] + 0.03 + 0.30 * ahead, neck[1] - 0.135),
+    }
+
+
+def bend(root: Point, target: Point, upper: float, lower: float, way: float) -> tuple[Point, Point]:
+    """Two-link reach: the middle joint and the end (pulled in when out of reach). ``way`` +1 or -1 picks the side."""
+    dx, dy = target[0] - root[0], target[1] - root[1]
+    reach = math.hypot(dx, dy)
+    short = min(1.0, max(0.68, reach / (0.6 * (upper + lower))))  # a near target: the limb points at the viewer
+    upper, lower = upper * short, lower * short
+    far = min(max(reach, abs(upper - lower) + 1e-3, 0.06), (upper + lower) * 0.995)
+    ux, uy = (dx / reach, dy / reach) if reach > 1e-6 else (0.0, -1.0)
+    along = (upper**2 - lower**2 + far**2) / (2 * far)
+    off = math.sqrt(max(upper**2 - along**2, 0.0)) * way
+    middle = (root[0] + ux * along - uy * off, root[1] + uy * along + ux * off)
+    return middle, (root[0] + ux * far, root[1] + uy * far)
+
+
+def skeleton(pose: Pose, hands: tuple[Point, Point], elbows: tuple[float, float]) -> dict[str, Point]:
+    """Every joint of a pose whose hands reach for ``hands`` (far, near); ``elbows`` say which way each bends."""
+    joints = frame(pose)
+    for side, hand, foot, elbow in zip(("far", "near"), hands, pose.feet, elbows, strict=True):
+        joints[f"elbow_{side}"], joints[f"hand_{side}"] = bend(joints[f"shoulder_{side}"], hand, UPPER_ARM, FOREARM, elbow)
+        way = 1.0 if pose.turn > 0.35 or side == "near" else -1.0
+        joints[f"knee_{side}"], joints[f"foot_{side}"] = bend(joints[f"hip_{side}"], foot, THIGH, SHIN, way)
+    return joints
+
+
+def arm(body: Body, j: dict[str, Point], side: str) -> list[Shape]:
+    width = 0.058 * body.girth
+    shoulder, elbow, hand = j[f"shoulder_{side}"], j[f"elbow_{side}"], j[f"hand_{side}"]
+    cuff = along([shoulder, elbow, hand], body.sleeves)
+    return [stroke([shoulder, elbow, hand], width * 0.86, body.skin, 0.93), stroke(cuff, width * 1.1, body.shirt, 0.72),
+            ellipse(hand, 0.036, 0.036, body.skin, 0.95)]
+
+
+def along(points: list[Point], share: float) -> list[Point]:
+    """The first ``share`` of a three-point line."""
+    a, b, c = points
+    if share <= 0.5:
+        k = share * 2
+        return [a, (a[0] + (b[0] - a[0]) * k, a[1] + (b[1] - a[1]) * k)]
+    k = share * 2 - 1
+    return [a, b, (b[0] + (c[0] - b[0]) * k, b[1] + (c[1] - b[1]) * k)]
+
+
+def leg(body: Body, j: dict[str, Point], side: str, turn: float) -> list[Shape]:
+    hip, knee, foot = j[f"hip_{side}"], j[f"knee_{side}"], j[f"foot_{side}"]
+    width = 0.078 * body.girth
+    toe = 0.05 * (0.4 + turn) if turn > 0.2 else (0.02 if side == "near" else -0.02)
+    shade = body.trousers if side == "near" else shaded(body.trousers, 0.82)
+    legs = [stroke([hip, knee, foot], width * 0.85, body.skin, 0.9), stroke([hip, knee], width, shade, 0.7)] if body.skirt \
+        else [stroke([hip, knee, foot], width, shade, 0.7)]
+    return [*legs, stroke([(foot[0] - 0.012, foot[1] - 0.005), (foot[0] + toe, foot[1] - 0.008)], 0.055, body.shoes, 0.5)]
+
+
+def torso(body: Body, j: dict[str, Point]) -> list[Shape]:
+    g = 0.045 * body.girth
+    left, right = j["shoulder_far"], j["shoulder_near"]
+    hl, hr = j["hip_far"], j["hip_near"]
+    neck = j["neck"]
+    outline = [(left[0] - g * 0.7, left[1] + 0.01), (neck[0], neck[1] + 0.012), (right[0] + g * 0.7, right[1] + 0.01),
+               (right[0] + g * 0.9, right[1] - 0.06), (hr[0] + g * 1.1, hr[1] - 0.02), (hl[0] - g * 1.1, hl[1] - 0.02),
+               (left[0] - g * 0.9, left[1] - 0.06)]
+    shapes = [stroke([neck, (j["head"][0], j["head"][1] - 0.05)], 0.055, body.skin, 0.95), poly(outline, body.shirt, 0.75)]
+    if body.skirt:
+        shapes.insert(1, poly([(hl[0] - g, hl[1] + 0.02), (hr[0] + g, hr[1] + 0.02), (hr[0] + g * 2.3, hr[1] - 0.17),
+                               (hl[0] - g * 2.3, hl[1] - 0.17)], body.trousers, 0.62))
+    return shapes
+
+
+def head(body: Body, j: dict[str, Point], turn: float, nod: float) -> list[Shape]:
+    x, y = j["head"]
+    r = HEAD_RADIUS
+    shapes: list[Shape] = []
+    if body.style == "long":
+        shapes.append(ellipse((x - 0.03 * turn, y - 0.03), r * 1.08, r * 1.35, body.hair, 0.6))
+    if body.style == "bun":
+        shapes.append(ellipse((x - 0.05 * turn, y + r * 1.05), 0.042, 0.042, body.hair, 0.6))
+    shapes.append(ellipse((x, y), r * 0.92, r, body.skin, 1.0))
+    if body.style != "bald":
+        t = np.linspace(math.radians(12 + 18 * turn), math.radians(172 + 28 * turn), 12)
+        cap = [(x + r * 0.97 * math.cos(a), y + r * 1.04 * math.sin(a)) for a in t]
+        cap.append((x - r * (0.2 + 0.35 * turn), y + r * (0.42 - 0.2 * turn)))
+        shapes.append(poly(cap, body.shirt if body.style == "cap" else body.hair, 0.6))
+        if body.style == "cap":
+            shapes.append(stroke([(x + r * 0.3, y + r * 0.42), (x + r * (0.75 + 0.75 * turn), y + r * 0.36)], 0.03, body.shirt, 0.55))
+    dark = (40, 34, 34)
+    dip = -0.03 * (nod > 0.2)
+    eyes = [(x - 0.034, y + dip), (x + 0.034, y + dip)] if turn < 0.45 else [(x + r * 0.5, y + dip)]
+    shapes += [ellipse(e, 0.0125, 0.016, dark, 0.9, outline=False) for e in eyes]
+    mx = x + r * 0.62 * turn if turn >= 0.45 else x
+    shapes.append(stroke([(mx - 0.022, y - 0.048 + dip), (mx + 0.018, y - 0.05 + dip)], 0.011, (150, 60, 60), 0.95, outline=False))
+    if turn >= 0.45:
+        shapes.append(ellipse((x + r * 0.93, y - 0.012 + dip), 0.018, 0.016, body.skin, 0.9, outline=False))
+    return shapes
+
+
+def shaded(colour: Colour, k: float) -> Colour:
+    return (int(colour[0] * k), int(colour[1] * k), int(colour[2] * k))
+
+
+def person(body: Body, pose: Pose, joints: dict[str, Point]) -> tuple[list[Shape], list[Shape]]:
+    """Shapes of a person in two layers, so that held things can go between: behind-and-middle, and the near arm."""
+    back = arm(body, joints, "far") if pose.turn > 0.35 else []
+    front = [] if pose.turn > 0.35 else arm(body, joints, "far")
+    middle = leg(body, joints, "far", pose.turn) + leg(body, joints, "near", pose.turn) + torso(body, joints)
+    middle += head(body, joints, pose.turn, pose.nod)
+    return back + middle, front + arm(body, joints, "near")

@@ -1,0 +1,141 @@
+"""What the loop needs that is not GRPO: arguments, seeds, the order of the images, the learning rate, clock, Ctrl-C."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from favor_lab.grpo.records import GRPOSettings
+
+
+
+def ask(function: Callable[..., Any], *arguments: Any, **offered: Any) -> Any:
+    """Call a step with its arguments, and with those of the offered ones that it names (all, if it takes **kwargs).
+
+    >>> ask(lambda rewards, eps: rewards + eps, 1, eps=2, seed=3)
+    3
+    >>> ask(functools.partial(lambda rewards, eps: rewards + eps, eps=5), 1, eps=2, seed=3)
+    6
+    """
+    named = inspect.signature(function).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+    fixed = function.keywords if isinstance(function, functools.partial) else {}
+    return function(
+        *arguments,
+        **{
+            name: value
+            for name, value in offered.items()
+            if name not in fixed and (takes_all or name in named)
+        },
+    )
+
+
+def seed_for(*parts: Any) -> int:
+    """A seed from anything printable, the same on every machine.
+
+    >>> seed_for(0, "rollout", 1) == seed_for(0, "rollout", 1) != seed_for(0, "rollout", 2)
+    True
+    """
+    return random.Random("/".join(map(str, parts))).getrandbits(63)
+
+
+def draw(labels: Sequence[str], turn: int, count: int, seed: int) -> list[int]:
+    """Indices of the images of one rollout: images `turn * count` to `(turn + 1) * count` of an endless order in which
+    every image comes once an epoch, and the labels take turns, both shuffled anew each epoch.
+
+    >>> labels = ["reading", "running", "fishing"] * 2
+    >>> turns = [draw(labels, turn, 3, seed=0) for turn in (0, 1)]
+    >>> [sorted(labels[i] for i in turn) for turn in turns], sorted(turns[0] + turns[1])
+    ([['fishing', 'reading', 'running'], ['fishing', 'reading', 'running']], [0, 1, 2, 3, 4, 5])
+    """
+    places = range(turn * count, (turn + 1) * count)
+    orders = {
+        epoch: _epoch_order(labels, epoch, seed) for epoch in {place // len(labels) for place in places}
+    }
+    return [orders[place // len(labels)][place % len(labels)] for place in places]
+
+
+def _epoch_order(labels: Sequence[str], epoch: int, seed: int) -> list[int]:
+    shuffler = random.Random(f"{seed}/epoch/{epoch}")
+    piles = [[i for i, label in enumerate(labels) if label == name] for name in sorted(set(labels))]
+    for pile in piles:
+        shuffler.shuffle(pile)
+    order: list[int] = []
+    while piles:  # one image of each label, the labels in a new order each time
+        shuffler.shuffle(piles)
+        order += [pile.pop() for pile in piles]
+        piles = [pile for pile in piles if pile]
+    return order
+
+
+def learning_rate(step: int, settings: GRPOSettings) -> float:
+    """Learning rate of optimiser step `step`, counted from 0: up to the peak, then down, never 0.
+
+    >>> [learning_rate(step, GRPOSettings(steps=4, warmup_steps=2, learning_rate=1.0)) for step in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    climb = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    done = max(0, step - settings.warmup_steps) / max(
+        1, settings.steps - settings.warmup_steps
+    )  # 0 to below 1
+    fall = {"linear": 1 - done, "constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2}[
+        settings.schedule
+    ]
+    return settings.learning_rate * climb * fall
+
+
+class Clock:
+    """Wall time by phase; an error about a number in a phase is given its step and phase.
+
+    >>> with Clock(7, torch.device("cpu"))("loss"):
+    ...     raise FloatingPointError("the loss is nan")
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: step 7, phase loss: the loss is nan
+    """
+
+    def __init__(self, step: int, device: torch.device):
+        self.step, self.device, self.seconds = step, device, dict[str, float]()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {self.step}, phase {phase}: {error}") from error
+        if (
+            self.device.type == "cuda"
+        ):  # its work is queued: wait for it, so that each phase is charged its own
+            torch.cuda.synchronize(self.device)
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def uninterrupted() -> Iterator[list[int]]:
+    """Ctrl-C waits while the block runs: the list it yields is non-empty if there was one (a second one interrupts)."""
+    caught: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield caught
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)

@@ -1,0 +1,102 @@
+"""The supervised baseline: the same shots, the same settings, the same records, but the answer is given away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from favor_lab.grpo.checkpoints import TrainingState
+from favor_lab.grpo.losses import aggregate
+from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.grpo.sampling import Rollout, encode_completions, score_completions
+from favor_lab.grpo.training import Clock, begin, draw, uninterrupted, update
+from favor_lab.vlm.processing import encode_prompts
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import Example, FewShot
+    from favor_lab.vlm.policy import Policy
+    from favor_lab.vlm.processing import PromptBatch
+
+#: The fields of GRPOSettings that supervised fine-tuning uses.
+SFT_FIELDS = ("steps", "prompts_per_step", "open_vocabulary", "learning_rate", "schedule", "warmup_steps", "weight_decay",
+              "max_grad_norm", "micro_batch", "seed")  # fmt: skip
+
+
+def target(label: str, reasoning: str | None = None) -> str:
+    """The response that is taught: the label between answer tags, behind its reasoning if there is one.
+
+    >>> target("reading"), target("reading", "open book in the hands.")
+    ('<answer>reading</answer>', '<think>open book in the hands.</think><answer>reading</answer>')
+    """
+    thought = "" if reasoning is None else f"<think>{reasoning}</think>"
+    return f"{thought}<answer>{label}</answer>"
+
+
+def sft(
+    policy: Policy,
+    shots: FewShot,
+    settings: GRPOSettings | None = None,
+    *,
+    reasoning: Callable[[Example], str] | None = None,
+    resume: TrainingState | None = None,
+) -> Iterator[StepRecord]:
+    """Supervised fine-tuning of `policy` on `shots.train`, in place: one StepRecord per optimiser step.
+
+    The loss is the mean cross entropy over the tokens of the target and its end token, in nats; prompt and padding do not
+    count. Images come in the order that `train` would draw them, and `SFT_FIELDS` names the settings that are used.
+    Few-shot labels come without reasoning, so the prompt asks for the answer alone: evaluate with style="answer". With
+    `reasoning`, a function that writes one for an example, the prompt and the targets are those of style "think".
+
+    resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`. For a policy without adapter set beta=0.
+    """
+    settings = settings or (resume.settings if resume else GRPOSettings())
+    state = begin(policy, shots, settings, resume)
+    texts = [target(example.label, reasoning(example) if reasoning else None) for example in shots.train]
+    labels = None if settings.open_vocabulary else shots.labels
+    whole = encode_completions(policy, texts, range(len(texts)), origin="target")
+    style = "think" if reasoning else "answer"
+    prompts = encode_prompts(policy, shots.train, labels, style, completion_tokens=whole.mask.shape[1])
+    while state.step < settings.steps:
+        clock = Clock(state.step + 1, policy.device)
+        drawn = draw(prompts.labels, state.step, settings.prompts_per_step, settings.seed)
+        targets = encode_completions(policy, [texts[i] for i in drawn], range(len(drawn)), origin="target")
+        with clock("loss"):
+            state.optimiser.zero_grad(set_to_none=True)
+            loss = cross_entropy_backward(policy, prompts[drawn], targets, settings.micro_batch)
+        with uninterrupted() as interrupted, clock("update"):
+            measured = update(state, settings, rows=len(drawn))
+            state.step += 1
+        lengths = targets.lengths
+        yield StepRecord(
+            step=state.step,
+            loss=loss,
+            length_mean=lengths.float().mean().item(),
+            length_min=int(lengths.min()),
+            length_max=int(lengths.max()),
+            rows=len(targets),
+            tokens=int(lengths.sum()),
+            seconds=clock.seconds,
+            **measured,
+        )
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+def cross_entropy_backward(policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0) -> float:
+    """Accumulate the gradient of the mean cross entropy per target token, and return it in nats.
+
+    `micro_batch` rows at a time (0: all at once); the split changes neither loss nor gradient. Raises FloatingPointError
+    for a loss that is not finite.
+    """
+    total, tokens = 0.0, int(targets.mask.sum())
+    for rows in torch.arange(len(targets)).split(micro_batch or len(targets)):
+        part = targets.rows(rows)
+        logps = score_completions(policy, prompts, part)  # (n, L)
+        loss = aggregate(-logps, part.mask, "dapo", total_tokens=tokens)
+        if not loss.isfinite():
+            raise FloatingPointError(f"the loss of {prompts.sources[int(part.groups[0])]} and after is {loss.item()}")
+        loss.backward()
+        total += loss.item()
+    return total

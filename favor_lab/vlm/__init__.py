@@ -1,0 +1,1 @@
+"""Who looks: prompts, processing, the policy and its shared prefix."""

@@ -1,0 +1,199 @@
+"""The exact shared prefix: a prompt goes through the language model once, its completions go on from there.
+
+A group of G completions has one prompt. Running [prompt + completion] G times repeats the prompt G times;
+here it fills a key/value cache once (`run_prompt`), the cache is handed to the G rows (`expand`), and only
+completion tokens are computed after that: one at a time to sample (`next_hidden`), all at once to score
+(`completion_hidden`). Gradients flow through the cache into the prompt, so that scores and gradients equal
+those of the plain rows.
+
+What predicts completion token j is the hidden state before it; for j = 0 that is the prompt's last one.
+Positions are always explicit: transformers would otherwise take them from the state of an earlier call.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+
+if TYPE_CHECKING:
+    from .policy import Policy
+    from .processing import PromptBatch
+
+CHUNK_LOGITS = 2**25  # float32 logits that `token_logps` holds at once: 128 MB
+
+
+@dataclass
+class Prefix:
+    """Rows that can be continued: B prompts after `run_prompt`, N completion rows after `expand`.
+
+    cache            keys and values of each layer, (rows, KV heads, P, head width)
+    last_hidden      (rows, D), predicts the next token
+    attention_mask   (rows, P), 0 on padding
+    next_position    (rows,), where the next token will stand
+    """
+
+    cache: DynamicCache
+    last_hidden: torch.Tensor
+    attention_mask: torch.Tensor
+    next_position: torch.Tensor
+
+
+def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
+    """The prompts once through the language model, the kept image features in place of the image tokens.
+
+    Gradients flow if they are enabled. Raises RuntimeError in train mode with gradient checkpointing, where
+    transformers drops the cache without an error.
+    """
+    language_model = _language_model(policy)
+    embeds = language_model.get_input_embeddings()(prompts.input_ids)  # (B, P, D)
+    is_image = (prompts.input_ids == policy.base.config.image_token_id).unsqueeze(-1)  # (B, P, 1)
+    features = torch.cat(prompts.image_features).to(embeds)  # (sum of I_b, D), in the order of the prompts
+    cache = DynamicCache(config=language_model.config)
+    out = language_model(
+        inputs_embeds=embeds.masked_scatter(is_image, features),
+        attention_mask=prompts.attention_mask,
+        position_ids=prompts.position_ids,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return Prefix(cache, out.last_hidden_state[:, -1], prompts.attention_mask, prompts.next_position)
+
+
+def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
+    """A new prefix whose row n is row `rows[n]` of this one (`rows` long (N,)). Differentiable.
+
+    After `run_prompt` it makes the groups, rows = [0, ..., 0, 1, ..., 1, ...]; while sampling it can drop the
+    finished rows. `prefix` is unchanged.
+    """
+    return Prefix(
+        _fork(prefix.cache, rows),
+        prefix.last_hidden[rows],  # (N, D)
+        prefix.attention_mask[rows],  # (N, P)
+        prefix.next_position[rows],  # (N,)
+    )
+
+
+def next_hidden(policy: Policy, prefix: Prefix, token_ids: torch.Tensor) -> torch.Tensor:
+    """Append one token to every row and return the hidden state (N, D) that predicts the one after it.
+
+    token_ids (N,) or (N, 1). This is one step of decoding: `prefix` itself grows.
+    """
+    one = torch.ones_like(prefix.attention_mask[:, :1])  # (N, 1)
+    prefix.attention_mask = torch.cat([prefix.attention_mask, one], dim=1)  # (N, P + 1)
+    hidden = _continue(policy, prefix, prefix.cache, token_ids.view(-1, 1), prefix.attention_mask)
+    prefix.last_hidden = hidden[:, -1]  # (N, D)
+    prefix.next_position = prefix.next_position + 1
+    return prefix.last_hidden
+
+
+def completion_hidden(
+    policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it.
+
+    completion_ids and mask (N, L), one row per row of `prefix` (already expanded). `prefix` is unchanged.
+    Entries where the mask is False mean nothing.
+    """
+    first = prefix.last_hidden.unsqueeze(1)  # (N, 1, D)
+    if completion_ids.shape[1] == 1:
+        return first
+    seen = torch.cat([prefix.attention_mask, mask[:, :-1].to(prefix.attention_mask)], dim=1)  # (N, P + L - 1)
+    rest = _continue(policy, prefix, _fork(prefix.cache), completion_ids[:, :-1], seen)  # (N, L - 1, D)
+    return torch.cat([first, rest], dim=1)  # (N, L, D)
+
+
+def next_token_logps(policy: Policy, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Log-probabilities (..., V) in float32 of *the* sampling distribution, from hidden states (..., D).
+
+    log softmax(logits / temperature), forbidden ids at -inf. Sampling and scoring both come through here, so
+    that the distribution scored is the one sampled from.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}; greedy decoding is the argmax")
+    logits = policy.base.lm_head(hidden).float().masked_fill(policy.forbidden, -torch.inf)
+    return torch.log_softmax(logits / temperature, dim=-1)  # (..., V)
+
+
+@overload
+def token_logps(
+    policy: Policy, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = ..., chunk: int | None = ...
+) -> torch.Tensor: ...
+@overload
+def token_logps(
+    policy: Policy, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = ...,
+    chunk: int | None = ..., *, entropy: Literal[True],
+) -> tuple[torch.Tensor, torch.Tensor]: ...  # fmt: skip
+def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False):
+    """Log-probability (N, L) float32 of each of the `ids` (N, L), predicted by `hidden` (N, L, D).
+
+    At most `chunk` positions have their V logits in memory at a time, in the backward pass too (there they
+    are computed again); by default as many as fit in 128 MB. With `entropy=True` also the entropy (N, L) of
+    each distribution, in nats.
+    """
+
+    def part(hidden: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
+        logps = next_token_logps(policy, hidden, temperature)  # (chunk, V)
+        results = [logps.gather(-1, ids.unsqueeze(-1)).squeeze(-1)]  # (chunk,)
+        if entropy:
+            results.append(-(logps.exp() * logps.masked_fill(policy.forbidden, 0.0)).sum(-1))  # (chunk,)
+        return results
+
+    chunk = chunk or max(1, CHUNK_LOGITS // policy.forbidden.numel())
+    chunks = list(zip(hidden.flatten(0, -2).split(chunk), ids.flatten().split(chunk), strict=True))
+    if torch.is_grad_enabled() and len(chunks) > 1:
+        parts = [checkpoint(part, *inputs, use_reentrant=False) for inputs in chunks]
+    else:
+        parts = [part(*inputs) for inputs in chunks]
+    results = [torch.cat(column).view(ids.shape) for column in zip(*parts, strict=True)]  # (N, L) each
+    return tuple(results) if entropy else results[0]
+
+
+def _language_model(policy: Policy) -> Any:
+    """The text half of the model, or RuntimeError where transformers would silently drop the cache."""
+    language_model = policy.base.model.language_model
+    layers = (layer for layer in language_model.modules() if getattr(layer, "gradient_checkpointing", False))
+    if any(layer.training for layer in layers):
+        raise RuntimeError(
+            "a shared prefix needs its cache, which gradient checkpointing in train mode drops (the"
+            " log-probabilities would be wrong): call policy.model.eval() or"
+            " policy.base.gradient_checkpointing_disable()"
+        )
+    return language_model
+
+
+def _continue(
+    policy: Policy, prefix: Prefix, cache: DynamicCache, ids: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """Hidden states (N, T, D) of T more tokens per row, ids (N, T), mask (N, P + T); `cache` grows."""
+    if attention_mask.shape[1] > policy.context_length:
+        raise ValueError(
+            f"prompt and completion have {attention_mask.shape[1]} tokens, the model's window is"
+            f" {policy.context_length}: lower max_new_tokens or max_pixels"
+        )
+    language_model = _language_model(policy)
+    steps = torch.arange(ids.shape[1], device=ids.device)  # (T,)
+    return language_model(
+        inputs_embeds=language_model.get_input_embeddings()(ids),  # (N, T, D)
+        attention_mask=attention_mask,
+        position_ids=(prefix.next_position[:, None] + steps).expand(3, -1, -1),  # (3, N, T)
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+def _fork(cache: DynamicCache, rows: torch.Tensor | None = None) -> DynamicCache:
+    """A cache that grows on its own from the same past; `rows` picks and repeats rows.
+
+    Keys and values are shared, not copied: appending to a cache makes new tensors.
+    """
+    new = copy.copy(cache)
+    new.layers = [copy.copy(layer) for layer in cache.layers]
+    if rows is not None:
+        for layer in new.layers:
+            layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
+    return new

@@ -1,0 +1,257 @@
+"""Text and image to tensors: a prompt batch whose images the vision tower has seen exactly once.
+
+No torchvision: the image processor is the PIL one, and `ImageTextProcessor` is Qwen2-VL's processor without
+its video half. The tower is frozen, so its features are computed here without gradients and kept for every
+completion, every update and both policies (adapter on or off) that look at the same image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
+from transformers.processing_utils import ProcessorMixin
+
+from .prompts import build_prompt
+
+if TYPE_CHECKING:
+    from ..activities.fewshot import Example
+    from .policy import Policy
+
+MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
+MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the real checkpoint's own limit is 16 384 tokens
+TOWER_CHUNK = 16  # images in one pass through the vision tower
+
+
+class ImageTextProcessor(ProcessorMixin):
+    """Qwen2-VL's processor for images and text only: image processor + tokenizer + chat template.
+
+    `processor(images=..., text=...)` behaves as `Qwen2VLProcessor` does, so that transformers and TRL accept
+    it, but needs no torchvision.
+    """
+
+    return_mm_token_type_ids = True
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None):
+        self.image_token = "<|image_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        kwargs.setdefault("return_mm_token_type_ids", True)  # says which tokens get two-dimensional positions
+        return super().__call__(images=images, text=text, **kwargs)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        """One placeholder becomes as many as the image has tokens."""
+        return self.image_token * self.token_counts(image_inputs["image_grid_thw"])[image_idx]
+
+    def token_counts(self, image_grid_thw: Any) -> list[int]:
+        """Image tokens of each image, from the patch grids (B, 3): t * h * w patches, merged 2 x 2."""
+        return (torch.as_tensor(image_grid_thw).prod(-1) // self.image_processor.merge_size**2).tolist()
+
+
+def load_processor(
+    name: str, min_pixels: int | None = None, max_pixels: int | None = None, local_files_only: bool = False
+) -> ImageTextProcessor:
+    """The processor of a Qwen2-VL checkpoint with a pixel budget.
+
+    Each image is resized to between `min_pixels` and `max_pixels` pixels, both sides multiples of 28 (one
+    image token is 28 x 28 = 784 pixels). Default: the checkpoint's own budget, but at most `MAX_PIXELS`.
+    """
+    image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, local_files_only=local_files_only)
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", local_files_only=local_files_only)
+    own, token = image_processor.size, (image_processor.patch_size * image_processor.merge_size) ** 2
+    highest = min(own["longest_edge"], MAX_PIXELS) if max_pixels is None else max_pixels
+    lowest = min(own["shortest_edge"], highest) if min_pixels is None else min_pixels
+    if not token <= lowest <= highest:
+        raise ValueError(
+            f"min_pixels={lowest}, max_pixels={highest}: need {token} <= min_pixels <= max_pixels"
+            f" ({token} pixels are one image token)"
+        )
+    image_processor.size = {"shortest_edge": lowest, "longest_edge": highest}
+    return ImageTextProcessor(image_processor, tokenizer)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image as upright 8-bit RGB.
+
+    The EXIF rotation is applied, transparency is composited on white, 16-bit and float intensities are scaled
+    to 0..255 (float: white is 1, 255, 65535 or the maximum, whichever is the first to cover all values).
+
+    >>> to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    >>> to_rgb(Image.new("I;16", (2, 2), 65535)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # I;16 and its byte orders, I (32-bit integers), F (float)
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("it has values that are not finite")
+        whites = (65535,) if "16" in image.mode else (255, 65535) if image.mode == "I" else (1, 255, 65535)
+        white = next((white for white in whites if values.max() <= white), values.max())
+        image = Image.fromarray((values.clip(0) * (255 / white)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def prepare_image(example: Example) -> Image.Image:
+    """The example's image as upright RGB, or a ValueError that names its source."""
+    try:
+        width, height = example.image.size
+        if min(width, height) == 0:
+            raise ValueError("it has no pixels")
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise ValueError(f"one side is more than {MAX_ASPECT_RATIO} times the other ({width} x {height})")
+        return to_rgb(example.image)
+    except Exception as error:  # PIL's plugins raise many kinds for damaged files
+        raise ValueError(f"cannot use the image {example.source}: {error}") from error
+
+
+@dataclass
+class PromptBatch:
+    """B prompts, padded on the left to P tokens, with the features of their images.
+
+    input_ids, attention_mask   (B, P); the mask is 0 on padding
+    position_ids                (3, B, P): temporal, height and width position of each token
+    next_position               (B,): completion token j stands at next_position + j on all three rows
+    image_features              B tensors (I_b, D), the output of the vision tower, without gradient
+    image_grid_thw              (B, 3), the patch grid of each image
+    labels, sources             gold label and origin of each example
+    texts, images               what was asked, and the picture as the tower sees it
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    next_position: torch.Tensor
+    image_features: list[torch.Tensor]
+    image_grid_thw: torch.Tensor
+    labels: list[str]
+    sources: list[str]
+    texts: list[str]
+    images: list[Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> PromptBatch:
+        """The sub-batch of these prompts, in this order; left padding that is no longer needed is cut off."""
+        every = range(len(self))
+        if isinstance(index, slice):
+            rows = list(every[index])
+        else:
+            rows = [every[i] for i in ([index] if isinstance(index, int) else index)]
+        if not rows:
+            raise IndexError("a prompt batch needs at least one prompt")
+        start = self.input_ids.shape[1] - int(self.attention_mask[rows].sum(-1).max())
+        return PromptBatch(
+            self.input_ids[rows, start:],  # (b, P')
+            self.attention_mask[rows, start:],  # (b, P')
+            self.position_ids[:, rows, start:],  # (3, b, P')
+            self.next_position[rows],  # (b,)
+            [self.image_features[i] for i in rows],
+            self.image_grid_thw[rows],  # (b, 3)
+            [self.labels[i] for i in rows],
+            [self.sources[i] for i in rows],
+            [self.texts[i] for i in rows],
+            [self.images[i] for i in rows],
+        )
+
+
+@torch.no_grad()
+def encode_images(
+    policy: Policy, images: Sequence[Image.Image]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); the tower sees a few at a time."""
+    features: list[torch.Tensor] = []
+    grids = []
+    for start in range(0, len(images), TOWER_CHUNK):
+        chunk = list(images[start : start + TOWER_CHUNK])
+        inputs = policy.processor.image_processor(images=chunk, return_tensors="pt").to(policy.device)
+        pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]  # (patches, patch size), (chunk, 3)
+        features += policy.base.model.get_image_features(pixels, grid).pooler_output
+        grids.append(grid)
+    return features, torch.cat(grids)
+
+
+def encode_prompts(
+    policy: Policy,
+    examples: Sequence[Example],
+    labels: Sequence[str] | None,
+    style: str = "think",
+    completion_tokens: int = 128,
+) -> PromptBatch:
+    """Ask the same question about every example's image; each image is encoded once.
+
+    `labels` is the closed list named in the prompt, or None for an open vocabulary. Images may have any size
+    and mode (see `to_rgb`); they are resized to the policy's pixel budget. Raises ValueError for an image
+    that cannot be used and for a prompt that leaves no room for `completion_tokens` in the model's window.
+    """
+    return encode_texts(policy, examples, [build_prompt(labels, style)] * len(examples), completion_tokens)
+
+
+def encode_texts(
+    policy: Policy, examples: Sequence[Example], texts: Sequence[str], completion_tokens: int = 128
+) -> PromptBatch:
+    """As `encode_prompts`, with a user text of its own for each example."""
+    if not examples:
+        raise ValueError("no examples to encode")
+    rgb = [prepare_image(example) for example in examples]
+    features, grid = encode_images(policy, rgb)
+    tokens = _tokenize(policy, texts, grid)
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
+    is_image = ids == policy.base.config.image_token_id  # (B, P)
+    for example, feature, found in zip(examples, features, is_image.sum(-1).tolist(), strict=True):
+        if found != len(feature):
+            raise ValueError(f"the text asked about {example.source} contains an image token; remove it")
+    positions, _ = policy.base.model.get_rope_index(
+        ids, mm_token_type_ids=is_image.int(), image_grid_thw=grid, attention_mask=mask
+    )  # (3, B, P), 0 on padding
+    patch = policy.processor.image_processor.patch_size
+    sizes = [(patch * width, patch * height) for _, height, width in grid.tolist()]
+    batch = PromptBatch(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        next_position=positions.amax((0, 2)) + 1,  # (B,)
+        image_features=features,
+        image_grid_thw=grid,
+        labels=[example.label for example in examples],
+        sources=[example.source for example in examples],
+        texts=list(texts),
+        images=[image.resize(size, Image.Resampling.BICUBIC) for image, size in zip(rgb, sizes, strict=True)],
+    )
+    check_window(policy, batch, completion_tokens)
+    return batch
+
+
+def _tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
+    """Chats of one user turn (image, text) as left-padded ids; each image token of an image has its id."""
+    processor = policy.processor
+    chats = []
+    for text, count in zip(texts, processor.token_counts(grid), strict=True):
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        chat = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        chats.append(chat.replace(processor.image_token, processor.image_token * count))
+    tokens = processor.tokenizer(chats, padding=True, padding_side="left", return_tensors="pt")
+    return tokens.to(policy.device)
+
+
+def check_window(policy: Policy, prompts: PromptBatch, completion_tokens: int) -> None:
+    """ValueError if the longest prompt and `completion_tokens` more do not fit in the model's window."""
+    longest = int(prompts.attention_mask.sum(-1).argmax())
+    length, image_tokens = int(prompts.attention_mask[longest].sum()), len(prompts.image_features[longest])
+    if length + completion_tokens > policy.context_length:
+        raise ValueError(
+            f"the prompt of {prompts.sources[longest]} has {length} tokens, {image_tokens} of them for the"
+            f" image; with {completion_tokens} completion tokens it exceeds the model's window of"
+            f" {policy.context_length}: lower max_pixels, or shorten the label list or the completion"
+        )

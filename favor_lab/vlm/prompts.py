@@ -1,0 +1,55 @@
+"""What the policy is asked: one user turn, the image first, then one of these texts.
+
+Two switches: the *style* of the response (reason then answer, or answer only) and the *labels* (a closed
+list, or None for an open vocabulary). The wording is short because a small policy pays for every prompt
+token, and it shows no filled-in template: an over-trained policy copies a literal "..." between the tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+STYLES = ("think", "answer")
+_REQUESTS = {
+    "think": "Reason inside <think> </think>, then name it inside <answer> </answer>.",
+    "answer": "Name it inside <answer> </answer>.",
+    "describe": "Describe the evidence inside <think> </think>.",
+}
+
+
+def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
+    """Text of the user turn after the image; `labels=None` asks with an open vocabulary.
+
+    `style` is "think" (reasoning, then the label) or "answer" (the label only). A third one, "describe", asks
+    for the evidence and no label: pre-training uses it.
+
+    >>> build_prompt(["reading", "phoning"], style="answer")
+    'Which activity is this: reading, phoning? Name it inside <answer> </answer>.'
+    >>> build_prompt(None)
+    'Which activity is this? Reason inside <think> </think>, then name it inside <answer> </answer>.'
+    """
+    if style not in _REQUESTS:
+        raise ValueError(f"unknown style {style!r}; valid styles: {', '.join(_REQUESTS)}")
+    if style == "describe":
+        return _REQUESTS[style]
+    if labels is None:
+        return f"Which activity is this? {_REQUESTS[style]}"
+    check_labels(labels)
+    return f"Which activity is this: {', '.join(labels)}? {_REQUESTS[style]}"
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuse a list that no prompt can carry: empty, with doubles, with an empty label, with `<` or `>`.
+
+    >>> check_labels(["reading", "reading"])
+    Traceback (most recent call last):
+    ...
+    ValueError: label 'reading' appears more than once
+    """
+    if isinstance(labels, str) or not labels:
+        raise ValueError(f"labels must be a non-empty list (or None for an open vocabulary), got {labels!r}")
+    for i, label in enumerate(labels):
+        if not label.strip() or "<" in label or ">" in label:
+            raise ValueError(f"label {i} is {label!r}: it must not be empty nor contain '<' or '>'")
+        if label in labels[:i]:
+            raise ValueError(f"label {label!r} appears more than once")

@@ -1,0 +1,153 @@
+"""Few-shot selections: balanced, disjoint, seeded, and refused as a whole when an image is bad."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from favor_lab.activities import ActivityData, Record, few_shot, load_activities
+from pictures import picture
+
+LABELS = ["phoning", "reading", "riding a bike"]
+
+
+def dots(name="dots", **pools) -> ActivityData:
+    """Records without files: `pools` says how many images a label has in each split."""
+    splits = {
+        split: [Record(label, f"{split}/{label}/{i}") for label in LABELS for i in range(pool)]
+        for split, pool in pools.items()
+    }
+    everything = [record.source for records in splits.values() for record in records]
+    return ActivityData(name, LABELS, splits, lambda source: Image.new("I", (1, 1), everything.index(source)))
+
+
+def sources(examples) -> list[str]:
+    return [example.source for example in examples]
+
+
+POOLS = [{"train": 30}, {"train": 20, "test": 12}, {"train": 20, "validation": 6, "test": 12}]
+
+
+@pytest.mark.parametrize("pools", POOLS)
+def test_parts_are_balanced_disjoint_and_take_the_labels_in_turn(pools):
+    shots = few_shot(dots(**pools), shots=4, validation=3, test=5)
+    for part, count in ((shots.train, 4), (shots.validation, 3), (shots.test, 5)):
+        assert [example.label for example in part] == LABELS * count
+        assert all(example.label == example.source.split("/")[1] for example in part)
+    everything = sources(shots.train + shots.validation + shots.test)
+    assert len(set(everything)) == len(everything) == 3 * (4 + 3 + 5)
+    for split, part in (("validation", shots.validation), ("test", shots.test)):
+        assert {source.split("/")[0] for source in sources(part)} == {split if split in pools else "train"}
+    assert shots.labels == LABELS
+
+
+@pytest.mark.parametrize("pools", POOLS)
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(pools):
+    first, again, other = (few_shot(dots(**pools), shots=4, seed=seed) for seed in (1, 1, 2))
+    assert sources(first.train) == sources(again.train)
+    assert set(sources(first.train)) != set(sources(other.train))
+
+
+@pytest.mark.parametrize("pools", POOLS)
+def test_validation_and_test_depend_neither_on_shots_nor_on_the_seed(pools):
+    first = few_shot(dots(**pools), shots=1, seed=0)
+    for shots, seed in ((8, 0), (1, 1), (5, 7)):
+        other = few_shot(dots(**pools), shots=shots, seed=seed)
+        assert sources(other.test) == sources(first.test)
+        assert sources(other.validation) == sources(first.validation)
+
+
+@pytest.mark.parametrize("pools", POOLS)
+def test_more_shots_contain_the_fewer(pools):
+    few, more = (few_shot(dots(**pools), shots=shots, seed=3) for shots in (2, 6))
+    assert sources(more.train)[: len(few.train)] == sources(few.train)
+
+
+def test_a_selection_is_not_simply_the_first_images():
+    chosen = few_shot(dots(train=100, test=100), shots=4)
+    assert sources(chosen.train)[::3] != [f"train/phoning/{i}" for i in range(4)]
+    assert sources(chosen.test)[::3] != [f"test/phoning/{i}" for i in range(8)]
+    numbers = [source.split("/")[2] for source in sources(chosen.train)]
+    assert numbers[::3] != numbers[1::3]  # each label has its own draw
+
+
+def test_the_global_generator_takes_no_part():
+    random.seed(5)
+    state = random.getstate()
+    few_shot(dots(train=30), shots=2)
+    assert random.getstate() == state
+
+
+def test_exactly_enough_is_enough():
+    shots = few_shot(dots(train=14), shots=4, validation=2, test=8)
+    assert len(set(sources(shots.train + shots.validation + shots.test))) == 3 * 14
+    assert few_shot(dots(train=4), shots=4, validation=0, test=0).test == []
+
+
+def test_too_few_images_lists_label_count_and_need():
+    needs = r"'phoning' has 13 in train, needs 14 \(8 test \+ 2 validation \+ 4 train\)"
+    with pytest.raises(ValueError, match=needs) as fault:
+        few_shot(dots(train=13), shots=4)
+    assert all(label in str(fault.value) for label in LABELS)
+    with pytest.raises(ValueError, match=r"'reading' has 5 in test, needs 6 \(6 test\)"):
+        few_shot(dots(train=20, test=5), shots=1, test=6)
+
+
+def test_a_label_that_one_split_lacks_is_named(tmp_path):
+    for name in ("train/phoning", "train/reading", "test/phoning"):
+        picture(tmp_path / name / "a.png", len(name))
+    with pytest.raises(ValueError, match=r"'reading' has 0 in test, needs 1 \(1 test\)") as fault:
+        few_shot(load_activities("folder", tmp_path), shots=1, validation=0, test=1)
+    assert "'phoning'" not in str(fault.value) and str(tmp_path) in str(fault.value)
+
+
+@pytest.mark.parametrize("name, count", [("shots", 0), ("shots", -1), ("validation", -1), ("test", -2)])
+def test_counts_that_make_no_sense_are_refused(name, count):
+    with pytest.raises(ValueError, match=f"{name} counts images per label.*not {count}"):
+        few_shot(dots(train=30), **{"shots": 1, name: count})
+
+
+def test_all_unusable_images_are_reported_at_once(tmp_path):
+    for seed in range(8):
+        picture(tmp_path / ("phoning", "reading")[seed // 4] / f"{seed % 4}.png", seed)
+    empty, half = [tmp_path / f"phoning/{i}.png" for i in range(4)], tmp_path / "reading/2.png"
+    for path in empty:
+        path.write_bytes(b"")
+    half.write_bytes(half.read_bytes()[:60])
+    with pytest.raises(ValueError, match="5 faults in 8 images") as fault:
+        few_shot(load_activities("folder", tmp_path), shots=2, validation=1, test=1)
+    assert all(f"{path}: " in str(fault.value) for path in (*empty, half))
+
+
+def test_a_bad_image_that_is_not_selected_does_no_harm(tmp_path):
+    paths = [str(picture(tmp_path / "phoning" / f"{i}.png", seed=i)) for i in range(6)]
+    before, after = [], []
+    for used in (before, after):
+        chosen = few_shot(load_activities("folder", tmp_path), shots=1, validation=0, test=1)
+        used += sources(chosen.train + chosen.test)
+        for path in set(paths) - set(used):
+            Path(path).write_bytes(b"")
+    assert before == after
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
+def test_the_same_picture_in_train_and_test_is_refused_with_both_names(tmp_path, suffix):
+    one, two = picture(tmp_path / "train/reading/one.png"), tmp_path / f"test/reading/two.{suffix}"
+    two.parent.mkdir(parents=True)
+    if suffix == "png":
+        shutil.copy(one, two)
+    else:  # another file format, the same pixels
+        Image.open(one).save(two)
+    with pytest.raises(ValueError, match="the same image twice") as fault:
+        few_shot(load_activities("folder", tmp_path), shots=1, validation=0, test=1)
+    assert f"{one} (train, 'reading')" in str(fault.value) and f"{two} (test, 'reading')" in str(fault.value)
+
+
+def test_a_selection_of_a_drawn_set():
+    data = load_activities("cctv")
+    shots = few_shot(data, shots=1, validation=1, test=2)
+    assert [len(part) for part in (shots.train, shots.validation, shots.test)] == [16, 16, 32]
+    assert {source.split("/")[1] for source in sources(shots.test)} == {"test"}
+    assert [example.label for example in shots.train] == data.labels

@@ -1,0 +1,96 @@
+"""One description of what to install, and the order of the rooms."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OPTIONAL = {"trl", "datasets", "matplotlib", "jupyter_core", "ipywidgets", "IPython", "tyro", "bitsandbytes"}
+
+
+def readme_command(name: str) -> str:
+    """The fenced block after `<!-- command: name -->`, found as `.ci/run` finds it."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(rf"^<!-- command: {name} -->\n(?:.*\n)*?```.*\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    assert len(blocks) == 1, f"README.md must have one block after <!-- command: {name} -->"
+    return blocks[0].strip()
+
+
+def extras(requirement: str) -> set[str]:
+    """The extras in `-e .[a,b]` or `-e ".[a,b]"`."""
+    return set(re.search(r'-e "?\.\[([\w,]+)\]"?', requirement)[1].split(","))
+
+
+def test_the_environment_file_installs_what_the_project_says():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    packages = [entry for entry in conda["dependencies"] if isinstance(entry, str)]
+    (pip,) = (entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict))
+    # Only Python and pip come from conda, and only this project from pip: no version can drift.
+    assert packages == ["python" + PROJECT["requires-python"], "pip"]
+    assert len(pip) == 1 and pip[0].startswith("-e .[")
+    assert extras(pip[0]) == extras(readme_command("test")) <= PROJECT["optional-dependencies"].keys()
+    assert conda["name"] == PROJECT["name"]
+
+
+def test_the_readme_commands_install_and_run():
+    assert extras(readme_command("demo")) == {"lab"}
+    assert readme_command("demo").split("&&")[-1].split()[0] in PROJECT["scripts"]
+    assert readme_command("test").endswith("python -m pytest")
+
+
+def test_the_workflow_runs_the_same_script_from_the_oldest_python_on():
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    assert ">=" + job["strategy"]["matrix"]["python-version"][0] == PROJECT["requires-python"]
+
+
+def test_the_console_script_points_at_a_function():
+    module, function = PROJECT["scripts"]["favor-lab"].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_importing_the_library_imports_no_optional_package():
+    code = f"import sys, favor_lab; print(*sorted({OPTIONAL} & sys.modules.keys()))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of everything that a file of the library imports, wherever in the file."""
+    package = path.relative_to(ROOT).parent.parts
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            names |= {".".join(filter(None, (*above, node.module, alias.name))) for alias in node.names}
+    return names
+
+
+# What a room must never import, by the start of the name.
+CLOSED = {
+    "activities": ("torch", "transformers", "peft", "favor_lab.vlm", "favor_lab.grpo", "favor_lab.study"),
+    "vlm": ("favor_lab.activities.pocket", "favor_lab.grpo", "favor_lab.study", "matplotlib"),
+    "grpo": ("favor_lab.study", "matplotlib", "ipywidgets", "trl"),
+    "study": ("favor_lab.grpo.train", "favor_lab.grpo.training.train", "trl"),
+}
+
+
+@pytest.mark.parametrize("room", CLOSED)
+def test_no_arrow_runs_back_up(room):
+    files = list((ROOT / "favor_lab" / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imported_modules(path):
+            for closed in (*CLOSED[room], "favor_lab.cli"):
+                assert not f"{name}.".startswith(f"{closed}."), f"{path.relative_to(ROOT)} imports {name}"
