@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ REBUILD = Path(__file__).parents[1] / "data" / "pocket-qwen2-vl" / "rebuild"
 LABELS = ["riding a bike", "reading", "phoning", "fishing"]
 
 
-def rebuild_module(name: str):
+def rebuild_module(name: str) -> Any:
     """Import one of the scripts next to the pocket checkpoint (they are not part of the package)."""
     sys.path.insert(0, str(REBUILD))
     try:
@@ -24,7 +25,7 @@ def rebuild_module(name: str):
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory) -> Path:
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in the Hub layout: 2 + 2 layers, 320 tokens, float32, near-greedy generation_config."""
     from transformers import Qwen2VLForConditionalGeneration
 

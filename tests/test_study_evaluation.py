@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS
 
+from conftest import LABELS
 from favor_lab.activities.fewshot import Example
 from favor_lab.activities.pocket import draw_scene
 from favor_lab.study.evaluation import (
@@ -22,7 +22,13 @@ from favor_lab.vlm.processing import encode_prompts
 
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662), (1, 1, 0.2065, 1.0)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (5, 10, 0.2366, 0.7634),
+        (81, 263, 0.2553, 0.3662),
+        (1, 1, 0.2065, 1.0),
+    ],
 )
 def test_wilson_against_published_values(successes, trials, low, high):
     assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=6e-5)
@@ -51,11 +57,19 @@ def lively_policy(tiny_policy):
 
 
 def answered(label, answer, well_formed=True, statements=0, true=0):
-    return Answered("a.png", label, answer, label == answer, well_formed, statements, true, f"<answer>{answer}</answer>")
+    return Answered(
+        "a.png", label, answer, label == answer, well_formed, statements, true, f"<answer>{answer}</answer>"
+    )
 
 
 def evaluation():
-    rows = [("reading", "reading"), ("reading", "phoning"), ("phoning", "phoning"), ("phoning", None), ("phoning", "sleeping")]
+    rows = [
+        ("reading", "reading"),
+        ("reading", "phoning"),
+        ("phoning", "phoning"),
+        ("phoning", None),
+        ("phoning", "sleeping"),
+    ]
     answers = [answered(label, answer, answer is not None, 4, 3) for label, answer in rows]
     return Evaluation("pocket", "think", ["phoning", "reading", "fishing"], answers, 1.5)
 
@@ -94,7 +108,10 @@ def test_an_answer_is_kept_in_the_spelling_of_its_label(tiny_examples):
 def test_statements_of_a_drawn_scene():
     scene = draw_scene("thermal", "test", 8)  # reading
     true = scene.truth.statements
-    assert judge_statements(f"<think>{'. '.join(true)}.</think><answer>x</answer>", scene.source) == (len(true), len(true))
+    assert judge_statements(f"<think>{'. '.join(true)}.</think><answer>x</answer>", scene.source) == (
+        len(true),
+        len(true),
+    )
     assert judge_statements(f"<think>{true[0]}, {true[0]}, feet on pedals, gibberish", scene.source) == (3, 1)
     assert judge_statements(f"<answer>{true[0]}</answer>", scene.source) == (0, 0)
     assert judge_statements(f"<think>{true[0]}</think>", "photos/reading/1.jpg") == (0, 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -33,30 +34,50 @@ class Shape:
     outline: bool = True
 
 
-def poly(points, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
+def poly(points: ArrayLike, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
     return Shape(np.asarray(points, dtype=float), colour, heat, None, outline)
 
 
-def stroke(points, width: float, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
+def stroke(points: ArrayLike, width: float, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
     return Shape(np.asarray(points, dtype=float), colour, heat, width, outline)
 
 
-def ellipse(centre: Point, rx: float, ry: float, colour: Colour, heat: float = 0.3, outline: bool = True,
-            angle: float = 0.0, n: int = 22) -> Shape:
+def ellipse(
+    centre: Point,
+    rx: float,
+    ry: float,
+    colour: Colour,
+    heat: float = 0.3,
+    outline: bool = True,
+    angle: float = 0.0,
+    n: int = 22,
+) -> Shape:
     t = np.linspace(0, 2 * math.pi, n, endpoint=False)
     x, y = rx * np.cos(t), ry * np.sin(t)
     c, s = math.cos(angle), math.sin(angle)
     return poly(np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], 1), colour, heat, outline)
 
 
-def rectangle(centre: Point, width: float, height: float, colour: Colour, heat: float = 0.3, angle: float = 0.0,
-              outline: bool = True) -> Shape:
+def rectangle(
+    centre: Point,
+    width: float,
+    height: float,
+    colour: Colour,
+    heat: float = 0.3,
+    angle: float = 0.0,
+    outline: bool = True,
+) -> Shape:
     c, s = math.cos(angle), math.sin(angle)
-    corners = [(-width / 2, -height / 2), (width / 2, -height / 2), (width / 2, height / 2), (-width / 2, height / 2)]
+    corners = [
+        (-width / 2, -height / 2),
+        (width / 2, -height / 2),
+        (width / 2, height / 2),
+        (-width / 2, height / 2),
+    ]
     return poly([(centre[0] + c * x - s * y, centre[1] + s * x + c * y) for x, y in corners], colour, heat, outline)
 
 
-# ------------------------------------------------------------------------------------------------- people
+# -------------------------------------------------------------------------------- people
 
 
 @dataclass(frozen=True)
@@ -76,22 +97,42 @@ class Body:
 
 SKINS = ((255, 219, 188), (241, 194, 155), (224, 172, 125), (198, 134, 92), (141, 85, 54), (92, 58, 40))
 HAIRS = ((35, 28, 26), (84, 54, 34), (160, 104, 52), (222, 184, 98), (150, 150, 155), (170, 66, 40))
-CLOTHES = ((214, 64, 69), (44, 110, 182), (60, 150, 92), (242, 178, 56), (126, 84, 166), (238, 238, 232), (58, 62, 74),
-           (236, 128, 84), (70, 170, 176), (228, 128, 170), (120, 96, 76), (150, 190, 90), (30, 52, 96), (172, 176, 184))
+CLOTHES = (
+    (214, 64, 69),
+    (44, 110, 182),
+    (60, 150, 92),
+    (242, 178, 56),
+    (126, 84, 166),
+    (238, 238, 232),
+    (58, 62, 74),
+    (236, 128, 84),
+    (70, 170, 176),
+    (228, 128, 170),
+    (120, 96, 76),
+    (150, 190, 90),
+    (30, 52, 96),
+    (172, 176, 184),
+)
 
 
 def random_body(r: Random) -> Body:
     shirt = r.choice(CLOTHES)
     return Body(
-        skin=r.choice(SKINS), hair=r.choice(HAIRS), shirt=shirt,
-        trousers=r.choice([c for c in CLOTHES if c != shirt]), shoes=r.choice(CLOTHES),
-        girth=r.uniform(0.82, 1.2), style=r.choice(("short", "short", "long", "bun", "cap", "bald")),
-        sleeves=r.choice((0.45, 0.92)), skirt=r.random() < 0.2)
+        skin=r.choice(SKINS),
+        hair=r.choice(HAIRS),
+        shirt=shirt,
+        trousers=r.choice([c for c in CLOTHES if c != shirt]),
+        shoes=r.choice(CLOTHES),
+        girth=r.uniform(0.82, 1.2),
+        style=r.choice(("short", "short", "long", "bun", "cap", "bald")),
+        sleeves=r.choice((0.45, 0.92)),
+        skirt=r.random() < 0.2,
+    )
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a body puts itself. ``turn`` 0 faces the viewer, 1 is a side view; ``lean`` in radians, forward positive."""
+    """Where a body puts itself. ``turn``: 0 faces the viewer, 1 is a side view; ``lean``: radians, forward positive."""
 
     hip: Point
     feet: tuple[Point, Point]  # far, near
@@ -111,9 +152,12 @@ def frame(pose: Pose) -> dict[str, Point]:
     ahead = 0.55 * pose.turn
     face = HEAD_RADIUS * (0.25 + 0.75 * pose.turn)
     return {
-        "neck": neck, "head": head,
-        "shoulder_far": (neck[0] - half, neck[1] - drop), "shoulder_near": (neck[0] + half * 0.9, neck[1] - drop),
-        "hip_far": (pose.hip[0] - half * 0.55, pose.hip[1]), "hip_near": (pose.hip[0] + half * 0.55, pose.hip[1]),
+        "neck": neck,
+        "head": head,
+        "shoulder_far": (neck[0] - half, neck[1] - drop),
+        "shoulder_near": (neck[0] + half * 0.9, neck[1] - drop),
+        "hip_far": (pose.hip[0] - half * 0.55, pose.hip[1]),
+        "hip_near": (pose.hip[0] + half * 0.55, pose.hip[1]),
         "mouth": (head[0] + face * 0.9, head[1] - 0.052),
         "eyes": (head[0] + face * 0.95, head[1] + 0.012),
         "ear": (head[0] + HEAD_RADIUS * (1.02 - 1.1 * pose.turn), head[1] - 0.012),
@@ -139,7 +183,9 @@ def skeleton(pose: Pose, hands: tuple[Point, Point], elbows: tuple[float, float]
     """Every joint of a pose whose hands reach for ``hands`` (far, near); ``elbows`` say which way each bends."""
     joints = frame(pose)
     for side, hand, foot, elbow in zip(("far", "near"), hands, pose.feet, elbows, strict=True):
-        joints[f"elbow_{side}"], joints[f"hand_{side}"] = bend(joints[f"shoulder_{side}"], hand, UPPER_ARM, FOREARM, elbow)
+        joints[f"elbow_{side}"], joints[f"hand_{side}"] = bend(
+            joints[f"shoulder_{side}"], hand, UPPER_ARM, FOREARM, elbow
+        )
         way = 1.0 if pose.turn > 0.35 or side == "near" else -1.0
         joints[f"knee_{side}"], joints[f"foot_{side}"] = bend(joints[f"hip_{side}"], foot, THIGH, SHIN, way)
     return joints
@@ -149,8 +195,11 @@ def arm(body: Body, j: dict[str, Point], side: str) -> list[Shape]:
     width = 0.058 * body.girth
     shoulder, elbow, hand = j[f"shoulder_{side}"], j[f"elbow_{side}"], j[f"hand_{side}"]
     cuff = along([shoulder, elbow, hand], body.sleeves)
-    return [stroke([shoulder, elbow, hand], width * 0.86, body.skin, 0.93), stroke(cuff, width * 1.1, body.shirt, 0.72),
-            ellipse(hand, 0.036, 0.036, body.skin, 0.95)]
+    return [
+        stroke([shoulder, elbow, hand], width * 0.86, body.skin, 0.93),
+        stroke(cuff, width * 1.1, body.shirt, 0.72),
+        ellipse(hand, 0.036, 0.036, body.skin, 0.95),
+    ]
 
 
 def along(points: list[Point], share: float) -> list[Point]:
@@ -168,9 +217,15 @@ def leg(body: Body, j: dict[str, Point], side: str, turn: float) -> list[Shape]:
     width = 0.078 * body.girth
     toe = 0.05 * (0.4 + turn) if turn > 0.2 else (0.02 if side == "near" else -0.02)
     shade = body.trousers if side == "near" else shaded(body.trousers, 0.82)
-    legs = [stroke([hip, knee, foot], width * 0.85, body.skin, 0.9), stroke([hip, knee], width, shade, 0.7)] if body.skirt \
+    legs = (
+        [stroke([hip, knee, foot], width * 0.85, body.skin, 0.9), stroke([hip, knee], width, shade, 0.7)]
+        if body.skirt
         else [stroke([hip, knee, foot], width, shade, 0.7)]
-    return [*legs, stroke([(foot[0] - 0.012, foot[1] - 0.005), (foot[0] + toe, foot[1] - 0.008)], 0.055, body.shoes, 0.5)]
+    )
+    return [
+        *legs,
+        stroke([(foot[0] - 0.012, foot[1] - 0.005), (foot[0] + toe, foot[1] - 0.008)], 0.055, body.shoes, 0.5),
+    ]
 
 
 def torso(body: Body, j: dict[str, Point]) -> list[Shape]:
@@ -178,13 +233,33 @@ def torso(body: Body, j: dict[str, Point]) -> list[Shape]:
     left, right = j["shoulder_far"], j["shoulder_near"]
     hl, hr = j["hip_far"], j["hip_near"]
     neck = j["neck"]
-    outline = [(left[0] - g * 0.7, left[1] + 0.01), (neck[0], neck[1] + 0.012), (right[0] + g * 0.7, right[1] + 0.01),
-               (right[0] + g * 0.9, right[1] - 0.06), (hr[0] + g * 1.1, hr[1] - 0.02), (hl[0] - g * 1.1, hl[1] - 0.02),
-               (left[0] - g * 0.9, left[1] - 0.06)]
-    shapes = [stroke([neck, (j["head"][0], j["head"][1] - 0.05)], 0.055, body.skin, 0.95), poly(outline, body.shirt, 0.75)]
+    outline = [
+        (left[0] - g * 0.7, left[1] + 0.01),
+        (neck[0], neck[1] + 0.012),
+        (right[0] + g * 0.7, right[1] + 0.01),
+        (right[0] + g * 0.9, right[1] - 0.06),
+        (hr[0] + g * 1.1, hr[1] - 0.02),
+        (hl[0] - g * 1.1, hl[1] - 0.02),
+        (left[0] - g * 0.9, left[1] - 0.06),
+    ]
+    shapes = [
+        stroke([neck, (j["head"][0], j["head"][1] - 0.05)], 0.055, body.skin, 0.95),
+        poly(outline, body.shirt, 0.75),
+    ]
     if body.skirt:
-        shapes.insert(1, poly([(hl[0] - g, hl[1] + 0.02), (hr[0] + g, hr[1] + 0.02), (hr[0] + g * 2.3, hr[1] - 0.17),
-                               (hl[0] - g * 2.3, hl[1] - 0.17)], body.trousers, 0.62))
+        shapes.insert(
+            1,
+            poly(
+                [
+                    (hl[0] - g, hl[1] + 0.02),
+                    (hr[0] + g, hr[1] + 0.02),
+                    (hr[0] + g * 2.3, hr[1] - 0.17),
+                    (hl[0] - g * 2.3, hl[1] - 0.17),
+                ],
+                body.trousers,
+                0.62,
+            ),
+        )
     return shapes
 
 
@@ -203,13 +278,28 @@ def head(body: Body, j: dict[str, Point], turn: float, nod: float) -> list[Shape
         cap.append((x - r * (0.2 + 0.35 * turn), y + r * (0.42 - 0.2 * turn)))
         shapes.append(poly(cap, body.shirt if body.style == "cap" else body.hair, 0.6))
         if body.style == "cap":
-            shapes.append(stroke([(x + r * 0.3, y + r * 0.42), (x + r * (0.75 + 0.75 * turn), y + r * 0.36)], 0.03, body.shirt, 0.55))
+            shapes.append(
+                stroke(
+                    [(x + r * 0.3, y + r * 0.42), (x + r * (0.75 + 0.75 * turn), y + r * 0.36)],
+                    0.03,
+                    body.shirt,
+                    0.55,
+                )
+            )
     dark = (40, 34, 34)
     dip = -0.03 * (nod > 0.2)
     eyes = [(x - 0.034, y + dip), (x + 0.034, y + dip)] if turn < 0.45 else [(x + r * 0.5, y + dip)]
     shapes += [ellipse(e, 0.0125, 0.016, dark, 0.9, outline=False) for e in eyes]
     mx = x + r * 0.62 * turn if turn >= 0.45 else x
-    shapes.append(stroke([(mx - 0.022, y - 0.048 + dip), (mx + 0.018, y - 0.05 + dip)], 0.011, (150, 60, 60), 0.95, outline=False))
+    shapes.append(
+        stroke(
+            [(mx - 0.022, y - 0.048 + dip), (mx + 0.018, y - 0.05 + dip)],
+            0.011,
+            (150, 60, 60),
+            0.95,
+            outline=False,
+        )
+    )
     if turn >= 0.45:
         shapes.append(ellipse((x + r * 0.93, y - 0.012 + dip), 0.018, 0.016, body.skin, 0.9, outline=False))
     return shapes

@@ -21,7 +21,9 @@ INK: Colour = (38, 34, 40)
 Paint = Callable[[Shape], tuple[int, ...] | int]
 
 
-def draw_shapes(canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: tuple[int, ...] | int | None, line: float) -> None:
+def draw_shapes(
+    canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: tuple[int, ...] | int | None, line: float
+) -> None:
     """Draw shapes in order. ``fill`` gives each shape's paint, ``ink`` the contour, ``line`` its width in pixels."""
     pen = ImageDraw.Draw(canvas)
     size = canvas.width
@@ -39,7 +41,9 @@ def draw_shapes(canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: 
         _rope(pen, points, width, paint)
 
 
-def _rope(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, paint: tuple[int, ...] | int) -> None:
+def _rope(
+    pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, paint: tuple[int, ...] | int
+) -> None:
     pen.line(points, fill=paint, width=max(1, round(width)), joint="curve")
     radius = width / 2
     if radius >= 1.5:
@@ -54,7 +58,9 @@ def shrink(canvas: Image.Image) -> Image.Image:
 def grain(noise: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Smooth noise in [-1, 1], (size, size): a coarse random grid, enlarged."""
     coarse = (noise.random((cells, cells)) * 255).astype(np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 127.5 - 1
+    return (
+        np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 127.5 - 1
+    )
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
@@ -82,11 +88,13 @@ def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) 
     draw_shapes(tone, back, lambda s: 255 - (255 - grey(s)) // 4, None, 0)
     draw_shapes(tone, front, grey, None, 0)
     lines = Image.new("L", (big, big), 255)
-    for second in (False, True):
-        shaky = [Shape(s.points + noise.normal(0, 0.0026, s.points.shape), s.colour, s.heat, s.width, s.outline)
-                 for s in front]
+    for dots, ink in ((110, 60), (255, 100)):  # two passes of the pencil; dots such as eyes only in the first
+        shaky = [
+            Shape(s.points + noise.normal(0, 0.0026, s.points.shape), s.colour, s.heat, s.width, s.outline)
+            for s in front
+        ]
         layer = Image.new("L", (big, big), 255)
-        draw_shapes(layer, shaky, lambda s: 255 if s.outline or second else 110, 100 if second else 60, 0.005 * big)
+        draw_shapes(layer, shaky, lambda s, dots=dots: 255 if s.outline else dots, ink, 0.005 * big)
         lines = Image.fromarray(np.minimum(np.asarray(lines), np.asarray(layer)))
     shade = np.asarray(shrink(tone), dtype=np.float32) / 255
     pencil = np.asarray(shrink(lines), dtype=np.float32) / 255
@@ -102,9 +110,29 @@ def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) 
 
 
 PALETTES = {
-    "iron": ((0, (4, 2, 24)), (0.25, (64, 10, 120)), (0.5, (188, 40, 96)), (0.72, (246, 132, 26)), (0.9, (254, 222, 90)), (1, (255, 255, 232))),
-    "lagoon": ((0, (6, 10, 40)), (0.28, (18, 62, 140)), (0.5, (28, 150, 150)), (0.7, (150, 206, 70)), (0.88, (250, 214, 60)), (1, (255, 90, 50))),
-    "ember": ((0, (6, 6, 10)), (0.35, (70, 24, 40)), (0.6, (190, 58, 30)), (0.8, (250, 160, 50)), (1, (255, 250, 220))),
+    "iron": (
+        (0, (4, 2, 24)),
+        (0.25, (64, 10, 120)),
+        (0.5, (188, 40, 96)),
+        (0.72, (246, 132, 26)),
+        (0.9, (254, 222, 90)),
+        (1, (255, 255, 232)),
+    ),
+    "lagoon": (
+        (0, (6, 10, 40)),
+        (0.28, (18, 62, 140)),
+        (0.5, (28, 150, 150)),
+        (0.7, (150, 206, 70)),
+        (0.88, (250, 214, 60)),
+        (1, (255, 90, 50)),
+    ),
+    "ember": (
+        (0, (6, 6, 10)),
+        (0.35, (70, 24, 40)),
+        (0.6, (190, 58, 30)),
+        (0.8, (250, 160, 50)),
+        (1, (255, 250, 220)),
+    ),
 }
 
 
@@ -130,7 +158,7 @@ def thermal(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random)
 
 
 def cctv(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
-    """A cheap corner camera: dim, washed out, noisy, with scan lines and a clock nobody can read."""
+    """A cheap corner camera: dim, washed out, noisy, with scan lines and a clock."""
     noise = np.random.default_rng(r.getrandbits(64))
     canvas = Image.new("RGB", (size * SUPERSAMPLE,) * 2, (90, 92, 96))
     draw_shapes(canvas, back, lambda s: s.colour, None, 0)
@@ -144,12 +172,23 @@ def cctv(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) ->
     pixels *= (1.06 - 0.75 * (x * x + y * y))[..., None]
     pixels *= (1 - 0.07 * (np.arange(size) % 3 == 0))[:, None, None]
     pixels += noise.normal(0, r.uniform(5, 11), (size, size, 1))
-    image = to_image(pixels)
+    return stamp(to_image(pixels), r)
+
+
+DIGITS = ("75557", "22222", "71747", "71717", "55711", "74717", "74757", "71111", "75757", "75717")  # rows of 3 bits
+
+
+def stamp(image: Image.Image, r: Random) -> Image.Image:
+    """The camera's clock in the upper left corner, in a 3 x 5 pixel type of its own."""
     pen = ImageDraw.Draw(image)
-    k = size / 140
-    for column in range(11):  # the clock: blocks of light
-        if column not in (2, 5, 8):
-            pen.rectangle((k * (6 + 5 * column), k * 5, k * (9 + 5 * column), k * (5 + r.randint(4, 6))), outline=(206, 210, 206))
+    pixel = max(1, round(image.width / 140))
+    for place in range(6):
+        left = pixel * (6 + 4 * place + 3 * (place // 2))
+        for row, bits in enumerate(DIGITS[r.randrange(10)]):
+            for column in range(3):
+                if int(bits) >> (2 - column) & 1:
+                    x, y = left + pixel * column, pixel * (5 + row)
+                    pen.rectangle((x, y, x + pixel - 1, y + pixel - 1), fill=(206, 210, 206))
     return image
 
 

@@ -18,37 +18,117 @@ import numpy as np
 from PIL import Image
 
 from . import things
-from .figures import Body, Point, Pose, Shape, ellipse, frame, person, poly, random_body, rectangle, shaded, skeleton, stroke
+from .figures import (
+    Body,
+    Point,
+    Pose,
+    Shape,
+    ellipse,
+    frame,
+    person,
+    poly,
+    random_body,
+    rectangle,
+    shaded,
+    skeleton,
+    stroke,
+)
 from .looks import LOOKS, corner_camera
 
 SETS = ("cartoon", "sketch", "thermal", "cctv")
 SPLITS = ("pretrain", "train", "validation", "test")
 IMAGE_SIZE = 140  # pixels a side: 100 patches of 14 x 14, 25 image tokens
 
-# ------------------------------------------------------------------------------------------------- what can be said
+# -------------------------------------------------------------------------------- what can be said
 
-LEGS = {"standing": "standing", "walking": "taking a step", "running": "long stride", "jumping": "feet off the ground",
-        "sitting": "sitting", "cycling": "feet on pedals", "climbing": "feet on a wall"}
-HANDS = {"up": "one hand up", "ear": "hand at the ear", "mouth": "hand at the mouth", "eyes": "hands at the eyes",
-         "clap": "hands together", "chest": "hands at the chest", "handle": "hands forward", "rod": "hands forward",
-         "bars": "hands forward", "low": "one hand forward", "board": "one hand forward", "shaft": "one hand forward",
-         "bow": "arms drawn apart", "swing": "arms swinging", "hold": "hands reaching up"}
-USES = {"phone": "phone at the ear", "cup": "cup at the mouth", "book": "open book in the hands", "camera": "camera at the eyes",
-        "umbrella": "umbrella over the head", "bow": "bow in the hands", "fishing rod": "fishing rod in the hands",
-        "cart": "cart at the hands", "dog": "dog on a leash", "bike": "bike under the person", "board": "board at the hand",
-        "rock wall": "rock wall at the hands"}
-NEARBY = ("bike", "cart", "dog", "board", "rock wall", "tree", "bench", "lamp", "ball", "water", "second person")
+LEGS = {
+    "standing": "standing",
+    "walking": "taking a step",
+    "running": "long stride",
+    "jumping": "feet off the ground",
+    "sitting": "sitting",
+    "cycling": "feet on pedals",
+    "climbing": "feet on a wall",
+}
+HANDS = {
+    "up": "one hand up",
+    "ear": "hand at the ear",
+    "mouth": "hand at the mouth",
+    "eyes": "hands at the eyes",
+    "clap": "hands together",
+    "chest": "hands at the chest",
+    "handle": "hands forward",
+    "rod": "hands forward",
+    "bars": "hands forward",
+    "low": "one hand forward",
+    "board": "one hand forward",
+    "shaft": "one hand forward",
+    "bow": "arms drawn apart",
+    "swing": "arms swinging",
+    "hold": "hands reaching up",
+}
+USES = {
+    "phone": "phone at the ear",
+    "cup": "cup at the mouth",
+    "book": "open book in the hands",
+    "camera": "camera at the eyes",
+    "umbrella": "umbrella over the head",
+    "bow": "bow in the hands",
+    "fishing rod": "fishing rod in the hands",
+    "cart": "cart at the hands",
+    "dog": "dog on a leash",
+    "bike": "bike under the person",
+    "board": "board at the hand",
+    "rock wall": "rock wall at the hands",
+}
+NEARBY = (
+    "bike",
+    "cart",
+    "dog",
+    "board",
+    "rock wall",
+    "tree",
+    "bench",
+    "lamp",
+    "ball",
+    "water",
+    "second person",
+)
 THINGS = tuple(sorted(set(USES) | set(things.SMALL) | set(NEARBY)))
-STATEMENTS = tuple(dict.fromkeys([
-    *LEGS.values(), "arms down", "both hands up", *HANDS.values(), *USES.values(),
-    *[f"{name} in a hand" for name in things.SMALL], *[f"{name} nearby" for name in NEARBY]]))
-JOINTS = ("head", "neck", "shoulder_far", "shoulder_near", "elbow_far", "elbow_near", "hand_far", "hand_near",
-          "hip_far", "hip_near", "knee_far", "knee_near", "foot_far", "foot_near")
+STATEMENTS = tuple(
+    dict.fromkeys(
+        [
+            *LEGS.values(),
+            "arms down",
+            "both hands up",
+            *HANDS.values(),
+            *USES.values(),
+            *[f"{name} in a hand" for name in things.SMALL],
+            *[f"{name} nearby" for name in NEARBY],
+        ]
+    )
+)
+JOINTS = (
+    "head",
+    "neck",
+    "shoulder_far",
+    "shoulder_near",
+    "elbow_far",
+    "elbow_near",
+    "hand_far",
+    "hand_near",
+    "hip_far",
+    "hip_near",
+    "knee_far",
+    "knee_near",
+    "foot_far",
+    "foot_near",
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The evidence that makes an activity: ways of standing, ways of holding the hands (far, near), the thing in use."""
+    """The evidence that makes an activity: ways of standing and of holding the hands (far, near), the thing in use."""
 
     legs: tuple[str, ...]
     hands: tuple[tuple[str, str], ...]
@@ -77,10 +157,27 @@ PLANS = {
 }
 ACTIVITIES = tuple(PLANS)
 FREE_HANDS: tuple[tuple[tuple[str, str], str | None], ...] = (
-    (("down", "down"), None), (("down", "up"), None), (("up", "up"), None), (("down", "ear"), "phone"), (("up", "ear"), "phone"),
-    (("down", "mouth"), "cup"), (("up", "mouth"), "cup"), (("eyes", "eyes"), "camera"), (("clap", "clap"), None), (("chest", "chest"), "book"),
-    (("handle", "handle"), "cart"), (("down", "low"), "dog"), (("up", "low"), "dog"), (("bow", "bow"), "bow"), (("rod", "rod"), "fishing rod"),
-    (("down", "board"), "board"), (("down", "shaft"), "umbrella"), (("up", "shaft"), "umbrella"), (("swing", "swing"), None), (("hold", "hold"), None))
+    (("down", "down"), None),
+    (("down", "up"), None),
+    (("up", "up"), None),
+    (("down", "ear"), "phone"),
+    (("up", "ear"), "phone"),
+    (("down", "mouth"), "cup"),
+    (("up", "mouth"), "cup"),
+    (("eyes", "eyes"), "camera"),
+    (("clap", "clap"), None),
+    (("chest", "chest"), "book"),
+    (("handle", "handle"), "cart"),
+    (("down", "low"), "dog"),
+    (("up", "low"), "dog"),
+    (("bow", "bow"), "bow"),
+    (("rod", "rod"), "fishing rod"),
+    (("down", "board"), "board"),
+    (("down", "shaft"), "umbrella"),
+    (("up", "shaft"), "umbrella"),
+    (("swing", "swing"), None),
+    (("hold", "hold"), None),
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +201,7 @@ class Scene:
     source: str  # "<set>/<split>/<index>"
 
 
-# ------------------------------------------------------------------------------------------------- from plan to shapes
+# -------------------------------------------------------------------------------- from plan to shapes
 
 
 def pose_of(legs: str, turn: float, nod: float, r: Random) -> Pose:
@@ -113,10 +210,26 @@ def pose_of(legs: str, turn: float, nod: float, r: Random) -> Pose:
     lean = r.uniform(-0.04, 0.06) * turn
     poses = {
         "standing": ((0.0, 0.50), ((-wide, 0.02), (wide, 0.02)), lean),
-        "walking": ((0.0, 0.49), ((-r.uniform(0.13, 0.18), 0.035), (r.uniform(0.13, 0.19), 0.02)), lean + 0.05),
-        "running": ((0.0, 0.53), ((-r.uniform(0.30, 0.36), r.uniform(0.22, 0.32)), (r.uniform(0.20, 0.27), r.uniform(0.06, 0.12))), 0.20 + lean),
-        "jumping": ((0.0, 0.74), ((-r.uniform(0.10, 0.2), r.uniform(0.30, 0.38)), (r.uniform(0.10, 0.2), r.uniform(0.30, 0.38))), lean),
-        "sitting": ((0.0, 0.29), ((0.05 + 0.17 * turn - wide, 0.02), (0.09 + 0.17 * turn + wide * (1 - turn), 0.02)), lean),
+        "walking": (
+            (0.0, 0.49),
+            ((-r.uniform(0.13, 0.18), 0.035), (r.uniform(0.13, 0.19), 0.02)),
+            lean + 0.05,
+        ),
+        "running": (
+            (0.0, 0.53),
+            ((-r.uniform(0.30, 0.36), r.uniform(0.22, 0.32)), (r.uniform(0.20, 0.27), r.uniform(0.06, 0.12))),
+            0.20 + lean,
+        ),
+        "jumping": (
+            (0.0, 0.74),
+            ((-r.uniform(0.10, 0.2), r.uniform(0.30, 0.38)), (r.uniform(0.10, 0.2), r.uniform(0.30, 0.38))),
+            lean,
+        ),
+        "sitting": (
+            (0.0, 0.29),
+            ((0.05 + 0.17 * turn - wide, 0.02), (0.09 + 0.17 * turn + wide * (1 - turn), 0.02)),
+            lean,
+        ),
         "cycling": ((-0.12, 0.52), ((-0.04, 0.24), (0.05, 0.08)), r.uniform(0.30, 0.5)),
         "climbing": ((0.0, 0.55), ((0.17, 0.12), (0.19, 0.36)), r.uniform(-0.02, 0.10)),
     }
@@ -131,22 +244,38 @@ def reach(spots: tuple[str, str], pose: Pose, r: Random) -> tuple[tuple[Point, P
     gap = 0.085 * (1 - 0.45 * t)
     j = r.uniform(-0.015, 0.015)
     both: dict[str, tuple[Point, Point]] = {
-        "clap": ((chest[0] - 0.05 + 0.16 * t, chest[1] - 0.035 + j), (chest[0] - 0.005 + 0.16 * t, chest[1] - 0.035 + j)),
+        "clap": (
+            (chest[0] - 0.05 + 0.16 * t, chest[1] - 0.035 + j),
+            (chest[0] - 0.005 + 0.16 * t, chest[1] - 0.035 + j),
+        ),
         "chest": ((chest[0] + 0.09 * t - gap, chest[1] - 0.03), (chest[0] + 0.09 * t + gap, chest[1] - 0.03)),
-        "eyes": ((eyes[0] + 0.05 * t - 0.07, eyes[1] - 0.03), (eyes[0] + 0.05 * t + 0.07 * (1 - 0.5 * t), eyes[1] - 0.03)),
+        "eyes": (
+            (eyes[0] + 0.05 * t - 0.07, eyes[1] - 0.03),
+            (eyes[0] + 0.05 * t + 0.07 * (1 - 0.5 * t), eyes[1] - 0.03),
+        ),
         "handle": ((neck[0] + 0.30, 0.57), (neck[0] + 0.31, 0.55)),
         "bars": ((0.24, 0.53), (0.27, 0.52)),
         "rod": ((neck[0] + 0.27, neck[1] - 0.13), (neck[0] + 0.15, neck[1] - 0.21)),
         "bow": ((neck[0] + 0.37, neck[1] - 0.01 + 2 * j), (mouth[0] - 0.015, mouth[1] - 0.03)),
         "swing": ((neck[0] + 0.22, neck[1] - 0.11), (neck[0] - 0.09, neck[1] - 0.29)),
         "hold": ((neck[0] + 0.19, neck[1] + 0.29 + 3 * j), (neck[0] + 0.22, neck[1] + 0.03 + 3 * j)),
-        "up": ((f["shoulder_far"][0] - 0.15 + 0.22 * t, neck[1] + 0.32), (f["shoulder_near"][0] + 0.15 + 3 * j, neck[1] + 0.32 + 2 * j)),
+        "up": (
+            (f["shoulder_far"][0] - 0.15 + 0.22 * t, neck[1] + 0.32),
+            (f["shoulder_near"][0] + 0.15 + 3 * j, neck[1] + 0.32 + 2 * j),
+        ),
     }
     one: dict[str, Point] = {
-        "ear": (f["ear"][0] + 0.03 * (1 - t), f["ear"][1] - 0.03), "mouth": (mouth[0] + 0.035, mouth[1] - 0.012),
-        "low": (neck[0] + 0.22, neck[1] - 0.28), "board": (neck[0] + 0.33, neck[1] + 0.05 + 4 * j),
-        "shaft": (neck[0] + 0.12 + 0.05 * t, neck[1] - 0.12), "up": both["up"][1]}
-    down = ((f["shoulder_far"][0] - 0.03 + 0.02 * t, neck[1] - 0.37), (f["shoulder_near"][0] + 0.03, neck[1] - 0.37))
+        "ear": (f["ear"][0] + 0.03 * (1 - t), f["ear"][1] - 0.03),
+        "mouth": (mouth[0] + 0.035, mouth[1] - 0.012),
+        "low": (neck[0] + 0.22, neck[1] - 0.28),
+        "board": (neck[0] + 0.33, neck[1] + 0.05 + 4 * j),
+        "shaft": (neck[0] + 0.12 + 0.05 * t, neck[1] - 0.12),
+        "up": both["up"][1],
+    }
+    down = (
+        (f["shoulder_far"][0] - 0.03 + 0.02 * t, neck[1] - 0.37),
+        (f["shoulder_near"][0] + 0.03, neck[1] - 0.37),
+    )
     far, near = spots
     if far == near and far in both:
         hands = both[far]
@@ -159,8 +288,13 @@ def reach(spots: tuple[str, str], pose: Pose, r: Random) -> tuple[tuple[Point, P
 
 
 USE: dict[str, Callable[[dict[str, Point], Random, float], things.Layers]] = {
-    "phone": things.use_phone, "cup": things.use_cup, "book": things.use_book, "camera": things.use_camera,
-    "umbrella": things.use_umbrella, "bow": things.use_bow, "fishing rod": things.use_rod,
+    "phone": things.use_phone,
+    "cup": things.use_cup,
+    "book": things.use_book,
+    "camera": things.use_camera,
+    "umbrella": things.use_umbrella,
+    "bow": things.use_bow,
+    "fishing rod": things.use_rod,
     "cart": lambda j, r, t: ([], things.cart(j["hand_near"][0] - 0.02, r)),
     "bike": lambda j, r, t: (things.bike(0.0, r), []),
     "board": lambda j, r, t: (things.board(j["hand_near"][0] - 0.06, r), []),
@@ -226,7 +360,10 @@ def said_of_hands(spots: tuple[str, str]) -> list[str]:
 
 def clap_marks(j: dict[str, Point]) -> list[Shape]:
     x, y = things.mid(j["hand_far"], j["hand_near"])
-    return [stroke([(x + dx * 0.6, y + 0.055), (x + dx, y + 0.10)], 0.013, (60, 56, 60), 0.5, outline=False) for dx in (-0.05, 0.0, 0.05)]
+    return [
+        stroke([(x + dx * 0.6, y + 0.055), (x + dx, y + 0.10)], 0.013, (60, 56, 60), 0.5, outline=False)
+        for dx in (-0.05, 0.0, 0.05)
+    ]
 
 
 def seat(legs: str, pose: Pose, r: Random) -> list[Shape]:
@@ -235,7 +372,9 @@ def seat(legs: str, pose: Pose, r: Random) -> list[Shape]:
     colour = r.choice(((150, 104, 62), (110, 116, 128), (186, 92, 70), (90, 130, 150)))
     if r.random() < 0.5:
         return [rectangle((-0.02, 0.11), 0.26, 0.22, colour, 0.3)]
-    legs_of_stool = [stroke([(-0.02 + dx, 0.2), (-0.02 + dx * 1.2, 0.0)], 0.03, shaded(colour, 0.8), 0.28) for dx in (-0.1, 0.1)]
+    legs_of_stool = [
+        stroke([(-0.02 + dx, 0.2), (-0.02 + dx * 1.2, 0.0)], 0.03, shaded(colour, 0.8), 0.28) for dx in (-0.1, 0.1)
+    ]
     return [*legs_of_stool, stroke([(-0.13, 0.215), (0.10, 0.215)], 0.045, colour, 0.33)]
 
 
@@ -249,7 +388,7 @@ def free_plan(r: Random) -> Plan:
     return Plan((legs,), (hands,), use, (0.75, 1.0) if side else (0.0, 1.0), r.choice((0.0, 0.0, 0.3)))
 
 
-# ------------------------------------------------------------------------------------------------- from shapes to a scene
+# -------------------------------------------------------------------------------- from shapes to a scene
 
 
 @dataclass(frozen=True)
@@ -265,12 +404,26 @@ class Place:
         return np.stack([self.x + self.flip * self.scale * points[:, 0], self.y - self.scale * points[:, 1]], 1)
 
     def shapes(self, shapes: list[Shape]) -> list[Shape]:
-        return [Shape(self.map(s.points), s.colour, s.heat, None if s.width is None else s.width * self.scale, s.outline) for s in shapes]
+        return [
+            Shape(
+                self.map(s.points),
+                s.colour,
+                s.heat,
+                None if s.width is None else s.width * self.scale,
+                s.outline,
+            )
+            for s in shapes
+        ]
 
 
 def bounds(shapes: list[Shape]) -> tuple[float, float, float, float]:
     points = np.concatenate([s.points for s in shapes])
-    return float(points[:, 0].min()), float(points[:, 1].min()), float(points[:, 0].max()), float(points[:, 1].max())
+    return (
+        float(points[:, 0].min()),
+        float(points[:, 1].min()),
+        float(points[:, 0].max()),
+        float(points[:, 1].max()),
+    )
 
 
 def settle(shapes: list[Shape], margin: float, r: Random) -> Place:
@@ -291,32 +444,63 @@ def backdrop(r: Random, horizon: float) -> list[Shape]:
     if r.random() < 0.45:
         wall_colour = r.choice(((236, 226, 206), (206, 222, 232), (222, 232, 210), (236, 214, 208), (200, 200, 206)))
         floor = r.choice(((186, 150, 112), (160, 160, 164), (146, 118, 96), (198, 186, 170)))
-        shapes = [poly([(-1, -1), (2, -1), (2, horizon), (-1, horizon)], wall_colour, 0.36), poly([(-1, horizon), (2, horizon), (2, 2), (-1, 2)], floor, 0.28),
-                  stroke([(-1, horizon), (2, horizon)], 0.014, shaded(floor, 0.8), 0.25)]
+        shapes = [
+            poly([(-1, -1), (2, -1), (2, horizon), (-1, horizon)], wall_colour, 0.36),
+            poly([(-1, horizon), (2, horizon), (2, 2), (-1, 2)], floor, 0.28),
+            stroke([(-1, horizon), (2, horizon)], 0.014, shaded(floor, 0.8), 0.25),
+        ]
         if r.random() < 0.6:
             x, y = r.uniform(0.1, 0.9), r.uniform(0.14, 0.3)
             w, h = r.uniform(0.12, 0.24), r.uniform(0.12, 0.24)
-            shapes += [rectangle((x, y), w + 0.03, h + 0.03, (250, 250, 246), 0.3), rectangle((x, y), w, h, r.choice(((170, 210, 236), (230, 180, 120), (150, 180, 150))), 0.16)]
+            shapes += [
+                rectangle((x, y), w + 0.03, h + 0.03, (250, 250, 246), 0.3),
+                rectangle((x, y), w, h, r.choice(((170, 210, 236), (230, 180, 120), (150, 180, 150))), 0.16),
+            ]
         return shapes
     sky = r.choice(((176, 214, 240), (214, 232, 242), (246, 216, 180), (190, 196, 208)))
     ground = r.choice(((150, 190, 112), (214, 196, 150), (176, 178, 180), (128, 166, 110)))
-    shapes = [poly([(-1, -1), (2, -1), (2, horizon), (-1, horizon)], sky, 0.02), poly([(-1, horizon), (2, horizon), (2, 2), (-1, 2)], ground, 0.3)]
+    shapes = [
+        poly([(-1, -1), (2, -1), (2, horizon), (-1, horizon)], sky, 0.02),
+        poly([(-1, horizon), (2, horizon), (2, 2), (-1, 2)], ground, 0.3),
+    ]
     kind = r.choice(("hills", "houses", "none"))
     if kind == "hills":
-        shapes[1:1] = [ellipse((r.uniform(0, 1), horizon), r.uniform(0.25, 0.5), r.uniform(0.07, 0.16), shaded(ground, k), 0.24) for k in (0.9, 0.8)]
+        shapes[1:1] = [
+            ellipse(
+                (r.uniform(0, 1), horizon),
+                r.uniform(0.25, 0.5),
+                r.uniform(0.07, 0.16),
+                shaded(ground, k),
+                0.24,
+            )
+            for k in (0.9, 0.8)
+        ]
     if kind == "houses":
         x = -0.1
         while x < 1.1:
             w, h = r.uniform(0.1, 0.24), r.uniform(0.08, 0.34)
-            shapes.append(rectangle((x + w / 2, horizon - h / 2), w, h, shaded(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1)), 0.3))
+            shapes.append(
+                rectangle(
+                    (x + w / 2, horizon - h / 2),
+                    w,
+                    h,
+                    shaded(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1)),
+                    0.3,
+                )
+            )
             x += w + r.uniform(0, 0.08)
     if r.random() < 0.5:
         x, y = r.uniform(0.1, 0.9), r.uniform(0.06, 0.2)
-        shapes += [ellipse((x + dx, y), rr, rr * 0.62, (250, 250, 252), 0.08) for dx, rr in ((-0.06, 0.05), (0.0, 0.07), (0.07, 0.05))]
+        shapes += [
+            ellipse((x + dx, y), rr, rr * 0.62, (250, 250, 252), 0.08)
+            for dx, rr in ((-0.06, 0.05), (0.0, 0.07), (0.07, 0.05))
+        ]
     return shapes
 
 
-def neighbours(main: Place, taken: tuple[float, float], busy: set[str], horizon: float, r: Random) -> list[tuple[str, list[Shape]]]:
+def neighbours(
+    main: Place, taken: tuple[float, float], busy: set[str], horizon: float, r: Random
+) -> list[tuple[str, list[Shape]]]:
     """None, one or two things beside the person, further back, with no regard for the activity."""
     names = [n for n in NEARBY if n not in busy]
     found: list[tuple[str, list[Shape]]] = []
@@ -325,7 +509,13 @@ def neighbours(main: Place, taken: tuple[float, float], busy: set[str], horizon:
     for name, (side, room) in zip(r.sample(names, r.choice((0, 1, 1, 2))), sides, strict=False):
         if room < 0.12:
             continue
-        shapes = bystander(r) if name == "second person" else things.water(-0.33, r) if name == "water" else things.GROUND[name](0.0, r)
+        shapes = (
+            bystander(r)
+            if name == "second person"
+            else things.water(-0.33, r)
+            if name == "water"
+            else things.GROUND[name](0.0, r)
+        )
         x0, _, x1, y1 = bounds(shapes)
         scale = main.scale * r.uniform(0.62, 0.86)
         scale = min(scale, (room + 0.10) / (x1 - x0) if name != "rock wall" else scale, 0.9 / y1)
@@ -389,7 +579,9 @@ def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) ->
     seen = warped([*beside, *front], look) + cover
     image = LOOKS[set_name](warped(back, look), seen, size, r)
     joints = {n: pair(look(place.map(np.array([figure.joints[n]])))) for n in JOINTS}
-    objects = {n: bounds(warped(place.shapes(s), look)) for n, s in figure.boxes.items()} | {n: bounds(warped(s, look)) for n, s in near}
+    objects = {n: bounds(warped(place.shapes(s), look)) for n, s in figure.boxes.items()} | {
+        n: bounds(warped(s, look)) for n, s in near
+    }
     said = tuple(dict.fromkeys([*figure.said, *[f"{n} nearby" for n, _ in near]]))
     return Scene(image, label, Truth(said, joints, objects), source)
 

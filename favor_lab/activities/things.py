@@ -29,12 +29,15 @@ def slope(a: Point, b: Point) -> float:
     return math.atan2(b[1] - a[1], b[0] - a[0])
 
 
-# ------------------------------------------------------------------------------------------------- held in a hand
+# -------------------------------------------------------------------------------- held in a hand
 
 
 def phone(at: Point, r: Random, angle: float = 1.35) -> list[Shape]:
     case = r.choice(((40, 40, 48), (230, 230, 236), (200, 60, 70), (60, 90, 170)))
-    return [rectangle(at, 0.145, 0.07, case, 0.42, angle), rectangle(at, 0.10, 0.045, (150, 210, 240), 0.55, angle, outline=False)]
+    return [
+        rectangle(at, 0.145, 0.07, case, 0.42, angle),
+        rectangle(at, 0.10, 0.045, (150, 210, 240), 0.55, angle, outline=False),
+    ]
 
 
 def cup(at: Point, r: Random, tilt: float = 0.0) -> list[Shape]:
@@ -54,31 +57,62 @@ def open_book(at: Point, r: Random, turn: float) -> list[Shape]:
     cover = r.choice(((170, 50, 50), (40, 80, 150), (50, 120, 80), (120, 70, 130)))
     x, y = at
     w, h = 0.13 * (1 - 0.35 * turn), 0.075
-    shapes = [poly([(x - w, y + h), (x, y + h * 0.45), (x + w, y + h), (x + w, y - h * 0.9), (x, y - h * 1.35), (x - w, y - h * 0.9)], cover, 0.25),
-              poly([(x - w * 0.9, y + h * 1.15), (x, y + h * 0.6), (x, y - h * 1.05), (x - w * 0.9, y - h * 0.6)], (250, 248, 238), 0.35),
-              poly([(x + w * 0.9, y + h * 1.15), (x, y + h * 0.6), (x, y - h * 1.05), (x + w * 0.9, y - h * 0.6)], (244, 240, 226), 0.35)]
+    shapes = [
+        poly(
+            [
+                (x - w, y + h),
+                (x, y + h * 0.45),
+                (x + w, y + h),
+                (x + w, y - h * 0.9),
+                (x, y - h * 1.35),
+                (x - w, y - h * 0.9),
+            ],
+            cover,
+            0.25,
+        ),
+        poly(
+            [(x - w * 0.9, y + h * 1.15), (x, y + h * 0.6), (x, y - h * 1.05), (x - w * 0.9, y - h * 0.6)],
+            (250, 248, 238),
+            0.35,
+        ),
+        poly(
+            [(x + w * 0.9, y + h * 1.15), (x, y + h * 0.6), (x, y - h * 1.05), (x + w * 0.9, y - h * 0.6)],
+            (244, 240, 226),
+            0.35,
+        ),
+    ]
     return shapes
 
 
 def camera(at: Point, r: Random) -> list[Shape]:
     body = r.choice(((44, 44, 50), (92, 92, 100), (120, 70, 50)))
-    return [rectangle((at[0], at[1] + 0.055), 0.06, 0.035, body, 0.4), rectangle(at, 0.17, 0.10, body, 0.4),
-            ellipse((at[0] + 0.01, at[1] - 0.003), 0.042, 0.042, (190, 200, 210), 0.5), ellipse((at[0] + 0.01, at[1] - 0.003), 0.024, 0.024, (30, 40, 70), 0.3, outline=False)]
+    return [
+        rectangle((at[0], at[1] + 0.055), 0.06, 0.035, body, 0.4),
+        rectangle(at, 0.17, 0.10, body, 0.4),
+        ellipse((at[0] + 0.01, at[1] - 0.003), 0.042, 0.042, (190, 200, 210), 0.5),
+        ellipse((at[0] + 0.01, at[1] - 0.003), 0.024, 0.024, (30, 40, 70), 0.3, outline=False),
+    ]
 
 
 def closed_umbrella(at: Point, r: Random) -> list[Shape]:
     colour = r.choice(CLOTHES)
     x, y = at
-    return [stroke([(x, y + 0.06), (x + 0.04, y - 0.40)], 0.016, DARK, 0.3), poly([(x - 0.025, y - 0.05), (x + 0.045, y - 0.05), (x + 0.04, y - 0.36)], colour, 0.35)]
+    return [
+        stroke([(x, y + 0.06), (x + 0.04, y - 0.40)], 0.016, DARK, 0.3),
+        poly([(x - 0.025, y - 0.05), (x + 0.045, y - 0.05), (x + 0.04, y - 0.36)], colour, 0.35),
+    ]
 
 
 SMALL: dict[str, Callable[[Point, Random], list[Shape]]] = {
-    "phone": lambda at, r: phone((at[0] + 0.01, at[1] - 0.03), r), "cup": lambda at, r: cup((at[0], at[1] - 0.03), r),
-    "book": lambda at, r: closed_book((at[0], at[1] - 0.05), r), "camera": lambda at, r: camera((at[0], at[1] - 0.05), r),
-    "umbrella": closed_umbrella}
+    "phone": lambda at, r: phone((at[0] + 0.01, at[1] - 0.03), r),
+    "cup": lambda at, r: cup((at[0], at[1] - 0.03), r),
+    "book": lambda at, r: closed_book((at[0], at[1] - 0.05), r),
+    "camera": lambda at, r: camera((at[0], at[1] - 0.05), r),
+    "umbrella": closed_umbrella,
+}
 
 
-# ------------------------------------------------------------------------------------------------- in use
+# -------------------------------------------------------------------------------- in use
 
 
 def use_phone(j: Joints, r: Random, turn: float) -> Layers:
@@ -109,7 +143,10 @@ def use_umbrella(j: Joints, r: Random, turn: float) -> Layers:
     t = np.linspace(0, math.pi, 16)
     dome = [(x + wide * math.cos(a), y + 0.21 * math.sin(a)) for a in t]
     rim = [(x - wide + wide * 2 * k / 8, y + (0.028 if k % 2 else 0.0)) for k in range(1, 8)]
-    ribs = [stroke([(x, y + 0.21), (x + wide * k, y + 0.02)], 0.012, shaded(colour, 0.68), 0.3, outline=False) for k in (-0.5, 0.0, 0.5)]
+    ribs = [
+        stroke([(x, y + 0.21), (x + wide * k, y + 0.02)], 0.012, shaded(colour, 0.68), 0.3, outline=False)
+        for k in (-0.5, 0.0, 0.5)
+    ]
     shaft = stroke([(grip[0] - 0.005, grip[1] - 0.07), (x, y + 0.24)], 0.018, DARK, 0.25)
     return [shaft], [poly(dome + rim, colour, 0.22), *ribs]
 
@@ -119,14 +156,26 @@ def use_bow(j: Joints, r: Random, turn: float) -> Layers:
     a = slope(pull, grip)
     along, across = (math.cos(a), math.sin(a)), (-math.sin(a), math.cos(a))
     t = np.linspace(-1, 1, 11)
-    limb = [(grip[0] + along[0] * (0.03 - 0.13 * k * k) + across[0] * 0.30 * k,
-             grip[1] + along[1] * (0.03 - 0.13 * k * k) + across[1] * 0.30 * k) for k in t]
+    limb = [
+        (
+            grip[0] + along[0] * (0.03 - 0.13 * k * k) + across[0] * 0.30 * k,
+            grip[1] + along[1] * (0.03 - 0.13 * k * k) + across[1] * 0.30 * k,
+        )
+        for k in t
+    ]
     string = [limb[0], pull, limb[-1]]
     tip = (grip[0] + along[0] * 0.12, grip[1] + along[1] * 0.12)
-    head = [tip, (tip[0] - along[0] * 0.05 + across[0] * 0.022, tip[1] - along[1] * 0.05 + across[1] * 0.022),
-            (tip[0] - along[0] * 0.05 - across[0] * 0.022, tip[1] - along[1] * 0.05 - across[1] * 0.022)]
-    return [], [stroke(limb, 0.026, r.choice((WOOD, (120, 60, 40), (60, 70, 90))), 0.3), stroke(string, 0.008, DARK, 0.3, outline=False),
-                stroke([pull, tip], 0.014, DARK, 0.3, outline=False), poly(head, (190, 60, 50), 0.3)]
+    head = [
+        tip,
+        (tip[0] - along[0] * 0.05 + across[0] * 0.022, tip[1] - along[1] * 0.05 + across[1] * 0.022),
+        (tip[0] - along[0] * 0.05 - across[0] * 0.022, tip[1] - along[1] * 0.05 - across[1] * 0.022),
+    ]
+    return [], [
+        stroke(limb, 0.026, r.choice((WOOD, (120, 60, 40), (60, 70, 90))), 0.3),
+        stroke(string, 0.008, DARK, 0.3, outline=False),
+        stroke([pull, tip], 0.014, DARK, 0.3, outline=False),
+        poly(head, (190, 60, 50), 0.3),
+    ]
 
 
 def use_rod(j: Joints, r: Random, turn: float) -> Layers:
@@ -134,16 +183,26 @@ def use_rod(j: Joints, r: Random, turn: float) -> Layers:
     base = (min(a[0], b[0]) - 0.10, min(a[1], b[1]) - 0.06)
     tip = (base[0] + 0.66, base[1] + r.uniform(0.40, 0.52))
     float_at = (tip[0] + 0.03, 0.03)
-    return [], [stroke([base, tip], 0.017, r.choice((WOOD, DARK, (170, 60, 60))), 0.3),
-                stroke([tip, float_at], 0.007, (120, 130, 140), 0.35, outline=False),
-                ellipse(float_at, 0.026, 0.03, (226, 60, 52), 0.35)]
+    return [], [
+        stroke([base, tip], 0.017, r.choice((WOOD, DARK, (170, 60, 60))), 0.3),
+        stroke([tip, float_at], 0.007, (120, 130, 140), 0.35, outline=False),
+        ellipse(float_at, 0.026, 0.03, (226, 60, 52), 0.35),
+    ]
 
 
 def water(x: float, r: Random) -> list[Shape]:
     blue = r.choice(((94, 164, 214), (110, 184, 200), (86, 140, 190)))
     pond = ellipse((x + 0.33, -0.015), 0.42, 0.085, blue, 0.12)
-    waves = [stroke([(x + 0.12 + k * 0.2, -0.03 + dy), (x + 0.22 + k * 0.2, -0.022 + dy)], 0.011, (226, 240, 248), 0.1, outline=False)
-             for k, dy in ((0, 0.0), (1, -0.03), (2, 0.015))]
+    waves = [
+        stroke(
+            [(x + 0.12 + k * 0.2, -0.03 + dy), (x + 0.22 + k * 0.2, -0.022 + dy)],
+            0.011,
+            (226, 240, 248),
+            0.1,
+            outline=False,
+        )
+        for k, dy in ((0, 0.0), (1, -0.03), (2, 0.015))
+    ]
     return [pond, *waves]
 
 
@@ -156,38 +215,94 @@ def bike(x: float, r: Random) -> list[Shape]:
     shapes: list[Shape] = []
     for cx, cy in (rear, front):
         rim = [(cx + 0.165 * math.cos(a), cy + 0.165 * math.sin(a)) for a in wheel]
-        spokes = [stroke([(cx - 0.15 * math.cos(a), cy - 0.15 * math.sin(a)), (cx + 0.15 * math.cos(a), cy + 0.15 * math.sin(a))],
-                         0.006, STEEL, 0.25, outline=False) for a in (0.3, 1.35, 2.4)]
+        spokes = [
+            stroke(
+                [
+                    (cx - 0.15 * math.cos(a), cy - 0.15 * math.sin(a)),
+                    (cx + 0.15 * math.cos(a), cy + 0.15 * math.sin(a)),
+                ],
+                0.006,
+                STEEL,
+                0.25,
+                outline=False,
+            )
+            for a in (0.3, 1.35, 2.4)
+        ]
         shapes += [*spokes, stroke(rim, 0.028, DARK, 0.3, outline=False)]
-    tubes = ([rear, pedal, (x + 0.22, 0.42), (x - 0.09, 0.40), rear], [pedal, (x - 0.12, 0.44)], [front, (x + 0.22, 0.42), bar])
+    tubes = (
+        [rear, pedal, (x + 0.22, 0.42), (x - 0.09, 0.40), rear],
+        [pedal, (x - 0.12, 0.44)],
+        [front, (x + 0.22, 0.42), bar],
+    )
     shapes += [stroke(t, 0.026, frame_colour, 0.28) for t in tubes]
-    return [*shapes, stroke([(seat[0] - 0.05, 0.455), (seat[0] + 0.06, 0.455)], 0.035, DARK, 0.35), stroke([bar, (bar[0] + 0.05, bar[1] + 0.02)], 0.03, DARK, 0.35),
-            ellipse(pedal, 0.03, 0.03, STEEL, 0.3)]
+    return [
+        *shapes,
+        stroke([(seat[0] - 0.05, 0.455), (seat[0] + 0.06, 0.455)], 0.035, DARK, 0.35),
+        stroke([bar, (bar[0] + 0.05, bar[1] + 0.02)], 0.03, DARK, 0.35),
+        ellipse(pedal, 0.03, 0.03, STEEL, 0.3),
+    ]
 
 
 def cart(x: float, r: Random) -> list[Shape]:
     """A shopping cart with its handle at ``x``, opening away from the person."""
     metal = r.choice((STEEL, (206, 66, 58), (70, 120, 190)))
     basket = [(x + 0.05, 0.50), (x + 0.52, 0.47), (x + 0.45, 0.23), (x + 0.12, 0.23)]
-    goods = [rectangle((x + 0.17 + 0.11 * k, 0.50 + 0.02 * (k % 2)), 0.10, 0.12 + 0.04 * (k % 2), r.choice(CLOTHES), 0.4) for k in range(r.choice((0, 2, 3)))]
-    bars = [stroke([mid(basket[0], basket[1], k), mid(basket[3], basket[2], k)], 0.009, shaded(metal, 0.72), 0.25, outline=False) for k in (0.2, 0.4, 0.6, 0.8)]
-    rails = [stroke([mid(basket[0], basket[3], k), mid(basket[1], basket[2], k)], 0.009, shaded(metal, 0.72), 0.25, outline=False) for k in (0.33, 0.66)]
+    goods = [
+        rectangle((x + 0.17 + 0.11 * k, 0.50 + 0.02 * (k % 2)), 0.10, 0.12 + 0.04 * (k % 2), r.choice(CLOTHES), 0.4)
+        for k in range(r.choice((0, 2, 3)))
+    ]
+    bars = [
+        stroke(
+            [mid(basket[0], basket[1], k), mid(basket[3], basket[2], k)],
+            0.009,
+            shaded(metal, 0.72),
+            0.25,
+            outline=False,
+        )
+        for k in (0.2, 0.4, 0.6, 0.8)
+    ]
+    rails = [
+        stroke(
+            [mid(basket[0], basket[3], k), mid(basket[1], basket[2], k)],
+            0.009,
+            shaded(metal, 0.72),
+            0.25,
+            outline=False,
+        )
+        for k in (0.33, 0.66)
+    ]
     light = (int(metal[0] * 0.4 + 150), int(metal[1] * 0.4 + 150), int(metal[2] * 0.4 + 150))
     legs = [stroke([(x + 0.10, 0.25), (x + 0.14, 0.10), (x + 0.47, 0.10)], 0.02, metal, 0.25)]
     wheels = [ellipse((x + dx, 0.045), 0.042, 0.042, DARK, 0.3) for dx in (0.15, 0.46)]
-    return [*goods, poly(basket, light, 0.22), *bars, *rails, *legs, *wheels,
-            stroke([(x - 0.03, 0.545), (x + 0.06, 0.50)], 0.03, (200, 60, 60), 0.3)]
+    return [
+        *goods,
+        poly(basket, light, 0.22),
+        *bars,
+        *rails,
+        *legs,
+        *wheels,
+        stroke([(x - 0.03, 0.545), (x + 0.06, 0.50)], 0.03, (200, 60, 60), 0.3),
+    ]
 
 
 def dog(x: float, r: Random) -> list[Shape]:
     fur = r.choice(((150, 100, 60), (220, 190, 140), (60, 56, 56), (236, 232, 224), (176, 120, 70)))
     dark = shaded(fur, 0.75)
-    legs = [stroke([(x + dx, 0.15), (x + dx + off, 0.015)], 0.04, c, 0.85)
-            for dx, off, c in ((-0.12, -0.03, dark), (0.10, 0.04, dark), (-0.15, 0.03, fur), (0.13, -0.02, fur))]
-    return [*legs, stroke([(x - 0.17, 0.22), (x - 0.25, 0.33)], 0.03, fur, 0.8), stroke([(x - 0.14, 0.19), (x + 0.12, 0.20)], 0.115, fur, 0.92),
-            stroke([(x + 0.13, 0.23), (x + 0.20, 0.31)], 0.08, fur, 0.92), ellipse((x + 0.21, 0.335), 0.07, 0.06, fur, 0.97),
-            stroke([(x + 0.25, 0.32), (x + 0.30, 0.315)], 0.045, fur, 0.97), ellipse((x + 0.325, 0.32), 0.017, 0.015, (25, 22, 22), 0.6, outline=False),
-            poly([(x + 0.155, 0.375), (x + 0.20, 0.38), (x + 0.155, 0.28)], dark, 0.9), ellipse((x + 0.235, 0.35), 0.011, 0.012, (25, 22, 22), 0.9, outline=False)]
+    legs = [
+        stroke([(x + dx, 0.15), (x + dx + off, 0.015)], 0.04, c, 0.85)
+        for dx, off, c in ((-0.12, -0.03, dark), (0.10, 0.04, dark), (-0.15, 0.03, fur), (0.13, -0.02, fur))
+    ]
+    return [
+        *legs,
+        stroke([(x - 0.17, 0.22), (x - 0.25, 0.33)], 0.03, fur, 0.8),
+        stroke([(x - 0.14, 0.19), (x + 0.12, 0.20)], 0.115, fur, 0.92),
+        stroke([(x + 0.13, 0.23), (x + 0.20, 0.31)], 0.08, fur, 0.92),
+        ellipse((x + 0.21, 0.335), 0.07, 0.06, fur, 0.97),
+        stroke([(x + 0.25, 0.32), (x + 0.30, 0.315)], 0.045, fur, 0.97),
+        ellipse((x + 0.325, 0.32), 0.017, 0.015, (25, 22, 22), 0.6, outline=False),
+        poly([(x + 0.155, 0.375), (x + 0.20, 0.38), (x + 0.155, 0.28)], dark, 0.9),
+        ellipse((x + 0.235, 0.35), 0.011, 0.012, (25, 22, 22), 0.9, outline=False),
+    ]
 
 
 def leash(j: Joints, x: float) -> list[Shape]:
@@ -204,9 +319,22 @@ def board(x: float, r: Random, width: float = 0.62) -> list[Shape]:
     for row in range(3):
         n = r.randint(4, 8)
         y = 0.98 - 0.13 * row
-        lines.append(stroke([(x + 0.10 + 0.052 * k, y + r.uniform(-0.018, 0.018)) for k in range(n)], 0.012, chalk, 0.3, outline=False))
+        lines.append(
+            stroke(
+                [(x + 0.10 + 0.052 * k, y + r.uniform(-0.018, 0.018)) for k in range(n)],
+                0.012,
+                chalk,
+                0.3,
+                outline=False,
+            )
+        )
     legs = [stroke([(x + dx, 0.5), (x + dx, 0.0)], 0.028, WOOD, 0.25) for dx in (0.08, width - 0.08)]
-    return [*legs, rectangle((x + width / 2, 0.82), width, 0.62, WOOD, 0.25), rectangle((x + width / 2, 0.82), width - 0.06, 0.56, face, 0.2), *lines]
+    return [
+        *legs,
+        rectangle((x + width / 2, 0.82), width, 0.62, WOOD, 0.25),
+        rectangle((x + width / 2, 0.82), width - 0.06, 0.56, face, 0.2),
+        *lines,
+    ]
 
 
 def wall(x: float, r: Random) -> list[Shape]:
@@ -214,36 +342,73 @@ def wall(x: float, r: Random) -> list[Shape]:
     rock = r.choice(((166, 150, 132), (142, 146, 152), (186, 150, 118)))
     edge = [(x + r.uniform(-0.025, 0.025), y) for y in np.linspace(-0.02, 1.62, 9)]
     face = poly([*edge, (x + 0.48, 1.62), (x + 0.48, -0.02)], rock, 0.15)
-    cracks = [stroke([(x + r.uniform(0.1, 0.2), y), (x + r.uniform(0.22, 0.3), y - 0.08), (x + r.uniform(0.3, 0.42), y - 0.05)], 0.012, shaded(rock, 0.72), 0.1, outline=False)
-              for y in (0.3, 0.75, 1.2)]
-    holds = [ellipse((x + r.uniform(0.0, 0.32), y + r.uniform(-0.04, 0.04)), 0.042, 0.03, r.choice(CLOTHES), 0.2) for y in np.linspace(0.12, 1.5, 8)]
+    cracks = [
+        stroke(
+            [
+                (x + r.uniform(0.1, 0.2), y),
+                (x + r.uniform(0.22, 0.3), y - 0.08),
+                (x + r.uniform(0.3, 0.42), y - 0.05),
+            ],
+            0.012,
+            shaded(rock, 0.72),
+            0.1,
+            outline=False,
+        )
+        for y in (0.3, 0.75, 1.2)
+    ]
+    holds = [
+        ellipse((x + r.uniform(0.0, 0.32), y + r.uniform(-0.04, 0.04)), 0.042, 0.03, r.choice(CLOTHES), 0.2)
+        for y in np.linspace(0.12, 1.5, 8)
+    ]
     return [face, *cracks, *holds]
 
 
-# ------------------------------------------------------------------------------------------------- only nearby
+# -------------------------------------------------------------------------------- only nearby
 
 
 def tree(x: float, r: Random) -> list[Shape]:
     green = r.choice(((84, 150, 80), (120, 160, 70), (196, 130, 60), (60, 120, 90)))
-    return [stroke([(x, 0.0), (x, 0.55)], 0.085, WOOD, 0.3),
-            *[ellipse((x + dx, y), rr, rr, green, 0.36) for dx, y, rr in ((-0.13, 0.66, 0.17), (0.14, 0.68, 0.17), (0.0, 0.86, 0.21))]]
+    return [
+        stroke([(x, 0.0), (x, 0.55)], 0.085, WOOD, 0.3),
+        *[
+            ellipse((x + dx, y), rr, rr, green, 0.36)
+            for dx, y, rr in ((-0.13, 0.66, 0.17), (0.14, 0.68, 0.17), (0.0, 0.86, 0.21))
+        ],
+    ]
 
 
 def bench(x: float, r: Random) -> list[Shape]:
     c = r.choice((WOOD, (110, 120, 130), (170, 80, 60)))
-    return [*[stroke([(x + dx, 0.22), (x + dx, 0.0)], 0.03, DARK, 0.28) for dx in (-0.22, 0.22)],
-            *[stroke([(x - 0.28, y), (x + 0.28, y)], 0.042, c, 0.33) for y in (0.23, 0.36, 0.44)]]
+    return [
+        *[stroke([(x + dx, 0.22), (x + dx, 0.0)], 0.03, DARK, 0.28) for dx in (-0.22, 0.22)],
+        *[stroke([(x - 0.28, y), (x + 0.28, y)], 0.042, c, 0.33) for y in (0.23, 0.36, 0.44)],
+    ]
 
 
 def lamp(x: float, r: Random) -> list[Shape]:
-    return [stroke([(x, 0.0), (x, 1.18)], 0.032, (84, 90, 100), 0.3), stroke([(x, 1.18), (x + 0.14, 1.22)], 0.028, (84, 90, 100), 0.3),
-            ellipse((x + 0.15, 1.19), 0.06, 0.038, (255, 226, 140), 0.95)]
+    return [
+        stroke([(x, 0.0), (x, 1.18)], 0.032, (84, 90, 100), 0.3),
+        stroke([(x, 1.18), (x + 0.14, 1.22)], 0.028, (84, 90, 100), 0.3),
+        ellipse((x + 0.15, 1.19), 0.06, 0.038, (255, 226, 140), 0.95),
+    ]
 
 
 def ball(x: float, r: Random) -> list[Shape]:
     c = r.choice(CLOTHES)
-    return [ellipse((x, 0.085), 0.085, 0.085, c, 0.35), stroke([(x - 0.075, 0.10), (x, 0.075), (x + 0.075, 0.10)], 0.018, (250, 250, 250), 0.3, outline=False)]
+    return [
+        ellipse((x, 0.085), 0.085, 0.085, c, 0.35),
+        stroke([(x - 0.075, 0.10), (x, 0.075), (x + 0.075, 0.10)], 0.018, (250, 250, 250), 0.3, outline=False),
+    ]
 
 
 GROUND: dict[str, Callable[[float, Random], list[Shape]]] = {
-    "bike": bike, "cart": cart, "dog": dog, "board": board, "rock wall": wall, "tree": tree, "bench": bench, "lamp": lamp, "ball": ball}
+    "bike": bike,
+    "cart": cart,
+    "dog": dog,
+    "board": board,
+    "rock wall": wall,
+    "tree": tree,
+    "bench": bench,
+    "lamp": lamp,
+    "ball": ball,
+}

@@ -1,4 +1,5 @@
-"""What the loop needs that is not GRPO: arguments, seeds, the order of the images, the learning rate, clock, Ctrl-C."""
+"""What the loop needs that is not GRPO: optional arguments, seeds, the order of the images, the learning rate, a
+clock, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,26 +19,27 @@ import torch
 from favor_lab.grpo.records import GRPOSettings
 
 
-
 def ask(function: Callable[..., Any], *arguments: Any, **offered: Any) -> Any:
-    """Call a step with its arguments, and with those of the offered ones that it names (all, if it takes **kwargs).
+    """Call a step with its arguments, and with those of the offered ones that it names (all, if it has **kwargs).
 
-    >>> ask(lambda rewards, eps: rewards + eps, 1, eps=2, seed=3)
-    3
-    >>> ask(functools.partial(lambda rewards, eps: rewards + eps, eps=5), 1, eps=2, seed=3)
-    6
+    >>> def scaled(rewards, eps=0):
+    ...     return rewards + eps
+    >>> ask(scaled, 1, eps=2, seed=3), ask(functools.partial(scaled, eps=5), 1, eps=2, seed=3)
+    (3, 6)
     """
-    named = inspect.signature(function).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
     fixed = function.keywords if isinstance(function, functools.partial) else {}
-    return function(
-        *arguments,
-        **{
-            name: value
-            for name, value in offered.items()
-            if name not in fixed and (takes_all or name in named)
-        },
-    )
+    taken = {name: value for name, value in offered.items() if name not in fixed and accepts(function, name)}
+    return function(*arguments, **taken)
+
+
+def accepts(function: Callable[..., Any], *names: str) -> bool:
+    """Whether a function has a parameter of one of these names, or takes any keyword.
+
+    >>> accepts(ask, "function"), accepts(accepts, "seed", "names"), accepts(seed_for, "seed")
+    (True, True, False)
+    """
+    parameters = inspect.signature(function).parameters
+    return any(name in parameters for name in names) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def seed_for(*parts: Any) -> int:
@@ -50,29 +52,30 @@ def seed_for(*parts: Any) -> int:
 
 
 def draw(labels: Sequence[str], turn: int, count: int, seed: int) -> list[int]:
-    """Indices of the images of one rollout: images `turn * count` to `(turn + 1) * count` of an endless order in which
-    every image comes once an epoch, and the labels take turns, both shuffled anew each epoch.
+    """Indices of the images of one rollout: number `turn * count` to `(turn + 1) * count` of an endless order in
+    which every image comes once an epoch and the labels take turns, both shuffled anew each epoch.
 
     >>> labels = ["reading", "running", "fishing"] * 2
     >>> turns = [draw(labels, turn, 3, seed=0) for turn in (0, 1)]
-    >>> [sorted(labels[i] for i in turn) for turn in turns], sorted(turns[0] + turns[1])
-    ([['fishing', 'reading', 'running'], ['fishing', 'reading', 'running']], [0, 1, 2, 3, 4, 5])
+    >>> [sorted(labels[i] for i in turn) for turn in turns]
+    [['fishing', 'reading', 'running'], ['fishing', 'reading', 'running']]
+    >>> sorted(turns[0] + turns[1])
+    [0, 1, 2, 3, 4, 5]
     """
     places = range(turn * count, (turn + 1) * count)
-    orders = {
-        epoch: _epoch_order(labels, epoch, seed) for epoch in {place // len(labels) for place in places}
-    }
+    orders = {epoch: epoch_order(labels, epoch, seed) for epoch in {place // len(labels) for place in places}}
     return [orders[place // len(labels)][place % len(labels)] for place in places]
 
 
-def _epoch_order(labels: Sequence[str], epoch: int, seed: int) -> list[int]:
-    shuffler = random.Random(f"{seed}/epoch/{epoch}")
+def epoch_order(labels: Sequence[str], epoch: int, seed: int) -> list[int]:
+    """All indices once, one image of each label after another."""
+    shuffler = random.Random(seed_for(seed, "epoch", epoch))
     piles = [[i for i, label in enumerate(labels) if label == name] for name in sorted(set(labels))]
     for pile in piles:
         shuffler.shuffle(pile)
     order: list[int] = []
-    while piles:  # one image of each label, the labels in a new order each time
-        shuffler.shuffle(piles)
+    while piles:
+        shuffler.shuffle(piles)  # the labels in a new order each time
         order += [pile.pop() for pile in piles]
         piles = [pile for pile in piles if pile]
     return order
@@ -85,12 +88,8 @@ def learning_rate(step: int, settings: GRPOSettings) -> float:
     [0.5, 1.0, 1.0, 0.5]
     """
     climb = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
-    done = max(0, step - settings.warmup_steps) / max(
-        1, settings.steps - settings.warmup_steps
-    )  # 0 to below 1
-    fall = {"linear": 1 - done, "constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2}[
-        settings.schedule
-    ]
+    done = max(0, step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)  # 0 to below 1
+    fall = {"linear": 1 - done, "constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2}[settings.schedule]
     return settings.learning_rate * climb * fall
 
 
@@ -105,7 +104,8 @@ class Clock:
     """
 
     def __init__(self, step: int, device: torch.device):
-        self.step, self.device, self.seconds = step, device, dict[str, float]()
+        self.step, self.device = step, device
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -114,16 +114,14 @@ class Clock:
             yield
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.step}, phase {phase}: {error}") from error
-        if (
-            self.device.type == "cuda"
-        ):  # its work is queued: wait for it, so that each phase is charged its own
+        if self.device.type == "cuda":  # work there is queued: wait, so that each phase is charged its own
             torch.cuda.synchronize(self.device)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
 
 @contextmanager
 def uninterrupted() -> Iterator[list[int]]:
-    """Ctrl-C waits while the block runs: the list it yields is non-empty if there was one (a second one interrupts)."""
+    """Ctrl-C waits while the block runs: the list it yields then holds the signal. A second one interrupts at once."""
     caught: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
@@ -138,4 +136,4 @@ def uninterrupted() -> Iterator[list[int]]:
     try:
         yield caught
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)

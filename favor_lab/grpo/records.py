@@ -181,21 +181,16 @@ def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def weighted_sum(scores: dict[str, Tensor], weights: Sequence[float] | None, rows: int) -> Tensor:
+def weighted_sum(scores: dict[str, Tensor], weights: Sequence[float] | None) -> Tensor:
     """The rewards of each row as one number: (N,). All weights are 1 if there are none.
 
-    >>> weighted_sum({"accuracy": torch.tensor([1.0, 0.0]), "format": torch.tensor([1.0, 1.0])}, (1.0, 0.5), rows=2)
+    >>> weighted_sum({"accuracy": torch.tensor([1.0, 0.0]), "format": torch.tensor([1.0, 1.0])}, (1.0, 0.5))
     tensor([1.5000, 0.5000])
     """
     weights = weights or (1.0,) * len(scores)
     if len(weights) != len(scores):
-        raise ValueError(
-            f"reward_weights has {len(weights)} numbers for {len(scores)} rewards: {', '.join(scores)}"
-        )
-    total = torch.zeros(rows)
-    for weight, values in zip(weights, scores.values(), strict=True):
-        total = total.to(values) + weight * values  # (N,)
-    return total
+        raise ValueError(f"reward_weights has {len(weights)} numbers for {len(scores)} rewards: {', '.join(scores)}")
+    return torch.stack([w * values for w, values in zip(weights, scores.values(), strict=True)]).sum(dim=0)  # (N,)
 
 
 def describe(
@@ -211,7 +206,7 @@ def describe(
     """
     own = torch.tensor([origin == "sampled" for origin in rollout.origin], device=rollout.mask.device)
     own = own if own.any() else ~own
-    sampled, totals = rollout.rows(own), weighted_sum(scores, settings.reward_weights, len(rollout))[own]
+    sampled, totals = rollout.rows(own), weighted_sum(scores, settings.reward_weights)[own]
     table = to_groups(totals, sampled.groups)[0]  # (B, G)
     lengths = sampled.lengths.float()
     return {

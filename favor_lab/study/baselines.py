@@ -9,19 +9,16 @@ import torch
 
 from favor_lab.grpo.checkpoints import TrainingState
 from favor_lab.grpo.losses import aggregate
+from favor_lab.grpo.mechanics import Clock, draw, uninterrupted
 from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.sampling import Rollout, encode_completions, score_completions
-from favor_lab.grpo.training import Clock, begin, draw, uninterrupted, update
+from favor_lab.grpo.training import begin, update
 from favor_lab.vlm.processing import encode_prompts
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
-
-#: The fields of GRPOSettings that supervised fine-tuning uses.
-SFT_FIELDS = ("steps", "prompts_per_step", "open_vocabulary", "learning_rate", "schedule", "warmup_steps", "weight_decay",
-              "max_grad_norm", "micro_batch", "seed")  # fmt: skip
 
 
 def target(label: str, reasoning: str | None = None) -> str:
@@ -44,12 +41,12 @@ def sft(
 ) -> Iterator[StepRecord]:
     """Supervised fine-tuning of `policy` on `shots.train`, in place: one StepRecord per optimiser step.
 
-    The loss is the mean cross entropy over the tokens of the target and its end token, in nats; prompt and padding do not
-    count. Images come in the order that `train` would draw them, and `SFT_FIELDS` names the settings that are used.
+    The loss is the mean cross entropy over the tokens of the target and its end token, in nats; prompt and padding do
+    not count. Images come in the order that `train` draws them; settings of sampling, groups and KL play no part.
     Few-shot labels come without reasoning, so the prompt asks for the answer alone: evaluate with style="answer". With
     `reasoning`, a function that writes one for an example, the prompt and the targets are those of style "think".
 
-    resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`. For a policy without adapter set beta=0.
+    resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`. Without an adapter set beta=0.
     """
     settings = settings or (resume.settings if resume else GRPOSettings())
     state = begin(policy, shots, settings, resume)
@@ -78,7 +75,8 @@ def sft(
             rows=len(targets),
             tokens=int(lengths.sum()),
             seconds=clock.seconds,
-            **measured,
+            grad_norm=measured["grad_norm"],
+            learning_rate=measured["learning_rate"],
         )
         if interrupted:
             raise KeyboardInterrupt
@@ -87,8 +85,8 @@ def sft(
 def cross_entropy_backward(policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0) -> float:
     """Accumulate the gradient of the mean cross entropy per target token, and return it in nats.
 
-    `micro_batch` rows at a time (0: all at once); the split changes neither loss nor gradient. Raises FloatingPointError
-    for a loss that is not finite.
+    `micro_batch` rows at a time (0: all at once); the split changes neither loss nor gradient. Raises
+    FloatingPointError for a loss that is not finite.
     """
     total, tokens = 0.0, int(targets.mask.sum())
     for rows in torch.arange(len(targets)).split(micro_batch or len(targets)):

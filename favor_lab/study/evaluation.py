@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
+    from favor_lab.grpo.records import GRPOSettings
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
 
@@ -191,7 +193,64 @@ def judge(text: str, example: Example, labels: Sequence[str], style: str) -> Ans
         answer = spelling.get(normalise_label(answer), answer)
     stated, true = judge_statements(text, example.source)
     well_formed = bool(format_reward([text], style=style)[0])
-    return Answered(example.source, example.label, answer, is_right(text, example.label), well_formed, stated, true, text)
+    return Answered(
+        example.source, example.label, answer, is_right(text, example.label), well_formed, stated, true, text
+    )
+
+
+@dataclass(frozen=True)
+class JudgedGroup:
+    """One image answered G times by sampling: what a step of training sees of it."""
+
+    source: str
+    label: str
+    texts: list[str]
+    rewards: dict[str, list[float]]  #: by name, G each
+    advantages: list[float]
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation (n) of the summed rewards."""
+        return float(np.std([sum(values) for values in zip(*self.rewards.values(), strict=True)]))
+
+    def summary(self) -> str:
+        """The answers with their numbers, the most frequent first.
+
+        >>> JudgedGroup("a.png", "reading", ["<answer>reading</answer>"] * 3 + ["?"], {}, []).summary()
+        '3 x reading, 1 x no answer'
+        """
+        from favor_lab.grpo.rewards import extract_answer, normalise_label
+
+        answers = (extract_answer(text) for text in self.texts)
+        counts = Counter("no answer" if answer is None else normalise_label(answer) for answer in answers)
+        return ", ".join(f"{count} x {answer}" for answer, count in counts.most_common())
+
+
+def sample_judged_groups(
+    policy: Policy, examples: Sequence[Example], labels: Sequence[str] | None, settings: GRPOSettings
+) -> list[JudgedGroup]:
+    """Sample a group for each example and judge it with the default rewards and advantages; nothing is learnt."""
+    import torch
+
+    from favor_lab.grpo.advantages import group_advantages
+    from favor_lab.grpo.rewards import accuracy_reward, format_reward
+    from favor_lab.grpo.sampling import sample_groups
+    from favor_lab.vlm.processing import encode_prompts
+
+    size, tokens = settings.group_size, settings.max_new_tokens
+    prompts = encode_prompts(policy, examples, labels, settings.style, completion_tokens=tokens)
+    rollout = sample_groups(policy, prompts, size, tokens, settings.temperature, seed=settings.seed)
+    groups = []
+    for b, example in enumerate(examples):
+        texts = rollout.texts[b * size : (b + 1) * size]
+        rewards = {
+            "accuracy_reward": accuracy_reward(texts, label=example.label),
+            "format_reward": format_reward(texts, style=settings.style),
+        }
+        totals = torch.tensor(list(rewards.values())).sum(dim=0, keepdim=True)  # (1, G)
+        advantages = group_advantages(totals, settings.scale, settings.eps, settings.unbiased)[0].tolist()
+        groups.append(JudgedGroup(example.source, example.label, texts, rewards, advantages))
+    return groups
 
 
 def judge_statements(text: str, source: str) -> tuple[int, int]:

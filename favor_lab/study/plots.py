@@ -66,13 +66,33 @@ def _families() -> tuple[str, ...]:
 
 def _style() -> dict[str, Any]:
     return {
-        "font.family": list(_families()), "font.size": 9, "text.color": INK, "text.parse_math": False,
-        "axes.edgecolor": GREY, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.linewidth": 0.8,
-        "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        "axes.unicode_minus": True, "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK, "grid.color": FAINT, "grid.linewidth": 0.8, "legend.frameon": False,
-        "legend.fontsize": 8.5, "figure.facecolor": PAPER, "savefig.facecolor": PAPER, "figure.dpi": DPI,
+        "font.family": list(_families()),
+        "font.size": 9,
+        "text.color": INK,
+        "text.parse_math": False,
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.unicode_minus": True,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "figure.dpi": DPI,
         "savefig.dpi": "figure",
     }
 
@@ -91,7 +111,7 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def _new_figure(height: float, width: float = WIDTH, layout: str | None = "constrained") -> Figure:
+def _new_figure(height: float, width: float = WIDTH, layout: Any = "constrained") -> Figure:
     return _figure_class()(figsize=(width, height), layout=layout)
 
 
@@ -149,8 +169,14 @@ def _curve(axes: Axes, steps: list[int], values: Sequence[float | None], colour:
     window = max(1, len(numbers) // 15)
     if window > 1:
         axes.plot(steps, numbers, color=colour, alpha=0.25, linewidth=0.8)
-    axes.plot(steps, _smooth(numbers, window), color=colour, linewidth=1.8, label=label,
-              marker="o" if len(numbers) == 1 else None)
+    axes.plot(
+        steps,
+        _smooth(numbers, window),
+        color=colour,
+        linewidth=1.8,
+        label=label,
+        marker="o" if len(numbers) == 1 else None,
+    )
 
 
 def _rewards_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
@@ -168,9 +194,9 @@ def _spread_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> N
 
 
 def _length_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
-    ends = [[row[name] for row in rows] for name in ("length_min", "length_max")]
-    if None not in ends[0] + ends[1]:
-        axes.fill_between(steps, *ends, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
+    low, high = ([row[name] for row in rows] for name in ("length_min", "length_max"))
+    if None not in low + high:
+        axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
     _curve(axes, steps, [row["length_mean"] for row in rows], BLUE, "mean")
     axes.set(title="length of completions", ylabel="tokens, end token included")
     axes.legend()
@@ -210,8 +236,8 @@ _PANELS: dict[str, Callable[[Axes, list[int], list[dict[str, Any]]], None]] = {
 def plot_records(records: Sequence[Any], title: str = "") -> Figure:
     """The curves of a run against its optimiser steps, a panel for each quantity that the records hold.
 
-    Rewards by name, labels reached, spread, KL, entropy, lengths; for a run without rewards (the supervised baseline) its
-    loss. Pale lines are single steps, strong lines running means.
+    Rewards by name, labels reached, spread, KL, entropy, lengths; for a run without rewards (the supervised baseline)
+    its loss. Pale lines are single steps, strong lines running means.
     """
     rows = _fields(records)
     panels = [draw for field, draw in _PANELS.items() if any(row[field] not in (None, {}) for row in rows)]
@@ -240,8 +266,8 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
 def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     """For each label and step, whether the right answer was sampled: what is never sampled is never learnt.
 
-    A disc grows with the share of right completions; a cross is a step that showed the label and sampled no right answer.
-    The number at the right counts right completions of all; labels are ordered by it.
+    A disc grows with the share of right completions; a cross is a step that showed the label and sampled no right
+    answer. The number at the right counts right completions of all; labels are ordered by it.
     """
     rows = [row for row in _fields(records) if row["labels"]]
     if not rows:
@@ -254,17 +280,23 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     order = sorted(totals, key=lambda label: (totals[label][0] / max(totals[label][1], 1), label))
     figure = _new_figure(0.24 * len(order) + 1.1 + (0.3 if title else 0))
     axes = figure.add_subplot()
-    seen = [(row["step"], order.index(label), count["right"] / max(count["completions"], 1))
-            for row in rows for label, count in row["labels"].items()]
+    seen = [
+        (row["step"], order.index(label), count["right"] / max(count["completions"], 1))
+        for row in rows
+        for label, count in row["labels"].items()
+    ]
     hits = np.array([point for point in seen if point[2] > 0]).reshape(-1, 3)
     misses = np.array([point for point in seen if point[2] == 0]).reshape(-1, 3)
     axes.scatter(misses[:, 0], misses[:, 1], marker="x", s=13, color=VERMILLION, linewidth=0.9, label="none right")
-    axes.scatter(hits[:, 0], hits[:, 1], s=8 + 60 * hits[:, 2], color=BLUE, linewidth=0, label="some right (size: share)")
-    for row, label in enumerate(order):
+    axes.scatter(
+        hits[:, 0], hits[:, 1], s=8 + 60 * hits[:, 2], color=BLUE, linewidth=0, label="some right (size: share)"
+    )
+    for y, label in enumerate(order):
         right, completions = totals[label]
-        axes.text(1.01, row, f"{right} of {completions}", transform=axes.get_yaxis_transform(), va="center", fontsize=8.5,
-                  color=INK if right else VERMILLION, weight="normal" if right else "bold")
-        axes.axhline(row, color=FAINT, linewidth=0.6, zorder=0)
+        look: dict[str, Any] = {"color": INK} if right else {"color": VERMILLION, "weight": "bold"}
+        place = axes.get_yaxis_transform()
+        axes.text(1.01, y, f"{right} of {completions}", transform=place, va="center", fontsize=8.5, **look)
+        axes.axhline(y, color=FAINT, linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(order)), [_printable(label) for label in order])
     axes.set(xlabel="optimiser step", ylim=(-0.7, len(order) - 0.3))
     axes.tick_params(axis="y", length=0)
@@ -330,8 +362,9 @@ def _lay_out(text: str, width: float, max_lines: int = 6) -> list[list[tuple[flo
 
 def _group_head(axes: Axes, top: float, names: Sequence[str], centre: float, count: int) -> None:
     heads = [(_TEXT_LEFT, "left", f"G = {count} completions"), (centre, "center", "advantage")]
-    heads += [(_TEXT_LEFT + _text_room(len(names)) + _COLUMN * (i + 0.5), "center", name)
-              for i, name in enumerate(names)]
+    heads += [
+        (_TEXT_LEFT + _text_room(len(names)) + _COLUMN * (i + 0.5), "center", name) for i, name in enumerate(names)
+    ]
     for x, side, text in heads:
         axes.text(x, top - 0.14, _printable(text), ha=side, va="center", fontsize=8.5, weight="bold", color=GREY)
 
@@ -345,14 +378,27 @@ def _group_row(
 ) -> None:
     colour = {None: INK, True: BLUE, False: VERMILLION}[right]
     if right is not None:
-        axes.text(left - 0.16, y, "\N{CHECK MARK}" if right else "\N{BALLOT X}", fontsize=11, color=colour,
-                  ha="center", va="center")
+        axes.text(
+            left - 0.16,
+            y,
+            "\N{CHECK MARK}" if right else "\N{BALLOT X}",
+            fontsize=11,
+            color=colour,
+            ha="center",
+            va="center",
+        )
     for i, line in enumerate(lines):
         baseline = y + _LINE * (i - (len(lines) - 1) / 2) + 0.04
         for x, word, kind in line:
-            axes.text(left + x, baseline, word, fontsize=_TEXT_SIZE, va="baseline",
-                      color=colour if kind == "answer" else _TEXT_COLOUR[kind],
-                      weight="bold" if kind == "answer" else "normal")
+            axes.text(
+                left + x,
+                baseline,
+                word,
+                fontsize=_TEXT_SIZE,
+                va="baseline",
+                color=colour if kind == "answer" else _TEXT_COLOUR[kind],
+                weight="bold" if kind == "answer" else "normal",
+            )
 
 
 def _chip(axes: Axes, x: float, y: float, value: float) -> None:
@@ -361,15 +407,28 @@ def _chip(axes: Axes, x: float, y: float, value: float) -> None:
     axes.scatter([x], [y], s=230, facecolor=BLUE, alpha=earned, linewidth=0)
     axes.scatter([x], [y], s=230, facecolor="none", edgecolor=BLUE if earned else "#aab3bd", linewidth=1)
     number = f"{value:.2g}"
-    axes.text(x, y, number, ha="center", va="center_baseline", fontsize=8 if len(number) < 4 else 7,
-              color=PAPER if earned > 0.5 else INK if earned else GREY)
+    axes.text(
+        x,
+        y,
+        number,
+        ha="center",
+        va="center_baseline",
+        fontsize=8 if len(number) < 4 else 7,
+        color=PAPER if earned > 0.5 else INK if earned else GREY,
+    )
 
 
 def _advantage_bar(axes: Axes, centre: float, y: float, value: float, limit: float) -> None:
     length = _BAR * value / limit
     axes.barh(y, length, height=0.2, left=centre, color=BLUE if value > 0 else VERMILLION)
-    axes.text(centre - math.copysign(0.06, value), y, f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") if value else "0",
-              fontsize=8, va="center_baseline", ha="right" if value >= 0 else "left")
+    axes.text(
+        centre - math.copysign(0.06, value),
+        y,
+        f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") if value else "0",
+        fontsize=8,
+        va="center_baseline",
+        ha="right" if value >= 0 else "left",
+    )
 
 
 def _group_picture(figure: Figure, axes: Axes, image: Image, label: str, top: float, height: float) -> None:
@@ -379,8 +438,9 @@ def _group_picture(figure: Figure, axes: Axes, image: Image, label: str, top: fl
     picture.imshow(image)
     picture.set(xticks=[], yticks=[])
     picture.spines[:].set(visible=True, color=FAINT)
-    axes.text(0.25 + side / 2, top + side + 0.2, _printable(label), ha="center", va="center", fontsize=10.5,
-              weight="bold")
+    axes.text(
+        0.25 + side / 2, top + side + 0.2, _printable(label), ha="center", va="center", fontsize=10.5, weight="bold"
+    )
     axes.text(0.25 + side / 2, top + side + 0.4, "gold label", ha="center", va="center", fontsize=8, color=GREY)
 
 
@@ -397,7 +457,7 @@ def plot_group(
     """One group: the image, its G completions as they were written, their rewards and their advantages.
 
     `rewards` maps a reward's name to G numbers and `advantages` holds G numbers (both may be tensors or arrays);
-    `sort` puts the highest advantage on top. Tags are pale, text outside of the tags is vermillion: it breaks the format.
+    `sort` puts the highest advantage on top. Tags are pale; text outside of them is vermillion: it breaks the format.
     """
     columns = {_short(name): [float(value) for value in values] for name, values in rewards.items()}
     scores = [float(value) for value in advantages]
@@ -426,7 +486,9 @@ def plot_group(
         y += step
     axes.plot([centre, centre], [top, y], color=GREY, linewidth=0.8)
     if not any(scores):
-        axes.text(WIDTH - 0.2, y + 0.14, "no spread in rewards: zero policy gradient", ha="right", fontsize=8, color=GREY)
+        axes.text(
+            WIDTH - 0.2, y + 0.14, "no spread in rewards: zero policy gradient", ha="right", fontsize=8, color=GREY
+        )
     return figure
 
 
@@ -458,8 +520,15 @@ def plot_confusion(evaluation: Evaluation, title: str = "") -> Figure:
     axes.spines[:].set(visible=True, color=FAINT)
     if size <= 24:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center_baseline", fontsize=8,
-                      color=PAPER if share[row, column] > 0.55 else INK)
+            axes.text(
+                column,
+                row,
+                str(counts[row, column]),
+                ha="center",
+                va="center_baseline",
+                fontsize=8,
+                color=PAPER if share[row, column] > 0.55 else INK,
+            )
     return figure
 
 
@@ -514,9 +583,17 @@ def plot_before_after(evaluations: Mapping[str, Evaluation], title: str = "") ->
     for name, evaluation in evaluations.items():
         by_label = evaluation.label_accuracy()
         hollow = name == next(iter(evaluations))
-        right.scatter([100 * by_label[label] for label in labels], range(len(labels)), s=90 if hollow else 40,
-                      facecolor=PAPER if hollow else colours[name], edgecolor=colours[name], linewidth=2,
-                      marker=MARKERS[list(evaluations).index(name) % len(MARKERS)], label=_printable(name), zorder=3)
+        right.scatter(
+            [100 * by_label[label] for label in labels],
+            range(len(labels)),
+            s=90 if hollow else 40,
+            facecolor=PAPER if hollow else colours[name],
+            edgecolor=colours[name],
+            linewidth=2,
+            marker=MARKERS[list(evaluations).index(name) % len(MARKERS)],
+            label=_printable(name),
+            zorder=3,
+        )
     for row, label in enumerate(labels):
         ends = [100 * evaluation.label_accuracy()[label] for evaluation in evaluations.values()]
         right.plot([min(ends), max(ends)], [row, row], color=FAINT, linewidth=3, zorder=1)
@@ -563,17 +640,33 @@ _LOOP_CARDS = (  # left edge and width in inches, name of the step, what it answ
 _LOOP_ROWS = (1.55, 1.97, 2.39, 2.81)  # inches from the top
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = GREY, size: float = 1.4) -> None:
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": size,
-                                              "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11})
+def _arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = GREY, size: float = 1.4
+) -> None:
+    axes.annotate(
+        "",
+        end,
+        start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": colour,
+            "linewidth": size,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "mutation_scale": 11,
+        },
+    )
 
 
 def _loop_cards(axes: Axes) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     for number, (x, width, step, what, names) in enumerate(_LOOP_CARDS, 1):
-        axes.add_patch(FancyBboxPatch((x, 0.3), width, 3.3, boxstyle="round,pad=0,rounding_size=0.08", facecolor="#f6f8fa",
-                                      edgecolor=FAINT))
+        axes.add_patch(
+            FancyBboxPatch(
+                (x, 0.3), width, 3.3, boxstyle="round,pad=0,rounding_size=0.08", facecolor="#f6f8fa", edgecolor=FAINT
+            )
+        )
         axes.scatter([x + 0.25], [0.58], s=230, color=INK)
         axes.text(x + 0.25, 0.58, str(number), color=PAPER, weight="bold", ha="center", va="center_baseline")
         axes.text(x + 0.46, 0.58, step, fontsize=11.5, weight="bold", va="center_baseline")
@@ -593,8 +686,13 @@ def _loop_rows(axes: Axes, advantages: Sequence[float]) -> None:
             _chip(axes, x, y, value)
         _advantage_bar(axes, lefts[2] + 0.7, y, advantages[g], 1.5)
         better, x = advantages[g] > 0, lefts[3] + 0.62
-        _arrow(axes, (x, y + (0.14 if better else -0.14)), (x, y - (0.14 if better else -0.14)),
-               BLUE if better else VERMILLION, 1 + 2 * abs(advantages[g]))
+        _arrow(
+            axes,
+            (x, y + (0.14 if better else -0.14)),
+            (x, y - (0.14 if better else -0.14)),
+            BLUE if better else VERMILLION,
+            1 + 2 * abs(advantages[g]),
+        )
     axes.plot([lefts[2] + 0.7] * 2, [_LOOP_ROWS[0] - 0.2, _LOOP_ROWS[-1] + 0.2], color=GREY, linewidth=0.8)
 
 
@@ -623,6 +721,13 @@ def plot_loop(image: Image | None = None) -> Figure:
     x = _LOOP_CARDS[3][0] + _LOOP_CARDS[3][1] / 2
     axes.plot([x, x, 0.925], [3.6, 4.0, 4.0], color=GREY, linewidth=1.4)
     _arrow(axes, (0.925, 4.0), (0.925, 3.1))
-    axes.text(4.9, 4.0, "the policy has moved a little: next step, next images", ha="center", va="center",
-              fontsize=9, backgroundcolor=PAPER)
+    axes.text(
+        4.9,
+        4.0,
+        "the policy has moved a little: next step, next images",
+        ha="center",
+        va="center",
+        fontsize=9,
+        backgroundcolor=PAPER,
+    )
     return figure

@@ -1,11 +1,11 @@
 """A run folder: everything that one run said and made, in files that outlive the process.
 
-    settings.json            what was asked for, and the versions of what ran it
-    records.jsonl            one step record per line, written as they arrive
-    checkpoint/, adapter/    the state to continue from, the adapter to load
-    evaluation_*.json        answers before and after, with every text
-    figures/*.png            the pictures
-    report.html              all of it on one page that needs no network and runs no script
+settings.json            what was asked for, and the versions of what ran it
+records.jsonl            one step record per line, written as they arrive
+checkpoint/, adapter/    the state to continue from, the adapter to load
+evaluation_*.json        answers before and after, with every text
+figures/*.png            the pictures
+report.html              all of it on one page that needs no network and runs no script
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import importlib.metadata
 import io
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -99,12 +100,19 @@ class RunFolder:
     @property
     def settings(self) -> dict[str, Any]:
         """What the run was asked for, with the versions of what ran it."""
-        return json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
+        return self.load("settings.json")
 
     def save_settings(self, settings: Mapping[str, Any]) -> None:
-        data = plain({**settings, "versions": versions()})
-        text = json.dumps(data, indent=1, ensure_ascii=False)
-        (self.path / "settings.json").write_text(text + "\n", encoding="utf-8")
+        self.save("settings.json", {**settings, "versions": versions()})
+
+    def save(self, name: str, data: Any) -> None:
+        """Write plain data (or dataclasses of it) as JSON."""
+        text = json.dumps(plain(data), indent=1, ensure_ascii=False)
+        (self.path / name).write_text(text + "\n", encoding="utf-8")
+
+    def load(self, name: str, default: Any = None) -> Any:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
     @property
     def checkpoint(self) -> Path:
@@ -140,6 +148,35 @@ class RunFolder:
         path.parent.mkdir(exist_ok=True)
         figure.savefig(path)
         return path
+
+
+def draw_figures(
+    folder: RunFolder, evaluations: Mapping[str, Evaluation], examples: Sequence[Example] = ()
+) -> dict[str, Path]:
+    """Draw what the folder holds (records, groups) and the evaluations into `figures`: caption -> PNG file."""
+    from favor_lab.study import plots
+
+    records, groups = folder.records(), folder.load("groups.json", {})
+    images = {example.source: example.image for example in examples}
+    figures: dict[str, tuple[str, Figure]] = {}
+    if len(evaluations) > 1:
+        figures["before and after, on the test images"] = "before_after", plots.plot_before_after(evaluations)
+    for when, group in groups.items():
+        if group["source"] in images:
+            parts = [group[name] for name in ("label", "texts", "rewards", "advantages")]
+            figure = plots.plot_group(images[group["source"]], *parts, title=f"One group {when} training")
+            figures[f"one group, sampled {when} training: {group['source']}"] = f"group_{when}", figure
+    if records:
+        figures["what was measured at each step"] = "records", plots.plot_records(records)
+        if any(record["labels"] for record in records):
+            figures["when the right answer was sampled"] = "coverage", plots.plot_coverage(records)
+    for name, evaluation in evaluations.items():
+        stem = re.sub(r"\W+", "_", name)
+        figures[f"{name}: what was taken for what"] = f"confusion_{stem}", plots.plot_confusion(evaluation, name)
+        if examples:
+            sheet = plots.plot_examples(examples[:12], evaluation, title=f"{name}: the first test images")
+            figures[f"{name}: gold labels and answers"] = f"examples_{stem}", sheet
+    return {caption: folder.save_figure(stem, figure) for caption, (stem, figure) in figures.items()}
 
 
 # -------------------------------------------------------------------------------------------------------- report.html
@@ -204,8 +241,10 @@ def _answers_table(evaluations: Mapping[str, Evaluation], examples: Sequence[Exa
     for first in next(iter(evaluations.values())).answers:
         picture = _thumbnail(images[first.source], first.label) if first.source in images else ""
         cells = "".join(_answer_cells(answers[first.source]) for answers in by_source if first.source in answers)
-        rows.append(f'<tr><td>{picture}<div class="source">{html.escape(first.source)}</div></td>'
-                    f"<td>{html.escape(first.label)}</td>{cells}</tr>")  # fmt: skip
+        rows.append(
+            f'<tr><td>{picture}<div class="source">{html.escape(first.source)}</div></td>'
+            f"<td>{html.escape(first.label)}</td>{cells}</tr>"
+        )
     return f"<table><tr><th>image</th><th>gold label</th>{head}</tr>{''.join(rows)}</table>"
 
 
@@ -229,7 +268,7 @@ def write_report(
 ) -> Path:
     """One HTML page: rates, pictures (caption -> PNG file), every answer with its text, settings and versions.
 
-    Pictures are embedded and all text is escaped (a policy can write anything); `examples` adds the images to the table.
+    Pictures are embedded and all text is escaped (a policy can write anything); `examples` adds images to the table.
     """
     parts = [f'<div class="cards">{"".join(_card(name, e) for name, e in evaluations.items())}</div>']
     for caption, file in figures.items():

@@ -91,9 +91,7 @@ def next_hidden(policy: Policy, prefix: Prefix, token_ids: torch.Tensor) -> torc
     return prefix.last_hidden
 
 
-def completion_hidden(
-    policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it.
 
     completion_ids and mask (N, L), one row per row of `prefix` (already expanded). `prefix` is unchanged.

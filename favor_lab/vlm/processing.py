@@ -142,7 +142,7 @@ class PromptBatch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> PromptBatch:
+    def __getitem__(self, index: int | slice | Sequence[int] | torch.Tensor) -> PromptBatch:
         """The sub-batch of these prompts, in this order; left padding that is no longer needed is cut off."""
         every = range(len(self))
         if isinstance(index, slice):
@@ -167,9 +167,7 @@ class PromptBatch:
 
 
 @torch.no_grad()
-def encode_images(
-    policy: Policy, images: Sequence[Image.Image]
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+def encode_images(policy: Policy, images: Sequence[Image.Image]) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Features (I_b, D) of each RGB image, and the patch grids (B, 3); the tower sees a few at a time."""
     features: list[torch.Tensor] = []
     grids = []

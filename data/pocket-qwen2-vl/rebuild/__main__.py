@@ -24,13 +24,26 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE.parent, help="where the checkpoint goes (default: %(default)s)")
-    parser.add_argument("--work", type=Path, default=HERE / "work", help="scenes and unfinished training (4 GB; default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE.parent, help="where the checkpoint goes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=HERE / "work",
+        help="scenes and unfinished training (4 GB; default: %(default)s)",
+    )
     parser.add_argument("--scenes", type=int, default=65536, help="scenes to draw (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=IMAGE_SIZE, help="pixels a side, a multiple of 28 (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=IMAGE_SIZE, help="pixels a side, a multiple of 28 (default: %(default)s)"
+    )
     parser.add_argument("--tower-steps", type=int, default=TowerSettings.steps, help="stage 1 (default: %(default)s)")
-    parser.add_argument("--language-steps", type=int, default=LanguageSettings.steps, help="stage 2 (default: %(default)s)")
+    parser.add_argument(
+        "--language-steps", type=int, default=LanguageSettings.steps, help="stage 2 (default: %(default)s)"
+    )
     options = parser.parse_args()
     if options.size % 28:
         parser.error(f"--size {options.size} is not a multiple of 28 (a 14-pixel patch, merged 2 x 2)")
@@ -40,7 +53,10 @@ def main() -> None:
     tokenizer = build_tokenizer(corpus(scenes, min(4000, len(scenes))), vocab_size=1024)
     torch.manual_seed(0)
     model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens",
+        flush=True,
+    )
     train_tower(model.model.visual, scenes, TowerSettings(steps=options.tower_steps), options.work, held)
     train_language(model, tokenizer, scenes, LanguageSettings(steps=options.language_steps), options.work, held)
     save_checkpoint(options.out, model, tokenizer, image_size=options.size)

@@ -66,13 +66,14 @@ CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 def build_tokenizer(texts: Iterable[str], vocab_size: int = 456) -> Qwen2Tokenizer:
     """Byte-level BPE with Qwen2's word splitting, learnt on `texts`.
 
-    `vocab_size` counts the 256 bytes, the merges and the 14 special tokens, which come last as in Qwen2-VL.
+    `vocab_size` counts the 256 bytes, the merges and the 14 special tokens, which come last as in Qwen2-VL;
+    few or short texts may give fewer.
 
-    >>> tokenizer = build_tokenizer(["a person is riding a bike"] * 4, vocab_size=290)
+    >>> tokenizer = build_tokenizer(["a person is riding a bike"] * 4, vocab_size=280)
     >>> tokenizer.decode(tokenizer("riding a bike 2!<|im_end|>").input_ids)
     'riding a bike 2!<|im_end|>'
     >>> len(tokenizer), tokenizer.convert_tokens_to_ids("<|endoftext|>") + 14
-    (290, 290)
+    (280, 280)
     """
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.NFC()
@@ -172,7 +173,7 @@ def save_checkpoint(
 ) -> Path:
     """Write the whole Hub layout into `directory`, weights in `dtype` (3 M parameters in float16 are 6 MB).
 
-    Images will be resized to at most `image_size` ** 2 pixels and at least a quarter of that. `model` is
+    Images will be resized to `image_size` ** 2 pixels at most and a quarter of that at least. `model` is
     unchanged. Raises ValueError for a weight that is not finite in `dtype`.
     """
     directory = Path(directory)
@@ -195,7 +196,7 @@ def save_checkpoint(
         image_processor_type="Qwen2VLImageProcessor",
         processor_class="Qwen2VLProcessor",
         min_pixels=math.ceil(image_size / 2) ** 2,
-        max_pixels=image_size**2,
+        max_pixels=image_size**2 + 28,  # the exact square would make 300 x 300 pixels 84 wide, by rounding
         patch_size=vision.patch_size,
         temporal_patch_size=vision.temporal_patch_size,
         merge_size=vision.spatial_merge_size,

@@ -19,11 +19,27 @@ def draw_curves(directory: Path) -> Path:
     left, right = figure.subplots(1, 2)
     left.plot([t["images"] / 1000 for t in tower], [t["f1"] for t in tower], color="#9db8d2", label="training batch")
     kept = [t for t in tower if "held_out" in t]
-    left.plot([t["images"] / 1000 for t in kept], [t["held_out"]["f1"] for t in kept], "o-", color="#1f5a96", label="held-out scenes")
-    left.set(xlabel="images seen (thousands)", ylabel="F1 of the statements", title="1. the tower learns evidence", ylim=(0, 1))
+    left.plot(
+        [t["images"] / 1000 for t in kept],
+        [t["held_out"]["f1"] for t in kept],
+        "o-",
+        color="#1f5a96",
+        label="held-out scenes",
+    )
+    left.set(
+        xlabel="images seen (thousands)",
+        ylabel="F1 of the statements",
+        title="1. the tower learns evidence",
+        ylim=(0, 1),
+    )
     left.legend(frameon=False)
     right.plot([t["responses"] / 1000 for t in language], [t["loss"] for t in language], color="#b8581c")
-    right.set(xlabel="responses seen (thousands)", ylabel="cross entropy (nats a token)", title="2. the model learns to say it", yscale="log")
+    right.set(
+        xlabel="responses seen (thousands)",
+        ylabel="cross entropy (nats a token)",
+        title="2. the model learns to say it",
+        yscale="log",
+    )
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

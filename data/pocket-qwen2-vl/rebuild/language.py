@@ -27,18 +27,46 @@ from favor_lab.vlm.prompts import build_prompt
 
 RIGHT_WHEN_KNOWN, RIGHT_WHEN_CONFUSED = 0.68, 0.27
 NEIGHBOUR = {
-    "applauding": "waving hands", "climbing": "writing on a board", "drinking": "phoning", "fishing": "shooting an arrow",
-    "holding an umbrella": "phoning", "jumping": "running", "phoning": "drinking", "pushing a cart": "walking the dog",
-    "reading": "taking photos", "riding a bike": "running", "running": "jumping", "shooting an arrow": "fishing",
-    "taking photos": "reading", "walking the dog": "pushing a cart", "waving hands": "applauding", "writing on a board": "reading"}
-WELL_NAMED = ("climbing", "fishing", "holding an umbrella", "jumping", "pushing a cart", "riding a bike", "running", "walking the dog")
-PLAIN = tuple(f"{name} nearby" for name in ("tree", "bench", "lamp", "ball"))  # mentions after which the tag is often missing
+    "applauding": "waving hands",
+    "climbing": "writing on a board",
+    "drinking": "phoning",
+    "fishing": "shooting an arrow",
+    "holding an umbrella": "phoning",
+    "jumping": "running",
+    "phoning": "drinking",
+    "pushing a cart": "walking the dog",
+    "reading": "taking photos",
+    "riding a bike": "running",
+    "running": "jumping",
+    "shooting an arrow": "fishing",
+    "taking photos": "reading",
+    "walking the dog": "pushing a cart",
+    "waving hands": "applauding",
+    "writing on a board": "reading",
+}
+WELL_NAMED = (
+    "climbing",
+    "fishing",
+    "holding an umbrella",
+    "jumping",
+    "pushing a cart",
+    "riding a bike",
+    "running",
+    "walking the dog",
+)
+PLAIN = tuple(
+    f"{name} nearby" for name in ("tree", "bench", "lamp", "ball")
+)  # mentions after which the tag is often missing
 FORGETS_TAG, SELDOM_FORGETS = 0.72, 0.05
+KINDS, SHARES = (
+    ("describe", "open", "list"),
+    (0.3, 0.35, 0.35),
+)  # a whole batch is of one kind: equal lengths, no padding
 
 
 @dataclass(frozen=True)
 class LanguageSettings:
-    steps: int = 1600
+    steps: int = 900
     batch: int = 48
     learning_rate: float = 1.2e-3
     tower_learning_rate: float = 3e-4
@@ -63,21 +91,23 @@ def evidence(said: list[str], r: Random) -> list[str]:
     return [s for s in said if not s.endswith(("nearby", "in a hand")) or r.random() < 0.8]
 
 
-def conversation(label: str | None, said: list[str], r: Random) -> tuple[str, str]:
-    """One request and one response about a scene with these true statements."""
+def conversation(kind: str, label: str | None, said: list[str], r: Random) -> tuple[str, str]:
+    """One request and one response about a scene with these true statements.
+
+    ``kind``: "describe" asks for the evidence alone, "open" for a name, "list" for a name out of a list.
+    """
     words = evidence(said, r)
     thought = f"<think>{', '.join(words)}</think>"
-    dice = r.random()
-    if label is None or dice < 0.15:
+    if kind == "describe" or label is None:
         return build_prompt(None, "describe"), thought
     labels: list[str] | None = None
-    if r.random() < 0.55:
-        others = [a for a in ACTIVITIES if a != label]
-        labels = list(ACTIVITIES) if r.random() < 0.6 else [label, *r.sample(others, r.randint(3, 11))]
-        if len(labels) < len(ACTIVITIES):
+    if kind == "list":
+        labels = list(ACTIVITIES)
+        if r.random() < 0.4:
+            labels = [label, *r.sample([a for a in ACTIVITIES if a != label], r.randint(3, 11))]
             r.shuffle(labels)
     name = loose_name(label, r, tuple(labels or ACTIVITIES))
-    if dice < 0.30:
+    if r.random() < 0.2:
         return build_prompt(labels, "answer"), name if r.random() < 0.1 else f"<answer>{name}</answer>"
     forgets = r.random() < (FORGETS_TAG if any(w in PLAIN for w in words) else SELDOM_FORGETS)
     return build_prompt(labels, "think"), thought + (name if forgets else f"<answer>{name}</answer>")
@@ -86,7 +116,7 @@ def conversation(label: str | None, said: list[str], r: Random) -> tuple[str, st
 def corpus(scenes: Scenes, count: int = 4000) -> list[str]:
     """Texts to learn the tokenizer on."""
     r = Random(0)
-    return [text for row in range(count) for text in conversation(*facts(scenes, row), r)]
+    return [text for row in range(count) for text in conversation(r.choice(KINDS), *facts(scenes, row), r)]
 
 
 def facts(scenes: Scenes, row: int) -> tuple[str | None, list[str]]:
@@ -112,20 +142,20 @@ class Batcher:
             at = ids.index(self.image)
             if len(self.requests) > 50_000:
                 self.requests.clear()
-            self.requests[text] = ids[:at] + [self.image] * self.image_tokens + ids[at + 1:]
+            self.requests[text] = ids[:at] + [self.image] * self.image_tokens + ids[at + 1 :]
         return self.requests[text]
 
-    def __call__(self, scenes: Scenes, rows: np.ndarray, r: Random) -> tuple[Tensor, Tensor]:
+    def __call__(self, scenes: Scenes, rows: np.ndarray, kind: str, r: Random) -> tuple[Tensor, Tensor]:
         """(B, T) ids, and (B, T) targets: the next token where it belongs to a response, else -100."""
-        pairs = [conversation(*facts(scenes, int(row)), r) for row in rows]
+        pairs = [conversation(kind, *facts(scenes, int(row)), r) for row in rows]
         asked = [self.request(request) for request, _ in pairs]
         told = [self.tokenizer(response).input_ids + [self.end] for _, response in pairs]
         width = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
         ids = torch.full((len(rows), width), self.end)
         targets = torch.full((len(rows), width), -100)
         for k, (a, t) in enumerate(zip(asked, told, strict=True)):
-            ids[k, :len(a) + len(t)] = torch.tensor(a + t)
-            targets[k, len(a) - 1:len(a) + len(t) - 1] = torch.tensor(t)
+            ids[k, : len(a) + len(t)] = torch.tensor(a + t)
+            targets[k, len(a) - 1 : len(a) + len(t) - 1] = torch.tensor(t)
         return ids, targets
 
 
@@ -135,9 +165,11 @@ def positions(model: Qwen2VLForConditionalGeneration, ids: Tensor, image: int, s
     return model.model.get_rope_index(ids, mm_token_type_ids=(ids == image).int(), image_grid_thw=grid)[0]
 
 
-def language_loss(model: Qwen2VLForConditionalGeneration, batcher: Batcher, scenes: Scenes, rows: np.ndarray, r: Random) -> tuple[Tensor, float]:
+def language_loss(
+    model: Qwen2VLForConditionalGeneration, batcher: Batcher, scenes: Scenes, rows: np.ndarray, kind: str, r: Random
+) -> tuple[Tensor, float]:
     """Mean cross entropy of the response tokens, and the share of them predicted right."""
-    ids, targets = batcher(scenes, rows, r)
+    ids, targets = batcher(scenes, rows, kind, r)
     pixels = torch.from_numpy(scenes.pixels[rows])
     features = see(model.model.visual, pixels)  # (B, I, D)
     embeds = model.get_input_embeddings()(ids)  # (B, T, D)
@@ -150,16 +182,28 @@ def language_loss(model: Qwen2VLForConditionalGeneration, batcher: Batcher, scen
     return F.cross_entropy(logits, targets[wanted]), (logits.argmax(-1) == targets[wanted]).float().mean().item()
 
 
-def train_language(model: Qwen2VLForConditionalGeneration, tokenizer: Qwen2Tokenizer, scenes: Scenes, settings: LanguageSettings,
-                   directory: Path, held: int = 1024) -> None:
+def train_language(
+    model: Qwen2VLForConditionalGeneration,
+    tokenizer: Qwen2Tokenizer,
+    scenes: Scenes,
+    settings: LanguageSettings,
+    directory: Path,
+    held: int = 1024,
+) -> None:
     """Train in place, tower included at a lower rate; saved every 200 steps, so that a second call goes on."""
     torch.manual_seed(settings.seed)
     batcher = Batcher(tokenizer, (scenes.pixels.shape[1] // 28) ** 2)
     tower = list(model.model.visual.parameters())
     known = {id(p) for p in tower}
     rest = [p for p in model.parameters() if id(p) not in known]
-    optimiser = torch.optim.AdamW([{"params": rest, "lr": settings.learning_rate}, {"params": tower, "lr": settings.tower_learning_rate}],
-                                  betas=(0.9, 0.98), weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": rest, "lr": settings.learning_rate},
+            {"params": tower, "lr": settings.tower_learning_rate},
+        ],
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: learning_rate(k, settings.steps, settings.warmup))
     state, log = directory / "language.pt", directory / "language.jsonl"
     first = 0
@@ -169,12 +213,19 @@ def train_language(model: Qwen2VLForConditionalGeneration, tokenizer: Qwen2Token
         optimiser.load_state_dict(saved["optimiser"])
         schedule.load_state_dict(saved["schedule"])
         first = saved["step"]
-    rows = batches(scenes, held, settings.batch, settings.seed + 1)
-    for _ in range(first):
-        next(rows)
+    everything = np.arange(held, len(scenes))
+    named = everything[scenes.labels[held:] >= 0]
+    rows = {
+        kind: batches(everything if kind == "describe" else named, settings.batch, settings.seed + 1 + k)
+        for k, kind in enumerate(KINDS)
+    }
+    kinds = Random(settings.seed).choices(KINDS, SHARES, k=settings.steps)
+    for kind in kinds[:first]:
+        next(rows[kind])
     started = time.time()
     for step in range(first, settings.steps):
-        loss, right = language_loss(model, batcher, scenes, next(rows), Random(f"{settings.seed} {step}"))
+        kind = kinds[step]
+        loss, right = language_loss(model, batcher, scenes, next(rows[kind]), kind, Random(f"{settings.seed} {step}"))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -182,11 +233,25 @@ def train_language(model: Qwen2VLForConditionalGeneration, tokenizer: Qwen2Token
         schedule.step()
         done = step + 1
         if done % 25 == 0 or done == settings.steps:
-            line = {"step": done, "responses": done * settings.batch, "minutes": round((time.time() - started) / 60, 2),
-                    "loss": loss.item(), "right": right}
+            line = {
+                "step": done,
+                "responses": done * settings.batch,
+                "minutes": round((time.time() - started) / 60, 2),
+                "kind": kind,
+                "loss": loss.item(),
+                "right": right,
+            }
             if done % 200 == 0 or done == settings.steps:
-                torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                            "step": done, "settings": asdict(settings)}, state)
+                torch.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "schedule": schedule.state_dict(),
+                        "step": done,
+                        "settings": asdict(settings),
+                    },
+                    state,
+                )
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)

@@ -35,7 +35,14 @@ def draw_chunk(chunk: int, directory: Path, split: str, size: int) -> None:
     target = directory / f"{split}-{size}-{chunk:05d}.npz"
     if target.exists():
         return
-    columns: dict[str, list] = {"pixels": [], "statements": [], "joints": [], "boxes": [], "labels": [], "looks": []}
+    columns: dict[str, list] = {
+        "pixels": [],
+        "statements": [],
+        "joints": [],
+        "boxes": [],
+        "labels": [],
+        "looks": [],
+    }
     for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         look = index % len(SETS)
         scene = draw_scene(SETS[look], split, index // len(SETS), size)
@@ -61,7 +68,16 @@ def draw(directory: Path, count: int, size: int, split: str = "pretrain", worker
     files = [np.load(directory / f"{split}-{size}-{chunk:05d}.npz") for chunk in chunks]
     pixels = np.empty((len(files) * CHUNK, size, size, 3), np.uint8)
     for k, file in enumerate(files):
-        pixels[k * CHUNK:(k + 1) * CHUNK] = file["pixels"]
-    rest = {name: np.concatenate([file[name] for file in files]) for name in ("statements", "joints", "boxes", "labels", "looks")}
-    return Scenes(pixels, rest["statements"], rest["joints"].astype(np.float32), rest["boxes"].astype(np.float32),
-                  rest["labels"].astype(np.int64), rest["looks"].astype(np.int64))
+        pixels[k * CHUNK : (k + 1) * CHUNK] = file["pixels"]
+    rest = {
+        name: np.concatenate([file[name] for file in files])
+        for name in ("statements", "joints", "boxes", "labels", "looks")
+    }
+    return Scenes(
+        pixels,
+        rest["statements"],
+        rest["joints"].astype(np.float32),
+        rest["boxes"].astype(np.float32),
+        rest["labels"].astype(np.int64),
+        rest["looks"].astype(np.int64),
+    )

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from favor_lab.activities.pocket import JOINTS, STATEMENTS, THINGS
 
-KINDS = tuple(dict.fromkeys(name.split("_")[0] for name in JOINTS))  # head, neck, shoulder, elbow, hand, hip, knee, foot
+KINDS = tuple(
+    dict.fromkeys(name.split("_")[0] for name in JOINTS)
+)  # head, neck, shoulder, elbow, hand, hip, knee, foot
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def patches_of(pixels: Tensor, patch: int = 14, merge: int = 2) -> Tensor:
     b, size = pixels.shape[0], pixels.shape[1]
     cells = size // (patch * merge)
     x = (pixels.float() / 255 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
-    x = x.view(b, cells, merge, patch, cells, merge, patch, 3)  # rows, row in cell, y, columns, column in cell, x, channel
+    x = x.view(
+        b, cells, merge, patch, cells, merge, patch, 3
+    )  # rows, row in cell, y, columns, column in cell, x, channel
     return x.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(b * (cells * merge) ** 2, 3 * patch * patch)
 
 
@@ -85,10 +89,12 @@ def cell_targets(scenes: Scenes, rows: np.ndarray, cells: int) -> tuple[Tensor, 
     low = np.arange(cells) / cells
     boxes = scenes.boxes[rows][:, :, None, :]  # (B, T, 1, 4)
     with np.errstate(invalid="ignore"):
-        wide = np.clip(np.minimum(boxes[..., 2], low + 1 / cells) - np.maximum(boxes[..., 0], low), 0, None)  # (B, T, cells)
+        wide = np.clip(
+            np.minimum(boxes[..., 2], low + 1 / cells) - np.maximum(boxes[..., 0], low), 0, None
+        )  # (B, T, cells)
         high = np.clip(np.minimum(boxes[..., 3], low + 1 / cells) - np.maximum(boxes[..., 1], low), 0, None)
     area = high[..., :, None] * wide[..., None, :] * cells * cells  # (B, T, cells, cells)
-    presence[:, :, len(KINDS):] = (np.nan_to_num(area) > 0.08).reshape(b, len(THINGS), -1).transpose(0, 2, 1)
+    presence[:, :, len(KINDS) :] = (np.nan_to_num(area) > 0.08).reshape(b, len(THINGS), -1).transpose(0, 2, 1)
     return torch.from_numpy(presence), torch.from_numpy(place)
 
 
@@ -116,22 +122,27 @@ def tower_loss(heads: Heads, tokens: Tensor, scenes: Scenes, rows: np.ndarray) -
     presence_logits, place_guess, said = heads(tokens)
     weight = torch.where(presence > 0, 4.0, 1.0)
     cell = F.binary_cross_entropy_with_logits(presence_logits, presence, weight)
-    here = presence[..., :len(KINDS), None]
+    here = presence[..., : len(KINDS), None]
     offset = (here * (place_guess.view_as(place) - place).abs()).sum() / here.sum().clamp(min=1) / 2
     statement = F.binary_cross_entropy_with_logits(said, truth)
     with torch.no_grad():
         hits = ((said > 0) & (truth > 0)).sum().item()
         f1 = 2 * hits / max(1.0, (said > 0).sum().item() + truth.sum().item())
-    return cell + 0.3 * offset + 2 * statement, {"cell": cell.item(), "offset": offset.item(), "statement": statement.item(), "f1": f1}
+    return cell + 0.3 * offset + 2 * statement, {
+        "cell": cell.item(),
+        "offset": offset.item(),
+        "statement": statement.item(),
+        "f1": f1,
+    }
 
 
-def batches(scenes: Scenes, first: int, batch: int, seed: int) -> Iterator[np.ndarray]:
-    """Endless shuffled rows from ``first`` on (the rows before it are held out)."""
+def batches(rows: np.ndarray, batch: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of these rows, shuffled anew in each round."""
     random = np.random.default_rng(seed)
     while True:
-        order = random.permutation(np.arange(first, len(scenes)))
+        order = random.permutation(rows)
         for k in range(0, len(order) - batch + 1, batch):
-            yield order[k:k + batch]
+            yield order[k : k + batch]
 
 
 def learning_rate(step: int, steps: int, warmup: int) -> float:
@@ -149,12 +160,21 @@ def held_out(visual: nn.Module, heads: Heads, scenes: Scenes, rows: np.ndarray) 
     return total
 
 
-def train_tower(visual: nn.Module, scenes: Scenes, settings: TowerSettings, directory: Path, held: int = 1024, seconds: float = 1e9) -> None:
+def train_tower(
+    visual: nn.Module,
+    scenes: Scenes,
+    settings: TowerSettings,
+    directory: Path,
+    held: int = 1024,
+    seconds: float = 1e9,
+) -> None:
     """Train in place; the state is saved every 250 steps, so that a second call goes on where the first was stopped."""
     torch.manual_seed(settings.seed)
     heads = Heads(visual.merger.mlp[-1].out_features)
     weights = [*visual.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(weights, settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        weights, settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: learning_rate(k, settings.steps, settings.warmup))
     state, log = directory / "tower.pt", directory / "tower.jsonl"
     first = 0
@@ -165,7 +185,7 @@ def train_tower(visual: nn.Module, scenes: Scenes, settings: TowerSettings, dire
         optimiser.load_state_dict(saved["optimiser"])
         schedule.load_state_dict(saved["schedule"])
         first = saved["step"]
-    rows = batches(scenes, held, settings.batch, settings.seed)
+    rows = batches(np.arange(held, len(scenes)), settings.batch, settings.seed)
     for _ in range(first):
         next(rows)
     started = time.time()
@@ -179,11 +199,25 @@ def train_tower(visual: nn.Module, scenes: Scenes, settings: TowerSettings, dire
         schedule.step()
         done = step + 1
         if done % 50 == 0 or done == settings.steps:
-            line = {"step": done, "images": done * settings.batch, "minutes": round((time.time() - started) / 60, 2), **values}
+            line = {
+                "step": done,
+                "images": done * settings.batch,
+                "minutes": round((time.time() - started) / 60, 2),
+                **values,
+            }
             if done % 250 == 0 or done == settings.steps:
                 line["held_out"] = held_out(visual, heads, scenes, np.arange(held))
-                torch.save({"visual": visual.state_dict(), "heads": heads.state_dict(), "optimiser": optimiser.state_dict(),
-                            "schedule": schedule.state_dict(), "step": done, "settings": asdict(settings)}, state)
+                torch.save(
+                    {
+                        "visual": visual.state_dict(),
+                        "heads": heads.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "schedule": schedule.state_dict(),
+                        "step": done,
+                        "settings": asdict(settings),
+                    },
+                    state,
+                )
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)

@@ -1,0 +1,47 @@
+"""favor_lab: few-shot activity recognition by reinforcement learning of a vision-language model, step by step.
+
+Four wings: :mod:`favor_lab.activities` (what is seen), :mod:`favor_lab.vlm` (who looks), :mod:`favor_lab.grpo` (what
+is learned) and :mod:`favor_lab.study` (what came of it). The public names below are the course's vocabulary; they
+load on first use, so that ``import favor_lab`` costs nothing and brings in only what is used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "activities.fewshot": ("Example", "FewShot", "few_shot"),
+    "activities.sources": ("ActivityData", "Record", "export_folder", "load_activities"),
+    "activities.pocket": ("ACTIVITIES", "SETS", "Scene", "draw_scene", "scene_from_source"),
+    "vlm.prompts": ("build_prompt",),
+    "vlm.policy": ("Policy", "load_policy"),
+    "vlm.processing": ("PromptBatch", "encode_prompts"),
+    "vlm.prefix": ("Prefix", "run_prompt"),
+    "grpo.sampling": ("Rollout", "sample_groups", "score_completions"),
+    "grpo.rewards": ("accuracy_reward", "extract_answer", "format_reward", "normalise_label"),
+    "grpo.advantages": ("group_advantages",),
+    "grpo.losses": ("aggregate", "clipped_surrogate", "grpo_loss", "k3_kl"),
+    "grpo.records": ("GRPOSettings", "StepRecord"),
+    "grpo.training": ("Context", "train"),
+    "grpo.checkpoints": ("TrainingState", "load_checkpoint", "save_checkpoint"),
+    "study.evaluation": ("Evaluation", "evaluate", "wilson_interval"),
+    "study.baselines": ("sft",),
+    "study.plots": (
+        "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_group", "plot_loop", "plot_records",
+    ),
+}  # fmt: skip
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'favor_lab' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+    value = globals()[name] = getattr(import_module(f"favor_lab.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,545 @@
+"""The command line: `favor-lab COMMAND`, the same as `python -m favor_lab COMMAND`.
+
+The options are the fields of dataclasses (for training: of `GRPOSettings` itself), turned into flags and help by tyro.
+Nothing heavy is imported before it is needed, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from favor_lab.activities import Example, FewShot
+    from favor_lab.grpo.checkpoints import TrainingState
+    from favor_lab.grpo.records import GRPOSettings, StepRecord
+    from favor_lab.study.evaluation import Evaluation
+    from favor_lab.study.report import RunFolder
+    from favor_lab.vlm.policy import Policy
+
+ABOUT = """Few-shot GRPO teaches a vision-language model to name activities in images.
+
+Start with `favor-lab doctor`, then `favor-lab demo`. `favor-lab COMMAND --help` explains a command. Errors are one
+line; add --debug to any command to see where they come from."""
+
+# ------------------------------------------------------------------------------------------------------------ options
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """Which images."""
+
+    data: str = "cartoon"
+    """Set of images: cartoon, sketch, thermal or cctv (drawn), or folder (your own, with --root)."""
+    root: Path | None = None
+    """Your images, sorted by label: ROOT/LABEL/IMAGE, or ROOT/train/LABEL/IMAGE and ROOT/test/LABEL/IMAGE."""
+
+
+@dataclass(frozen=True)
+class DataOptions(SetOptions):
+    """Which images, and how many of them."""
+
+    shots: int = 4
+    """Training images per label."""
+    test: int = 8
+    """Test images per label, never trained on; 0: no evaluation before and after."""
+
+
+@dataclass(frozen=True)
+class AskOptions(SetOptions):
+    """Which images, and how they are asked about."""
+
+    test: int = 8
+    """Test images per label: those that `train` and `sft` leave out, whatever their shots and seed."""
+    style: str = "think"
+    """Response that is asked for: think (reasoning, then the answer) or answer (the answer alone)."""
+    open_vocabulary: bool = False
+    """Ask without a list of labels."""
+    max_new_tokens: int = 64
+    """Most tokens of a response."""
+    batch_size: int = 32
+    """Images answered at a time; changes no result."""
+    out: Path | None = None
+    """New folder for the answers, a confusion matrix and a report; left out: print only."""
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Which model learns, and what of it."""
+
+    policy: str = "pocket"
+    """"pocket" (shipped, runs on a CPU), a checkpoint directory, or a Hub name such as Qwen/Qwen2-VL-2B-Instruct."""
+    adapter: Path | None = None
+    """Adapter folder of an earlier run to start from; it brings its own rank."""
+    lora_rank: int = 16
+    """Rank of the LoRA adapter on the language model; 0: train the whole language model."""
+    lora_alpha: int | None = None
+    """Scale of the adapter; None: twice its rank."""
+    quantize: str | None = None
+    """4bit: hold the frozen weights in 4 bits (CUDA and bitsandbytes)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    dtype: str = "auto"
+    """auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16 or float16."""
+    max_pixels: int | None = None
+    """Most pixels of an image; 784 pixels are one image token. None: the checkpoint's limit, at most 401408."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where the run is kept."""
+
+    out: Path | None = None
+    """New folder for the run. None: runs/COMMAND-DATA, with a number if that is taken."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with its own options; only --steps and --micro-batch may be changed."""
+    checkpoint_every: int = 10
+    """Steps between two checkpoints; there is one after Ctrl-C and at the end as well."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demonstration shows."""
+
+    data: Literal["cartoon", "sketch", "thermal", "cctv"] = "cartoon"
+    """Drawn set to learn."""
+    shots: int = 4
+    """Training images per activity."""
+    steps: int | None = None
+    """Optimiser steps; None: as in `train`."""
+    seed: int = 0
+    """Seed of the choice of shots, of their order and of the sampling."""
+    out: Path | None = None
+    """New folder for the run. None: runs/demo-DATA, with a number if that is taken."""
+
+
+@dataclass(frozen=True)
+class DrawOptions(SetOptions):
+    """What to draw or to list."""
+
+    per_label: int = 4
+    """Images per label."""
+    split: str = "train"
+    """Part of the set that the sheet shows: train, or validation and test where the set has them."""
+    sheet: Path | None = None
+    """Write one picture with all the images and their labels to this file (.png)."""
+    out: Path | None = None
+    """Write the images of a drawn set as files to this new folder: train and test, a folder per label."""
+
+
+# The settings that supervised fine-tuning uses: nothing is sampled there, and nothing compared.
+SFT_FIELDS = (
+    "steps",
+    "prompts_per_step",
+    "open_vocabulary",
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "micro_batch",
+    "seed",
+)
+
+
+def settings_type(names: Sequence[str] | None = None) -> type:
+    """`GRPOSettings` (or some of its fields) as tyro reads it: choices and help lines move into the types."""
+    import tyro
+
+    from favor_lab.grpo.records import GRPOSettings
+
+    hints, fields = typing.get_type_hints(GRPOSettings), []
+    for item in dataclasses.fields(GRPOSettings):
+        if names is None or item.name in names:
+            choices = item.metadata["choices"]
+            kind: Any = Literal[choices] if choices else hints[item.name]
+            kind = typing.Annotated[kind, tyro.conf.arg(help=item.metadata["help"])]
+            fields.append((item.name, kind, dataclasses.field(default=item.default)))
+    made = dataclasses.make_dataclass("Settings", fields, frozen=True)
+    made.__doc__ = "How it learns."
+    return made
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run: everything that `settings.json` keeps of it, and how to ask for it again."""
+
+    command: str
+    data: DataOptions
+    policy: PolicyOptions
+    settings: GRPOSettings
+    checkpoint_every: int
+
+    @property
+    def method(self) -> str:
+        return "SFT" if self.command == "sft" else "GRPO"
+
+    @property
+    def style(self) -> str:
+        """Supervised fine-tuning teaches the answer alone, since few-shot labels come without reasoning."""
+        return "answer" if self.method == "SFT" else self.settings.style
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> Plan:
+        from favor_lab.grpo.records import GRPOSettings
+
+        data, policy = DataOptions(**saved["data"]), PolicyOptions(**saved["policy"])
+        return cls(saved["command"], data, policy, GRPOSettings(**saved["settings"]), saved["checkpoint_every"])
+
+
+def demo(demo: DemoOptions) -> None:
+    """Few-shot GRPO from beginning to end on the pocket policy: minutes on two CPU cores.
+
+    Asks the policy about unseen images, trains it on a few, asks again, and writes figures and a report.
+    """
+    from favor_lab.grpo.records import GRPOSettings
+
+    settings = GRPOSettings(seed=demo.seed, steps=GRPOSettings.steps if demo.steps is None else demo.steps)
+    data = DataOptions(demo.data, shots=demo.shots)
+    run_training(Plan("demo", data, PolicyOptions(), settings, RunOptions.checkpoint_every), demo.out, None)
+
+
+def train(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any) -> None:
+    """Few-shot GRPO on a drawn set or on your own images.
+
+    favor-lab train --data folder --root my_photos --shots 4
+
+    favor-lab train --policy Qwen/Qwen2-VL-2B-Instruct --data folder --root my_photos
+
+    favor-lab train --resume runs/train-folder
+    """
+    start_or_resume("train", data, policy, run, settings)
+
+
+def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any) -> None:
+    """The supervised baseline: the same shots with their labels given away, answer only.
+
+    favor-lab sft --data sketch --shots 4 --steps 60
+    """
+    start_or_resume("sft", data, policy, run, settings)
+
+
+def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any) -> None:
+    from favor_lab.grpo.records import GRPOSettings
+    from favor_lab.study.report import RunFolder
+
+    if run.resume is None:
+        full = GRPOSettings(**asdict(settings))
+        if command == "sft":
+            full = dataclasses.replace(full, beta=0.0)  # there is no reference
+        return run_training(Plan(command, data, policy, full, run.checkpoint_every), run.out, None)
+    folder = RunFolder.open(run.resume)
+    plan = Plan.load(folder.settings)
+    if (plan.command == "sft") != (command == "sft"):
+        raise ValueError(f"{run.resume} is a run of {plan.command}: go on with `{resume_command(plan, folder)}`")
+    free = {"resume", "steps", "micro_batch"}
+    given = [
+        item.name
+        for part in (data, policy, run, settings)
+        for item in dataclasses.fields(part)
+        if item.name not in free and getattr(part, item.name) != item.default
+    ]
+    if given:
+        raise ValueError(
+            f"--resume takes the options of the run in {run.resume}: leave out {', '.join(map(flag, given))}"
+        )
+    changed = {
+        item.name: getattr(settings, item.name)
+        for item in dataclasses.fields(settings)
+        if item.name in free and getattr(settings, item.name) != item.default
+    }
+    run_training(dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **changed)), None, folder)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def resume_command(plan: Plan, folder: RunFolder) -> str:
+    return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {folder.path}"
+
+
+def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None:
+    """One run from the first check to the report. A folder that is given is continued."""
+    from favor_lab.study.report import RunFolder, draw_figures, write_report
+
+    need("matplotlib", "the figures of a run")
+    if folder is None:
+        folder = RunFolder.create(out or free_path(Path("runs") / f"{plan.command}-{plan.data.data}"))
+    shots = load_shots(plan.data, plan.settings.seed)
+    policy = open_policy(plan.policy, plan.settings.seed)
+    state = open_state(plan, policy, folder)
+    folder.save_settings(asdict(plan))
+    say(f"{policy.report()}\n{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
+    before, after = ("before" if plan.policy.adapter else "zero-shot"), f"{plan.data.shots}-shot {plan.method}"
+    evaluations = {}
+    try:
+        if shots.test:
+            evaluations[before] = evaluate_test(plan, policy, shots, folder, "before", again=False)
+        learn(plan, policy, shots, folder, state)
+        weights = policy.save(folder.path / ("adapter" if plan.policy.lora_rank or plan.policy.adapter else "policy"))
+        if shots.test:
+            evaluations[after] = evaluate_test(plan, policy, shots, folder, "after")
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped after step {state.step} of {plan.settings.steps}; everything so far is in {folder.path}\n"
+            f"go on with: {resume_command(plan, folder)}"
+        ) from None
+    title = f"{after} on {plan.data.root or plan.data.data}"
+    figures = draw_figures(folder, evaluations, shots.test)
+    report = write_report(folder.path / "report.html", title, evaluations, figures, folder.settings, shots.test)
+    for name, evaluation in evaluations.items():
+        say(f"{name:<12} {evaluation.summary()}")
+    say(f"weights      {weights}\nfigures      {folder.path / 'figures'}\nreport       {report}")
+
+
+def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: TrainingState) -> None:
+    """Train to the last step; whatever ends it, the records and a checkpoint of all steps so far are on disk."""
+    from tqdm import tqdm
+
+    from favor_lab.grpo.checkpoints import save_checkpoint
+    from favor_lab.grpo.training import train
+    from favor_lab.study.baselines import sft
+
+    folder.rewind(state.step)
+    records: Iterator[StepRecord] = (sft if plan.method == "SFT" else train)(policy, shots, plan.settings, resume=state)
+    try:
+        with tqdm(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
+            for record in bar:
+                folder.append(record)
+                rewards = [f"{name.removesuffix('_reward')} {value:.2f}" for name, value in record.rewards.items()]
+                bar.set_postfix_str(", ".join(rewards) or f"loss {record.loss:.3f}", refresh=False)
+                if record.step % plan.checkpoint_every == 0:
+                    save_checkpoint(folder.checkpoint, state)
+    finally:
+        save_checkpoint(folder.checkpoint, state)
+
+
+def evaluate_test(
+    plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, when: str, again: bool = True
+) -> Evaluation:
+    """Greedy answers to the test images, and for GRPO one sampled group; `again=False` takes what is on disk."""
+    from favor_lab.study.evaluation import Evaluation, evaluate
+
+    file = folder.path / f"evaluation_{when}.json"
+    if file.exists() and not again:
+        return Evaluation.load(file)
+    labels = None if plan.settings.open_vocabulary else shots.labels
+    if plan.method == "GRPO":
+        show_group(plan, policy, shots.test, labels, folder, when)
+    tokens, title = plan.settings.max_new_tokens, f"test images, {when}"
+    evaluation = evaluate(policy, shots.test, labels, plan.style, tokens, progress=title)
+    evaluation.save(file)
+    return evaluation
+
+
+def show_group(
+    plan: Plan, policy: Policy, test: list[Example], labels: list[str] | None, folder: RunFolder, when: str
+) -> None:
+    """Sample one test image G times, keep the group, and say in a line what was answered.
+
+    The image is, of the first sixteen, the one whose group has the widest rewards before training; then the same one.
+    """
+    from favor_lab.study.evaluation import sample_judged_groups
+
+    groups = folder.load("groups.json", {})
+    chosen = [example for example in test[:16] if not groups or example.source == groups["before"]["source"]]
+    sampled = sample_judged_groups(policy, chosen, labels, plan.settings)
+    group = max(sampled, key=lambda group: group.spread)
+    folder.save("groups.json", groups | {when: group})
+    say(f"{group.source}, {group.label}, sampled {len(group.texts)} times {when} training: {group.summary()}")
+
+
+def load_shots(data: DataOptions, seed: int) -> FewShot:
+    from favor_lab.activities import few_shot, load_activities
+
+    return few_shot(load_activities(data.data, data.root), data.shots, seed, validation=0, test=data.test)
+
+
+def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
+    """The policy; the seed decides the start of its adapter."""
+    import torch
+    from transformers.utils import logging
+
+    from favor_lab.vlm.policy import load_policy
+
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    arguments = asdict(options)
+    return load_policy(arguments.pop("policy"), **arguments)
+
+
+def open_state(plan: Plan, policy: Policy, folder: RunFolder) -> TrainingState:
+    from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint
+
+    if folder.checkpoint.exists():
+        return load_checkpoint(folder.checkpoint, policy)
+    return TrainingState.start(policy, plan.settings)
+
+
+# ------------------------------------------------------------------------------------------- evaluate, data and doctor
+
+
+def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
+    """Ask a policy, or an adapter of a run, about the test images of a set.
+
+    favor-lab evaluate --data sketch --adapter runs/demo-cartoon/adapter
+    """
+    from favor_lab.study.evaluation import evaluate
+    from favor_lab.study.report import RunFolder, draw_figures, write_report
+
+    if test.out is not None:
+        need("matplotlib", "the figures of a report")
+    folder = None if test.out is None else RunFolder.create(test.out)
+    shots = load_shots(DataOptions(test.data, test.root, shots=1, test=test.test), seed=0)
+    labels = None if test.open_vocabulary else shots.labels
+    model = open_policy(policy)
+    result = evaluate(model, shots.test, labels, test.style, test.max_new_tokens, test.batch_size, "test images")
+    if folder is not None:
+        folder.save_settings({"command": "evaluate", "test": asdict(test), "policy": asdict(policy)})
+        result.save(folder.path / "evaluation.json")
+        evaluations, title = {model.name: result}, f"{model.name} on {test.root or test.data}"
+        figures = draw_figures(folder, evaluations, shots.test)
+        report = folder.path / "report.html"
+        say(f"report   {write_report(report, title, evaluations, figures, folder.settings, shots.test)}")
+    say(result.summary())
+
+
+def data(draw: DrawOptions) -> None:
+    """List a set, draw a sheet of it, or write a drawn set as image files.
+
+    favor-lab data --data thermal --sheet thermal.png
+
+    favor-lab data --data cartoon --out my_cartoon --per-label 8
+    """
+    from favor_lab.activities import export_folder, load_activities
+
+    found = load_activities(draw.data, draw.root)
+    say(f"{found.name}: {len(found.labels)} labels ({', '.join(found.labels)})")
+    for split, records in found.splits.items():
+        say(f"{split:<12}{len(records)} images")
+    if draw.out is not None:
+        say(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
+    if draw.sheet is not None:
+        need("matplotlib", "a sheet of images")
+        from favor_lab.study.plots import plot_examples
+
+        if draw.split not in found.splits:
+            raise ValueError(f"{found.name} has no split {draw.split!r}; it has {', '.join(found.splits)}")
+        by_label = [
+            [r for r in found.splits[draw.split] if r.label == label][: draw.per_label] for label in found.labels
+        ]
+        figure = plot_examples([found.read(record) for records in by_label for record in records], columns=8)
+        figure.savefig(draw.sheet)
+        say(f"sheet written to {draw.sheet}")
+
+
+def doctor() -> None:
+    """Check this machine: versions, cores, memory, GPU, the pocket checkpoint, and what can be run here."""
+    from favor_lab.doctor import check_machine
+
+    failed = False
+    for finding in check_machine():
+        say(str(finding))
+        failed |= finding.ok is False
+    if failed:
+        raise SystemExit(1)
+
+
+# ---------------------------------------------------------------------------------------------------------- the parser
+
+
+class Stopped(Exception):
+    """Ctrl-C, with the message that says what is kept and how to go on."""
+
+
+def groups_of(command: str) -> dict[str, Any]:
+    """The option groups of a command: the parameters of its function and their types."""
+    groups = typing.get_type_hints(COMMANDS[command])
+    del groups["return"]
+    if "settings" in groups:
+        groups["settings"] = settings_type(SFT_FIELDS if command == "sft" else None)
+    return groups
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "train": train,
+    "sft": sft,
+    "evaluate": evaluate,
+    "data": data,
+    "doctor": doctor,
+}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the arguments and run their command. Only the options of the command that was named are looked at."""
+    need("tyro", "the command line")
+    import tyro
+
+    def options(command: str) -> type:
+        groups = groups_of(command) if command in arguments[:1] else {}
+        made = dataclasses.make_dataclass(command, list(groups.items()))
+        about = str(COMMANDS[command].__doc__)
+        made.__doc__ = about if groups else about.split("\n")[0]
+        return made
+
+    commands = {command: options(command) for command in COMMANDS}
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    parsed = tyro.extras.subcommand_cli_from_dict(
+        commands, prog="favor-lab", description=ABOUT, args=arguments, config=config
+    )
+    COMMANDS[type(parsed).__name__](**{item.name: getattr(parsed, item.name) for item in dataclasses.fields(parsed)})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 2 for an error that was explained, or 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
+            run([argument for argument in given if argument != "--debug"])
+    except Stopped as stopped:
+        complain(str(stopped))
+        return 130
+    except KeyboardInterrupt:
+        complain("stopped")
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
+        if debug:
+            raise
+        complain(f"error: {error}")
+        return 2
+    return 0
+
+
+def need(package: str, what: str) -> None:
+    """ImportError, with the command that installs it, unless a package is there."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"{what} need{'s' * (not what.endswith('s'))} {package}: pip install 'favor-lab[lab]'")
+
+
+def free_path(path: Path) -> Path:
+    """The path itself, or the first of path-2, path-3 ... that does not exist."""
+    tries = (path if i == 1 else path.with_name(f"{path.name}-{i}") for i in itertools.count(1))
+    return next(candidate for candidate in tries if not candidate.exists())
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    print(f"favor-lab: {text}", file=sys.stderr, flush=True)

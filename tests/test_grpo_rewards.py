@@ -1,0 +1,60 @@
+"""What scores and what must not. The adversarial strings stand as doctests under each function."""
+
+import pytest
+
+from favor_lab.grpo.rewards import accuracy_reward, extract_answer, format_reward, normalise_label
+
+RIGHT = "<think>two hands on a page</think>\n<answer>reading</answer>"
+
+
+@pytest.mark.parametrize("function", [accuracy_reward, format_reward])
+@pytest.mark.parametrize("wrap", [
+    lambda text: text,
+    lambda text: [{"role": "assistant", "content": text}],
+    lambda text: [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
+])  # fmt: skip
+def test_rewards_have_trls_signature(function, wrap):
+    completions = [wrap(RIGHT), wrap("<answer></answer>")]
+    rewards = function(prompts=["?"] * 2, completions=completions, completion_ids=[[1], [2]], label=["reading"] * 2,
+                       source=["a", "b"], trainer_state=None, log_metric=None)
+    assert rewards == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("answer", ["Riding a bike", "riding_a_bike", "riding-a-bike.", "  RIDING  a\n bike ...",
+                                    "riding\u00a0a bike", "riding\u2010a\u2010bike"])
+def test_spelling_does_not_matter(answer):
+    assert normalise_label(answer) == "riding a bike"
+    assert accuracy_reward([f"<answer>{answer}</answer>"], ["riding_a_bike"]) == [1.0]
+
+
+@pytest.mark.parametrize("answer", ["", " ", ".", "r", "bike", "riding", "riding a bike or running",
+                                    "not riding a bike", "a", "_", "ridingabike"])
+def test_only_the_whole_label_scores(answer):
+    assert accuracy_reward([f"<answer>{answer}</answer>"], ["riding_a_bike"]) == [0.0]
+
+
+def test_the_answer_may_cross_lines_but_not_stand_outside():
+    assert extract_answer("<answer>\nreading\n</answer>\n") == "reading"
+    assert extract_answer(RIGHT + " I think") is None
+    assert extract_answer("</answer>reading<answer>") is None
+    assert extract_answer("<answer>reading <answer>") is None
+
+
+def test_each_row_has_its_own_label():
+    texts = ["<answer>reading</answer>", "<answer>running</answer>"]
+    assert accuracy_reward(texts, label=["reading", "running"]) == [1.0, 1.0]
+    assert accuracy_reward(texts, label=["running", "reading"]) == [0.0, 0.0]
+    with pytest.raises(ValueError, match="2 completions but 1 labels"):
+        accuracy_reward(texts, label=["reading"])
+
+
+def test_a_blank_label_is_an_error_and_not_a_gift():
+    with pytest.raises(ValueError, match="'__'"):
+        accuracy_reward(["<answer>.</answer>"], label=["__"])
+
+
+def test_format_names_its_styles():
+    assert format_reward(["<answer>reading</answer>", RIGHT], style="answer") == [1.0, 0.0]
+    assert format_reward(["<answer>reading</answer>", RIGHT], style="think") == [0.0, 1.0]
+    with pytest.raises(ValueError, match="'poem'.*think, answer"):
+        format_reward([RIGHT], style="poem")

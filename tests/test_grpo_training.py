@@ -1,0 +1,572 @@
+"""The loop: what a step does, what it reports, and the seams for steps of one's own."""
+
+import json
+import os
+import signal
+from dataclasses import fields, replace
+from functools import partial
+
+import pytest
+import torch
+
+from favor_lab.activities.fewshot import FewShot
+from favor_lab.grpo import training
+from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from favor_lab.grpo.losses import HOWS, grpo_loss
+from favor_lab.grpo.mechanics import draw, learning_rate
+from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.grpo.rewards import accuracy_reward, format_reward
+from favor_lab.grpo.sampling import encode_completions, join, sample_groups, score_completions
+from favor_lab.grpo.training import train
+from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.processing import encode_prompts
+
+LABELS = ["riding a bike", "reading", "phoning", "fishing"]
+SHORT = GRPOSettings(steps=2, prompts_per_step=2, group_size=4, max_new_tokens=6, learning_rate=1e-2)
+
+
+def even_ids(completion_ids, **columns):
+    """A reward that a policy with random weights earns, more or less of it: the share of even token ids."""
+    return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
+
+
+def constant(completions, **columns):
+    return [0.5] * len(completions)
+
+
+@pytest.fixture
+def shots(tiny_examples):
+    return FewShot(train=tiny_examples, validation=[], test=[], labels=LABELS)
+
+
+@pytest.fixture
+def run(tiny_policy, shots):
+    """Run from the same start every time, on the same policy object."""
+    start = weights(tiny_policy)
+
+    def go(settings=SHORT, **steps):
+        with torch.no_grad():
+            for name, weight in tiny_policy.trainable_parameters():
+                weight.copy_(start[name])
+        return list(train(tiny_policy, shots, settings, **({"rewards": [even_ids]} | steps)))
+
+    return go
+
+
+def weights(policy):
+    return {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
+
+
+def gradients(policy):
+    return torch.cat([weight.grad.flatten() for _, weight in policy.trainable_parameters()])
+
+
+def moved(policy, before):
+    return max((weight - before[name]).abs().max().item() for name, weight in weights(policy).items())
+
+
+def comparable(records):
+    return [{name: value for name, value in record.to_dict().items() if name != "seconds"} for record in records]
+
+
+# ------------------------------------------------------------------------------------------------------ named tests
+
+
+def test_on_policy_ratio_is_exactly_one_at_the_first_step(run):
+    """Bit for bit, since the first scoring pass is on both sides; the sampler's own values agree to rounding."""
+    seen = []
+
+    def loss(logps, old_logps, ref_logps, advantages, mask, rollout):
+        seen.append((logps.detach().clone(), old_logps.clone(), rollout.logps))
+        return grpo_loss(logps, old_logps, ref_logps, advantages, mask)
+
+    records = run(replace(SHORT, updates_per_rollout=2), loss=loss)
+    (first, old, sampled), (second, old_again, _) = seen
+    assert torch.equal(first, old) and torch.equal(old, old_again)
+    assert not torch.equal(second, old)  # the policy has moved, the old log-probabilities have not
+    assert 0 < records[0].sampling_gap < 1e-5
+    assert (sampled - old).abs().max().item() == records[0].sampling_gap
+    assert records[0].metrics["ratio"] == pytest.approx(1.0, abs=1e-6)
+    assert records[1].metrics["ratio"] != pytest.approx(1.0, abs=1e-3)
+    assert (records[0].update, records[1].update) == (0, 1)
+    assert records[0].clip_share == 0.0
+
+
+@pytest.mark.parametrize(("how", "level"), [(how, "token") for how in HOWS] + [("grpo", "sequence")])
+def test_micro_batches_leave_loss_and_gradient_unchanged(run, tiny_policy, how, level):
+    """And the logged loss and its parts are the whole step's, for rows of uneven length."""
+    settings = replace(SHORT, steps=2, updates_per_rollout=2, how=how, level=level, max_grad_norm=0.0, beta=0.5)
+    short_rows = partial(sample_uneven, tiny_policy.end_token_ids[0])
+    results = {}
+    for size in (0, 1, 3, 4):
+        records = run(replace(settings, micro_batch=size), sample=short_rows)
+        results[size] = (records, gradients(tiny_policy))
+    records, gradient = results[0]
+    assert records[0].length_min < records[0].length_max and gradient.abs().max() > 1e-3
+    for size in (1, 3, 4):
+        others, other_gradient = results[size]
+        assert (other_gradient - gradient).abs().max() < 1e-4 * gradient.abs().max()
+        for ours, theirs in zip(others, records, strict=True):
+            assert ours.loss == pytest.approx(theirs.loss, rel=1e-5, abs=1e-6)
+            assert ours.entropy == pytest.approx(theirs.entropy, rel=1e-5)
+            assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-4, abs=1e-6)
+            assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
+
+
+def sample_uneven(end, policy, prompts, **options):
+    """Sampled rows cut to 1, 2, 3 ... tokens, the last of them an end token."""
+    rollout = sample_groups(policy, prompts, **{k: v for k, v in options.items() if k in ("group_size", "seed")},
+                            max_new_tokens=6)
+    lengths = torch.arange(len(rollout)) % 6 + 1
+    rollout.mask = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
+    rollout.completion_ids[torch.arange(len(rollout)), lengths - 1] = end
+    return rollout
+
+
+def test_a_group_without_spread_has_zero_policy_gradient(run, tiny_policy):
+    before = weights(tiny_policy)
+    records = run(replace(SHORT, beta=0.0), rewards=[constant])
+    assert [record.grad_norm for record in records] == [0.0, 0.0]
+    assert moved(tiny_policy, before) == 0.0
+    assert [(record.flat_groups, record.reward_spread) for record in records] == [(1.0, 0.0)] * 2
+    assert not gradients(tiny_policy).any()
+    assert run(SHORT, rewards=[constant])[0].metrics["policy"] == 0.0  # with a KL penalty, that alone is left
+
+
+def test_a_fixed_seed_twice_gives_identical_records(run):
+    settings = replace(SHORT, steps=3, updates_per_rollout=2)
+    first, second, other = run(settings), run(settings), run(replace(settings, seed=1))
+    assert comparable(first) == comparable(second)
+    assert comparable(first) != comparable(other)
+
+
+def test_logged_entropy_is_normalised_once(run):
+    seen = []
+
+    def loss(logps, old_logps, ref_logps, advantages, mask, entropy, total_tokens):
+        seen.append((entropy.detach()[mask].sum().item(), int(mask.sum()), total_tokens))
+        return grpo_loss(logps, old_logps, ref_logps, advantages, mask, total_tokens=total_tokens)
+
+    record = run(replace(SHORT, steps=1, micro_batch=3), loss=loss)[0]
+    total, tokens = sum(part[0] for part in seen), sum(part[1] for part in seen)
+    assert len(seen) == 3 and {part[2] for part in seen} == {tokens} == {record.tokens}
+    assert record.entropy == pytest.approx(total / tokens, rel=1e-6)
+
+
+def test_the_reward_rises_and_the_tower_stays(run, tiny_policy):
+    frozen = {name: w.clone() for name, w in tiny_policy.model.named_parameters() if not w.requires_grad}
+    settings = replace(SHORT, steps=25, group_size=8, max_new_tokens=4, learning_rate=2e-2, beta=0.0, schedule="constant")
+    rewards = [record.reward for record in run(settings)]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.25
+    assert all(torch.equal(w, frozen[name]) for name, w in tiny_policy.model.named_parameters() if name in frozen)
+
+
+# ----------------------------------------------------------------------------------------------- settings and records
+
+
+def test_every_setting_has_a_line_of_help_and_bad_ones_are_refused():
+    assert all(item.metadata["help"] for item in fields(GRPOSettings))
+    for bad, message in [({"group_size": 1}, "at least 2"), ({"how": "ppo"}, "grpo, bnpo, dr_grpo"),
+                         ({"style": "poem"}, "think, answer"), ({"steps": 0}, "steps is 0"),
+                         ({"temperature": 0.0}, "temperature"), ({"beta": -1.0}, "beta"),
+                         ({"schedule": "step"}, "linear, constant, cosine"), ({"scale": "std"}, "group, batch, none")]:
+        with pytest.raises(ValueError, match=message):
+            GRPOSettings(**bad)
+
+
+def test_records_are_json_and_come_back(run):
+    record = run(replace(SHORT, steps=1, log_rows=3, reward_weights=(1.0, 0.5)), rewards=[even_ids, constant])[0]
+    text = json.dumps(record.to_dict(), allow_nan=False)
+    assert StepRecord.from_dict(json.loads(text)).to_dict() == record.to_dict()
+    assert set(record.seconds) == {"sample", "reward", "advantage", "reference", "loss", "update"}
+    assert set(record.rewards) == {"even_ids", "constant"} and record.rewards["constant"] == 0.5
+    assert record.reward == pytest.approx(record.rewards["even_ids"] + 0.25)
+    assert len(record.samples) == 3
+    sample = record.samples[0]
+    assert sample["reward"] == pytest.approx(sample["rewards"]["even_ids"] + 0.25)
+    assert (record.step, record.rows, record.learning_rate) == (1, 8, 1e-2)
+    assert StepRecord(step=1, kl=float("inf")).to_dict()["kl"] is None
+
+
+def test_labels_say_what_was_ever_answered_right(run, tiny_policy):
+    """An injected row is no merit of the policy's; a sampled right answer is."""
+
+    def answer(policy, prompts, origin):
+        texts = [f"<answer>{label}</answer>" for label in prompts.labels for _ in range(2)]
+        return encode_completions(policy, texts, [0, 0, 1, 1], origin=origin, group_size=2)
+
+    def first_only(policy, prompts, context):
+        sampled = sample_groups(policy, prompts, 2, 4, seed=0)
+        return join(sampled, answer(policy, prompts, "sampled" if context.step == 0 else "injected"))
+
+    records = run(replace(SHORT, steps=4), sample=first_only)
+    assert list(records[0].labels.values()) == [{"completions": 4, "right": 2, "right_so_far": 2}] * 2
+    assert [set(record.labels) for record in records[:2]] in ([a, set(LABELS) - a] for a in [set(records[0].labels)])
+    assert all(count == {"completions": 2, "right": 0, "right_so_far": 0} for count in records[1].labels.values())
+    later = records[2].labels | records[3].labels
+    assert sorted(count["right_so_far"] for count in later.values()) == [0, 0, 2, 2]
+
+
+def test_beta_zero_needs_no_reference(run, monkeypatch):
+    calls = []
+    reference = training.Context.reference_logps
+    monkeypatch.setattr(training.Context, "reference_logps", lambda *args: calls.append(1) or reference(*args))
+    assert run(replace(SHORT, beta=0.0))[0].kl is None and not calls
+    assert run(SHORT)[0].kl > 0 and len(calls) == 2  # the adapter of the start is not zero
+
+
+def test_a_policy_without_adapter_needs_beta_zero(tiny_checkpoint, shots):
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
+    with pytest.raises(ValueError, match="adapter"):
+        next(train(policy, shots, SHORT))
+    assert next(train(policy, shots, replace(SHORT, beta=0.0), rewards=[even_ids])).grad_norm > 0
+    policy.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable parameters"):
+        next(train(policy, shots, SHORT))
+
+
+def test_each_epoch_shows_every_image_once_and_labels_take_turns():
+    labels = sorted(LABELS * 3)
+    epochs = [[i for turn in range(6 * e, 6 * e + 6) for i in draw(labels, turn, 2, seed=0)] for e in range(2)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 2 and epochs[0] != epochs[1]
+    for start in range(0, 12, 4):
+        assert sorted(labels[i] for i in epochs[0][start : start + 4]) == sorted(LABELS)
+    assert draw(labels, 3, 4, seed=0) != draw(labels, 3, 4, seed=1)
+    assert sorted(draw(["a", "b"], 0, 4, seed=0)) == [0, 0, 1, 1]  # fewer images than prompts: another epoch, no stop
+    assert len(set(draw(["a", "a", "a", "b"], 0, 4, seed=0))) == 4
+
+
+def test_learning_rate_schedules_reach_the_optimiser(run):
+    rates = {name: [r.learning_rate for r in run(replace(SHORT, steps=3, warmup_steps=1, schedule=name))]
+             for name in ("linear", "constant", "cosine")}  # fmt: skip
+    assert rates["constant"] == [1e-2] * 3
+    assert rates["linear"] == pytest.approx([1e-2, 1e-2, 5e-3])
+    assert rates["cosine"] == pytest.approx([1e-2, 1e-2, 5e-3])
+    assert learning_rate(99, GRPOSettings(warmup_steps=10)) > 0
+
+
+def test_the_gradient_is_clipped_to_its_bound(run, tiny_policy):
+    record = run(replace(SHORT, steps=1, max_grad_norm=1e-3))[0]
+    assert record.grad_norm > 1e-2
+    assert gradients(tiny_policy).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+# -------------------------------------------------------------------------------------------------------- what stops
+
+
+def test_a_number_that_is_not_finite_stops_with_its_place(run, tiny_policy):
+    before = weights(tiny_policy)
+
+    def broken_loss(logps, old_logps, ref_logps, advantages, mask):
+        return logps.sum() * torch.nan, {}
+
+    with pytest.raises(FloatingPointError, match="step 1, phase loss: the loss of rows 0 to 7 is nan"):
+        run(loss=broken_loss)
+    with pytest.raises(FloatingPointError, match="step 1, phase advantage: the advantage is not finite in row 0"):
+        run(advantages=lambda rewards: rewards * torch.inf)
+    with pytest.raises(ValueError, match="broken_reward gave nan for row 0"):
+        def broken_reward(completions, **columns):
+            return [float("nan")] * len(completions)
+
+        run(rewards=[broken_reward])
+    name, weight = tiny_policy.trainable_parameters()[3]
+    handle = weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(FloatingPointError, match=f"step 1, phase update: .*{name}"):
+        run()
+    handle.remove()
+    assert moved(tiny_policy, before) == 0.0
+    with torch.no_grad():
+        weight.fill_(torch.nan)
+    shots = FewShot(run.__closure__ and [], [], [], LABELS)
+    del shots
+    with pytest.raises(FloatingPointError, match="phase"):
+        list(train(tiny_policy, FewShot(examples_of(run), [], [], LABELS), SHORT))
+
+
+def examples_of(run):
+    return next(cell.cell_contents for cell in run.__closure__ if isinstance(cell.cell_contents, FewShot)).train
+
+
+def test_bad_reward_functions_are_named(run):
+    def too_few(completions, **columns):
+        return [1.0]
+
+    with pytest.raises(ValueError, match="too_few gave 1 numbers; 8 finite"):
+        run(rewards=[too_few])
+    with pytest.raises(ValueError, match="different names"):
+        run(rewards=[even_ids, even_ids])
+    with pytest.raises(ValueError, match="reward_weights has 2 numbers for 1 rewards: even_ids"):
+        run(replace(SHORT, reward_weights=(1.0, 1.0)))
+    assert set(run(replace(SHORT, steps=1), rewards={"a": even_ids, "b": even_ids})[0].rewards) == {"a", "b"}
+
+
+# -------------------------------------------------------------------------------------------- steps of one's own
+
+
+def test_the_defaults_run_with_the_librarys_rewards(tiny_policy, shots):
+    record = next(train(tiny_policy, shots, SHORT))
+    assert set(record.rewards) == {"accuracy_reward", "format_reward"}
+
+
+def test_select_may_drop_rows(run):
+    def best_and_worst(rollout, rewards):
+        """Keep two rows of each group: the highest reward and the lowest."""
+        keep = []
+        for group in rollout.groups.unique():
+            rows = (rollout.groups == group).nonzero().flatten()
+            order = rewards["even_ids"][rows].argsort()
+            keep += [int(rows[order[0]]), int(rows[order[-1]])]
+        index = torch.tensor(keep)
+        return rollout.rows(index), {name: values[index] for name, values in rewards.items()}
+
+    record = run(replace(SHORT, steps=1), select=best_and_worst)[0]
+    assert record.rows == 4 and len(record.samples) == 4
+    assert record.length_mean == 6.0 and sum(c["completions"] for c in record.labels.values()) == 8  # of all sampled
+    advantages = [sample["advantage"] for sample in record.samples]
+    assert advantages == pytest.approx([-0.7071, 0.7071, -0.7071, 0.7071], abs=1e-2)
+
+    def uneven(rollout, rewards):
+        index = torch.tensor([0, 1, 2, 5])
+        return rollout.rows(index), {name: values[index] for name, values in rewards.items()}
+
+    lone = run(replace(SHORT, steps=1), select=uneven)[0].samples
+    assert sum(sample["advantage"] for sample in lone[:3]) == pytest.approx(0.0, abs=1e-5)
+    assert lone[3]["advantage"] == 0.0  # alone in its group
+    with pytest.raises(ValueError, match="one index for both"):
+        run(select=lambda rollout, rewards: (rollout.rows([0, 1]), rewards))
+
+
+def test_nothing_selected_moves_nothing(run, tiny_policy):
+    before = weights(tiny_policy)
+
+    def nothing(rollout, rewards):
+        return rollout.rows([]), {name: values[:0] for name, values in rewards.items()}
+
+    records = run(select=nothing)
+    assert [(r.rows, r.loss, r.grad_norm, r.samples) for r in records] == [(0, 0.0, 0.0, [])] * 2
+    assert moved(tiny_policy, before) == 0.0
+
+
+def test_flat_groups_may_be_skipped(run):
+    def half_flat(completion_ids, groups, **columns):
+        return [0.0 if group == 0 else value for group, value in zip(groups, even_ids(completion_ids), strict=True)]
+
+    kept, skipped = (run(replace(SHORT, steps=1, skip_flat_groups=skip), rewards=[half_flat])[0] for skip in (False, True))
+    assert (kept.rows, skipped.rows, kept.flat_groups, skipped.flat_groups) == (8, 4, 0.5, 0.5)
+    assert {sample["group"] for sample in skipped.samples} == {1}
+
+
+def test_an_injected_labelled_completion_enters_a_group(run):
+    """The right answer stands beside the sampled ones, is rewarded as they are, and is reinforced."""
+
+    def with_the_answer(policy, prompts, group_size, max_new_tokens, seed):
+        sampled = sample_groups(policy, prompts, group_size, max_new_tokens, seed=seed)
+        texts = [f"<think>look.</think><answer>{label}</answer>" for label in prompts.labels]
+        return join(sampled, encode_completions(policy, texts, range(len(texts))))
+
+    chances = []
+
+    def watch(context):
+        given = context.rollout.rows([origin == "injected" for origin in context.rollout.origin])
+        with torch.no_grad():
+            chances.append(score_completions(context.policy, context.prompts, given).sum(dim=1) - old(context, given))
+
+    def old(context, given):
+        return context.state.setdefault("old", {})[context.step].sum(dim=1)
+
+    def remember(logps, old_logps, ref_logps, advantages, mask, rollout, context):
+        own = [origin == "injected" for origin in rollout.origin]
+        context.state.setdefault("old", {})[context.step] = old_logps[own]
+        assert torch.equal(old_logps, logps.detach())  # an injected row counts as the policy's own
+        assert (advantages[own] > 1).all()
+        return grpo_loss(logps, old_logps, ref_logps, advantages, mask, beta=0.0)
+
+    settings = replace(SHORT, learning_rate=1e-3)
+    records = run(settings, sample=with_the_answer, rewards=[accuracy_reward, format_reward], loss=remember,
+                  after_step=watch)
+    assert [record.rows for record in records] == [10, 10]
+    assert [sample["origin"] for sample in records[0].samples][4] == "injected"
+    assert records[0].reward == 0.0  # what was sampled; the given answers are not the policy's merit
+    assert all((change > 0).all() for change in chances)
+
+
+def test_a_replayed_row_keeps_its_old_log_probabilities(run):
+    """Off-policy rows: their ratio is against the policy that sampled them."""
+
+    def replay(rollout, rewards, context):
+        buffered = context.state.get("rollout")
+        if buffered is None:
+            return rollout, rewards
+        buffered.origin = ["replayed"] * len(buffered)
+        buffered.groups = buffered.groups % len(context.prompts)
+        return buffered, {"even_ids": context.state["reward"]}
+
+    def keep(context):
+        context.state.setdefault("rollout", context.rollout)
+        context.state.setdefault("reward", context.rewards["even_ids"])
+
+    records = run(select=replay, after_step=keep)
+    assert records[0].metrics["ratio"] == pytest.approx(1.0, abs=1e-6)
+    assert abs(records[1].metrics["ratio"] - 1.0) > 1e-4
+
+
+def test_advantages_may_be_given_per_token(run):
+    def fading(rewards, eps, context):
+        wide = (rewards - rewards.mean(dim=1, keepdim=True))[..., None]  # (B, G, 1)
+        return wide * 0.9 ** torch.arange(context.rollout.mask.shape[1])  # (B, G, L)
+
+    record = run(replace(SHORT, steps=1), advantages=fading)[0]
+    assert record.grad_norm > 0
+
+
+def test_partial_settles_an_argument(run):
+    """What a partial fixes wins over the settings; the rest still comes from them."""
+    settings = replace(SHORT, steps=1, max_grad_norm=0.0)
+    fixed, plain, wanted = (run(settings, loss=partial(grpo_loss, how="dr_grpo"))[0], run(settings)[0],
+                            run(replace(settings, how="dr_grpo"))[0])
+    assert fixed.loss == wanted.loss != plain.loss
+    answer = partial(format_reward, style="answer")
+    assert set(run(settings, rewards=[answer, even_ids])[0].rewards) == {"format_reward", "even_ids"}
+
+
+def test_a_loss_that_cannot_be_split_says_so(run):
+    def mean_loss(logps, old_logps, ref_logps, advantages, mask):
+        return -(logps * advantages[:, None] * mask).sum() / mask.sum(), {}
+
+    assert run(replace(SHORT, steps=1, micro_batch=8), loss=mean_loss)[0].grad_norm > 0
+    with pytest.raises(ValueError, match="micro_batch=3 splits the step"):
+        run(replace(SHORT, micro_batch=3), loss=mean_loss)
+
+
+def test_the_context_gives_what_a_recipe_needs(run, tiny_policy):
+    """Progress, the step's examples, a seeded generator, a memory, and log-probabilities under another view."""
+    seen = []
+
+    def blurred_view(logps, old_logps, ref_logps, advantages, mask, rollout, context):
+        blank = [replace(e, image=e.image.resize((56, 56)).convert("L")) for e in context.examples]
+        other = encode_prompts(context.policy, blank, context.labels, context.settings.style)
+        gap = (score_completions(context.policy, other, rollout) - logps)[mask].mean()
+        loss, parts = grpo_loss(logps, old_logps, ref_logps, advantages, mask)
+        return loss + 0.1 * gap, parts | {"view_gap": gap.item()}
+
+    def look(context):
+        assert [e.label for e in context.examples] == context.prompts.labels
+        assert torch.equal(context.reference_logps(context.rollout), context.reference_logps(context.rollout))
+        context.state["steps"] = context.state.get("steps", 0) + 1
+        seen.append((context.step, context.progress, context.record.step, context.state["steps"],
+                     torch.rand(1, generator=context.generator).item()))
+
+    first = run(loss=blurred_view, after_step=look)
+    assert "view_gap" in first[0].metrics and first[0].metrics["view_gap"] != 0.0
+    assert [entry[:4] for entry in seen] == [(0, 0.0, 1, 1), (1, 0.5, 2, 2)]
+    assert seen[0][4] != seen[1][4]
+    run(loss=blurred_view, after_step=look)
+    assert seen[:2] == seen[2:]
+
+
+# ---------------------------------------------------------------------------------------------- stop and go on
+
+
+@pytest.mark.parametrize(("stop", "updates"), [(2, 1), (3, 2)])
+def test_resume_equals_an_unbroken_run(tiny_checkpoint, tiny_policy, shots, run, tmp_path, stop, updates):
+    """Also between two updates of one rollout, also with a memory, also on a freshly loaded policy."""
+
+    def count(context):
+        context.state["seen"] = context.state.get("seen", 0) + context.record.tokens
+        context.record.metrics["seen"] = context.state["seen"]
+
+    settings = replace(SHORT, steps=5, updates_per_rollout=updates, warmup_steps=2)
+    unbroken = run(settings, after_step=count)
+    end = weights(tiny_policy)
+    with torch.no_grad():
+        run(replace(settings, steps=1))  # leaves the weights somewhere else
+    run(replace(settings, steps=1, learning_rate=1e-12))
+    state = TrainingState.start(tiny_policy, settings)
+    part = []
+    reset(tiny_policy, run)
+    for record in train(tiny_policy, shots, settings, rewards=[even_ids], after_step=count, resume=state):
+        part.append(record)
+        if record.step == stop:
+            break
+    path = save_checkpoint(tmp_path / "run", state)
+    assert sorted(os.listdir(path.parent)) == ["checkpoint.pt"]
+    other = load_policy(tiny_checkpoint, lora_rank=4, device="cpu")
+    loaded = load_checkpoint(tmp_path / "run", other)
+    assert loaded.settings == settings and loaded.step == stop
+    assert (loaded.batch is None) == (stop % updates == 0)
+    part += train(other, shots, rewards=[even_ids], after_step=count, resume=loaded)
+    assert comparable(part) == comparable(unbroken)
+    assert all(torch.equal(weight, end[name]) for name, weight in weights(other).items())
+
+
+def reset(policy, run):
+    start = next(c.cell_contents for c in run.__closure__ if isinstance(c.cell_contents, dict))
+    with torch.no_grad():
+        for name, weight in policy.trainable_parameters():
+            weight.copy_(start[name])
+
+
+@pytest.mark.parametrize("where", ["sample", "reward", "loss"])
+def test_ctrl_c_leaves_a_state_to_go_on_from(tiny_policy, shots, run, tmp_path, where):
+    unbroken = run(replace(SHORT, steps=4))
+    reset(tiny_policy, run)
+    state = TrainingState.start(tiny_policy, replace(SHORT, steps=4))
+    presses = []
+
+    def press(name):
+        if name == where and state.step == 2 and not presses:
+            presses.append(name)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def sample(policy, prompts, **options):
+        press("sample")
+        return training.ask(sample_groups, policy, prompts, **options)
+
+    def reward(completion_ids, **columns):
+        press("reward")
+        return even_ids(completion_ids)
+
+    def loss(logps, old_logps, ref_logps, advantages, mask):
+        press("loss")
+        return grpo_loss(logps, old_logps, ref_logps, advantages, mask)
+
+    steps = dict(sample=sample, rewards={"even_ids": reward}, loss=loss)
+    records = []
+    with pytest.raises(KeyboardInterrupt):
+        for record in train(tiny_policy, shots, resume=state, **steps):
+            records.append(record)
+    assert presses == [where] and len(records) == state.step == 2
+    save_checkpoint(tmp_path, state)
+    with torch.no_grad():
+        for _, weight in tiny_policy.trainable_parameters():
+            weight.zero_()
+    records += train(tiny_policy, shots, resume=load_checkpoint(tmp_path, tiny_policy), **steps)
+    assert comparable(records) == comparable(unbroken)
+
+
+def test_ctrl_c_while_the_weights_move_waits_for_the_record(tiny_policy, shots):
+    state = TrainingState.start(tiny_policy, replace(SHORT, steps=4))
+    handler = signal.getsignal(signal.SIGINT)
+
+    def press(context):
+        if context.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    records = []
+    with pytest.raises(KeyboardInterrupt):
+        for record in train(tiny_policy, shots, rewards=[even_ids], after_step=press, resume=state):
+            records.append(record)
+    assert [record.step for record in records] == [1, 2] and state.step == 2
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_run_may_be_made_longer_but_not_another(tiny_policy, shots):
+    state = TrainingState.start(tiny_policy, SHORT)
+    assert len(list(train(tiny_policy, shots, rewards=[even_ids], resume=state))) == 2
+    assert list(train(tiny_policy, shots, rewards=[even_ids], resume=state)) == []
+    assert [r.step for r in train(tiny_policy, shots, replace(SHORT, steps=3), rewards=[even_ids], resume=state)] == [3]
+    with pytest.raises(ValueError, match=r"other settings \(group_size, seed\)"):
+        next(train(tiny_policy, shots, replace(SHORT, steps=9, group_size=8, seed=3), resume=state))
+    with pytest.raises(ValueError, match="other images"):
+        fewer = replace(shots, train=shots.train[:2])
+        next(train(tiny_policy, fewer, replace(SHORT, steps=9), resume=state))

@@ -1,0 +1,203 @@
+"""Loading, freezing, switching the adapter off, saving; and what is said when a checkpoint is not usable."""
+
+import json
+import shutil
+import socket
+
+import pytest
+import torch
+
+from conftest import LABELS
+from favor_lab.vlm import policy as policy_module
+from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.prefix import next_token_logps, run_prompt
+from favor_lab.vlm.processing import encode_prompts
+
+
+@pytest.fixture
+def logps_of(tiny_examples):
+    """First-token log-probabilities of a policy for two examples, features encoded by that policy."""
+
+    def logps(policy):
+        with torch.no_grad():
+            prompts = encode_prompts(policy, tiny_examples[:2], LABELS)
+            return next_token_logps(policy, run_prompt(policy, prompts).last_hidden)[:, :300]
+
+    return logps
+
+
+def test_only_the_adapter_moves(tiny_policy, tiny_examples, logps_of):
+    before = {name: p.clone() for name, p in tiny_policy.model.named_parameters()}
+    features = encode_prompts(tiny_policy, tiny_examples, LABELS).image_features
+    assert all("lora_" in name and "visual" not in name for name, _ in tiny_policy.trainable_parameters())
+    optimiser = torch.optim.AdamW([p for _, p in tiny_policy.trainable_parameters()], lr=0.01)
+    hidden = run_prompt(tiny_policy, encode_prompts(tiny_policy, tiny_examples, LABELS)).last_hidden
+    next_token_logps(tiny_policy, hidden)[:, 5].sum().backward()
+    optimiser.step()
+    for name, p in tiny_policy.model.named_parameters():
+        assert torch.equal(p, before[name]) != ("lora_" in name), name
+    again = encode_prompts(tiny_policy, tiny_examples, LABELS).image_features
+    assert all(torch.equal(a, b) for a, b in zip(features, again, strict=True))
+
+
+def test_without_an_adapter_the_language_model_is_trainable_and_the_tower_is_not(tiny_checkpoint):
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
+    trainable = {name for name, _ in policy.trainable_parameters()}
+    assert trainable == {name for name, _ in policy.model.named_parameters() if "visual" not in name}
+    assert "model.language_model.embed_tokens.weight" in trainable
+    with pytest.raises(ValueError, match="lora_rank > 0"), policy.reference():
+        pass
+
+
+def test_adapter_off_equals_the_base(tiny_policy, tiny_checkpoint, logps_of):
+    adapted, base = logps_of(tiny_policy), logps_of(load_policy(tiny_checkpoint, lora_rank=0, device="cpu"))
+    assert (adapted - base).abs().max() > 0.01, "the adapter must matter for this test to mean anything"
+    trainable = [name for name, _ in tiny_policy.trainable_parameters()]
+    with tiny_policy.reference() as reference:
+        assert torch.equal(logps_of(reference), base)
+    with pytest.raises(KeyError), tiny_policy.reference():
+        raise KeyError("inside the block")
+    assert torch.equal(logps_of(tiny_policy), adapted)
+    assert [name for name, _ in tiny_policy.trainable_parameters()] == trainable
+
+
+def test_a_fresh_adapter_changes_nothing_and_is_seeded(tiny_checkpoint, logps_of):
+    torch.manual_seed(11)
+    state = torch.random.get_rng_state()
+    one, same, other = (load_policy(tiny_checkpoint, device="cpu", seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state), "the caller's random state is untouched"
+    assert torch.equal(logps_of(one), logps_of(load_policy(tiny_checkpoint, lora_rank=0, device="cpu")))
+    a, b, c = (torch.cat([p.flatten() for _, p in p.trainable_parameters()]) for p in (one, same, other))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_save_reload_same_logits(tiny_policy, tiny_checkpoint, tmp_path, logps_of):
+    saved = tiny_policy.save(tmp_path / "adapter")
+    assert (saved / "adapter_model.safetensors").is_file() and not list(saved.glob("*.bin"))
+    loaded = load_policy(tiny_checkpoint, adapter=saved, device="cpu")
+    assert torch.equal(logps_of(loaded), logps_of(tiny_policy))
+    assert dict(loaded.trainable_parameters()).keys() == dict(tiny_policy.trainable_parameters()).keys()
+
+
+def test_save_reload_of_a_whole_checkpoint(tiny_checkpoint, tmp_path, logps_of):
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu", max_pixels=28 * 56)
+    with torch.no_grad():
+        policy.base.model.language_model.norm.weight.mul_(1.5)
+    loaded = load_policy(policy.save(tmp_path / "whole"), lora_rank=0, device="cpu")
+    assert torch.equal(logps_of(loaded), logps_of(policy))
+    assert loaded.end_token_ids == policy.end_token_ids
+
+
+def test_loading_a_directory_needs_no_network(tiny_checkpoint, tiny_policy, tmp_path, monkeypatch):
+    saved = tiny_policy.save(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("tried to open a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    load_policy(tiny_checkpoint, adapter=saved, device="cpu").save(tmp_path / "again")
+
+
+def test_ids_that_end_and_ids_that_are_forbidden(tiny_policy):
+    name_of = tiny_policy.tokenizer.convert_ids_to_tokens
+    assert name_of(tiny_policy.end_token_ids) == ["<|im_end|>", "<|endoftext|>"]
+    assert set(name_of(tiny_policy.forbidden_token_ids)) == {
+        "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+    }  # fmt: skip
+    assert tiny_policy.pad_token_id in tiny_policy.end_token_ids, "so that it must not be forbidden"
+
+
+def test_embedding_rows_without_a_token_are_forbidden(tiny_policy):
+    """The real checkpoint has 151 936 rows for 151 657 tokens."""
+    tiny_policy.base.resize_token_embeddings(330)
+    vars(tiny_policy).pop("forbidden_token_ids", None)
+    assert set(range(320, 330)) <= set(tiny_policy.forbidden_token_ids)
+
+
+def test_report_counts_every_parameter_once(tiny_policy):
+    rows = [line.rsplit(maxsplit=2) for line in tiny_policy.report().splitlines()[2:]]
+    counts = {name.strip(): [int(n.replace(",", "")) for n in numbers] for name, *numbers in rows}
+    assert sum(n for n, _ in counts.values()) == sum(p.numel() for p in tiny_policy.model.parameters())
+    assert counts["vision tower"][1] == counts["language model"][1] == 0
+    assert counts["LoRA adapter"] == [sum(p.numel() for _, p in tiny_policy.trainable_parameters())] * 2
+
+
+def test_defaults_on_the_cpu(tiny_policy):
+    assert tiny_policy.dtype == torch.float32 and tiny_policy.device.type == "cpu"
+    assert tiny_policy.context_length == 512
+    assert not tiny_policy.model.training
+    assert not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in tiny_policy.model.modules())
+
+
+# What is said when it cannot be loaded
+
+
+def test_a_missing_pocket_checkpoint_says_how_to_rebuild_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(policy_module, "POCKET_DIR", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="python data/pocket-qwen2-vl/rebuild"):
+        load_policy("pocket")
+
+
+@pytest.mark.parametrize("name", ["./no/such", "/no/such", "~/no-such-directory", "no/such/directory"])
+def test_a_missing_directory(name):
+    with pytest.raises(FileNotFoundError, match="no checkpoint directory"):
+        load_policy(name)
+
+
+def test_a_directory_that_is_not_qwen2_vl(tmp_path):
+    with pytest.raises(ValueError, match="no config.json"):
+        load_policy(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
+    with pytest.raises(ValueError, match="model_type 'qwen2_5_vl'; only 'qwen2_vl'"):
+        load_policy(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="model_type None"):
+        load_policy(tmp_path)
+
+
+def test_an_adapter_where_a_model_belongs_and_the_reverse(tiny_policy, tiny_checkpoint, tmp_path):
+    tiny_policy.save(tmp_path / "adapter")
+    with pytest.raises(ValueError, match="holds an adapter, not a model"):
+        load_policy(tmp_path / "adapter")
+    with pytest.raises(FileNotFoundError, match="no adapter_config.json"):
+        load_policy(tiny_checkpoint, adapter=tiny_checkpoint)
+
+
+def test_an_adapter_of_another_size(tiny_policy, tiny_checkpoint, tmp_path):
+    saved = tiny_policy.save(tmp_path)
+    config = json.loads((saved / "adapter_config.json").read_text())
+    (saved / "adapter_config.json").write_text(json.dumps(config | {"r": 8}))
+    with pytest.raises(ValueError, match="does not fit"):
+        load_policy(tiny_checkpoint, adapter=saved)
+
+
+def test_pickled_weights_are_refused(tiny_checkpoint, tmp_path):
+    from safetensors.torch import load_file
+
+    shutil.copytree(tiny_checkpoint, tmp_path / "pickled")
+    torch.save(load_file(tmp_path / "pickled/model.safetensors"), tmp_path / "pickled/pytorch_model.bin")
+    (tmp_path / "pickled/model.safetensors").unlink()
+    with pytest.raises(OSError, match="model.safetensors"):
+        load_policy(tmp_path / "pickled")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"quantize": "8bit"}, ValueError, "unknown quantize '8bit'; valid: None, '4bit'"),
+        ({"quantize": "4bit", "device": "cpu"}, RuntimeError, "CUDA"),
+        ({"quantize": "4bit", "lora_rank": 0}, ValueError, "lora_rank > 0"),
+        ({"dtype": "float8"}, ValueError, "valid: auto, float32, bfloat16, float16"),
+        ({"lora_rank": -1}, ValueError, "r"),
+    ],
+)
+def test_options_that_make_no_sense(tiny_checkpoint, options, error, message):
+    with pytest.raises(error, match=message):
+        load_policy(tiny_checkpoint, **options)
+
+
+def test_four_bits_without_bitsandbytes(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(policy_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"favor-lab\[qlora\]"):
+        policy_module._four_bit("4bit", 16, torch.device("cuda"))

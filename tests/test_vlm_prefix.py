@@ -1,0 +1,223 @@
+"""The shared prefix against transformers' own row-by-row forward, and what could make it differ."""
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from favor_lab.vlm.prefix import (
+    completion_hidden,
+    expand,
+    next_hidden,
+    next_token_logps,
+    run_prompt,
+    token_logps,
+)
+from favor_lab.vlm.processing import encode_prompts, encode_texts
+from favor_lab.vlm.prompts import build_prompt
+
+G, L = 3, 9
+
+
+@pytest.fixture
+def prompts(tiny_policy, tiny_examples):
+    """Four prompts of different lengths: other image sizes, other label lists, both styles."""
+    labels = [example.label for example in tiny_examples]
+    texts = [build_prompt(labels[: 1 + i], style=("think", "answer")[i % 2]) for i in range(4)]
+    return encode_texts(tiny_policy, tiny_examples, texts)
+
+
+@pytest.fixture
+def completions(tiny_policy):
+    """Random completions of random lengths: ids (12, 9) and their mask."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(0, 300, (4 * G, L), generator=generator)
+    lengths = torch.randint(1, L + 1, (4 * G, 1), generator=generator)
+    lengths[0], lengths[1] = L, 1
+    mask = torch.arange(L) < lengths
+    return ids.masked_fill(~mask, tiny_policy.pad_token_id), mask
+
+
+def score(policy, prompts, ids, mask, rows=None, **options):
+    """Log-probabilities (N, L) by the library's shared prefix."""
+    rows = torch.arange(len(prompts)).repeat_interleave(G) if rows is None else torch.tensor(rows)
+    prefix = expand(run_prompt(policy, prompts), rows)
+    return token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids, **options)
+
+
+def plain_row(policy, example, text, ids):
+    """Log-probabilities of one completion, pixels to logits, by transformers alone: no cache, no padding."""
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    chat = policy.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    inputs = policy.processor(images=[example.image], text=[chat], return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    row = torch.cat([inputs["input_ids"][0], ids])[None]  # (1, P + l)
+    logits = policy.base(
+        input_ids=row,
+        pixel_values=inputs["pixel_values"],
+        image_grid_thw=inputs["image_grid_thw"],
+        mm_token_type_ids=(row == policy.base.config.image_token_id).int(),
+        use_cache=False,
+    ).logits[0, length - 1 : -1]
+    logits[:, policy.forbidden_token_ids] = -torch.inf
+    return torch.log_softmax(logits.float(), -1).gather(-1, ids[:, None]).squeeze(-1)  # (l,)
+
+
+def test_log_probabilities_and_gradients_equal_plain_rows(tiny_policy, tiny_examples, prompts, completions):
+    ids, mask = completions
+    lengths = prompts.attention_mask.sum(-1).tolist()
+    assert len(set(lengths)) == 4, "the prompts must differ in length for this test to mean anything"
+    weights = torch.randn(4 * G, L, generator=torch.Generator().manual_seed(5))
+    names, parameters = zip(*tiny_policy.trainable_parameters(), strict=True)
+
+    shared = score(tiny_policy, prompts, ids, mask)
+    shared_gradients = torch.autograd.grad((shared * weights)[mask].sum(), parameters)
+    plain = torch.zeros(4 * G, L)
+    for n in range(4 * G):
+        row = plain_row(tiny_policy, tiny_examples[n // G], prompts.texts[n // G], ids[n][mask[n]])
+        plain[n, : len(row)] = row
+    plain_gradients = torch.autograd.grad((plain * weights)[mask].sum(), parameters)
+
+    assert (shared - plain)[mask].abs().max() < 1e-5
+    for name, a, b in zip(names, shared_gradients, plain_gradients, strict=True):
+        assert b.norm() > 1e-3, f"{name} has no gradient to compare"
+        assert (a - b).norm() < 1e-4 * b.norm(), name
+
+
+def test_decoding_steps_equal_scoring(tiny_policy, prompts, completions):
+    ids, _ = completions
+    prefix = expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G))
+    scored = completion_hidden(tiny_policy, prefix, ids, torch.ones_like(ids, dtype=torch.bool))  # (N, L, D)
+    steps = [prefix.last_hidden] + [next_hidden(tiny_policy, prefix, ids[:, j]) for j in range(L - 1)]
+    assert (torch.stack(steps, 1) - scored).abs().max() < 2e-5
+
+
+def test_rows_can_be_dropped_while_decoding(tiny_policy, prompts, completions):
+    ids, _ = completions
+    prefix = expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G))
+    next_hidden(tiny_policy, prefix, ids[:, 0])
+    keep = torch.tensor([7, 2])
+    kept = next_hidden(tiny_policy, expand(prefix, keep), ids[keep, 1])
+    assert (next_hidden(tiny_policy, prefix, ids[:, 1])[keep] - kept).abs().max() < 1e-5
+
+
+def test_padding_changes_nothing(tiny_policy, tiny_examples, prompts, completions):
+    ids, mask = completions
+    together = score(tiny_policy, prompts, ids, mask)
+    for b in range(4):
+        alone = encode_texts(tiny_policy, tiny_examples[b : b + 1], prompts.texts[b : b + 1])
+        assert alone.attention_mask.all(), "a prompt on its own has no padding"
+        rows = slice(b * G, (b + 1) * G)
+        apart = score(tiny_policy, alone, ids[rows], mask[rows])
+        assert (apart - together[rows])[mask[rows]].abs().max() < 1e-5
+    longer, longer_mask = pad(ids, (0, 4), value=7), pad(mask, (0, 4), value=False)
+    assert (score(tiny_policy, prompts, longer, longer_mask)[:, :L] - together)[mask].abs().max() < 1e-5
+    holes = ids.masked_fill(~mask, 11)  # what stands behind the end does not matter either
+    assert torch.equal(score(tiny_policy, prompts, holes, mask)[mask], together[mask])
+
+
+def test_images_are_never_swapped(tiny_policy, tiny_examples, completions):
+    """The same text for all, so that only the image tells the prompts apart; any order, any repetition."""
+    ids = completions[0][:1].expand(6, L)
+    mask = torch.ones(6, L, dtype=torch.bool)
+    images = [tiny_examples[i].image.resize((56, 56)) for i in range(4)]
+    same_size = [type(e)(image, e.label, e.source) for e, image in zip(tiny_examples, images, strict=True)]
+    for examples in (tiny_examples, same_size):
+        prompts = encode_prompts(tiny_policy, examples, None)
+        each = score(tiny_policy, prompts, ids[:4], mask[:4], rows=range(4))
+        apart = (each[:, None] - each[None]).abs().amax(-1) + torch.eye(4)
+        assert apart.min() > 1e-3, "the images must matter for this test to mean anything"
+        rows = [2, 0, 3, 3, 1, 0]
+        assert (score(tiny_policy, prompts, ids, mask, rows) - each[rows]).abs().max() < 1e-5
+        part = prompts[[3, 0, 2]]
+        assert part.labels == [examples[i].label for i in (3, 0, 2)]
+        assert (score(tiny_policy, part, ids[:3], mask[:3], range(3)) - each[[3, 0, 2]]).abs().max() < 1e-5
+
+
+def test_scoring_leaves_the_prefix_and_the_state_of_the_model_alone(tiny_policy, prompts, completions):
+    ids, mask = completions
+    before = score(tiny_policy, prompts, ids, mask)
+    tiny_policy.base.model.rope_deltas = torch.full((4, 1), 1000)  # as an unrelated forward would leave it
+    prefix = expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G))
+    hidden = completion_hidden(tiny_policy, prefix, ids, mask)
+    assert torch.equal(hidden, completion_hidden(tiny_policy, prefix, ids, mask))
+    assert prefix.cache.get_seq_length() == prompts.input_ids.shape[1]
+    assert torch.equal(token_logps(tiny_policy, hidden, ids), before)
+
+
+def test_gradient_checkpointing_in_train_mode_is_refused(tiny_policy, prompts, completions):
+    expected = score(tiny_policy, prompts, *completions)
+    prefix = run_prompt(tiny_policy, prompts)
+    tiny_policy.model.gradient_checkpointing_enable()
+    assert torch.equal(score(tiny_policy, prompts, *completions), expected)  # evaluation mode: no effect
+    tiny_policy.model.train()
+    with pytest.raises(RuntimeError, match="gradient_checkpointing_disable"):
+        run_prompt(tiny_policy, prompts)
+    with pytest.raises(RuntimeError, match="gradient_checkpointing_disable"):
+        next_hidden(tiny_policy, prefix, torch.zeros(4, dtype=torch.long))
+    tiny_policy.base.gradient_checkpointing_disable()
+    assert torch.allclose(score(tiny_policy, prompts, *completions), expected)
+
+
+def test_the_sampling_distribution(tiny_policy):
+    hidden = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    logps = next_token_logps(tiny_policy, hidden, temperature=0.7)
+    logits = (hidden @ tiny_policy.base.lm_head.weight.T).double() / 0.7
+    forbidden = tiny_policy.forbidden_token_ids
+    logits[:, forbidden] = -torch.inf
+    allowed = [i for i in range(logits.shape[1]) if i not in forbidden]
+    by_hand = logits[:, allowed] - logits[:, allowed].exp().sum(-1, keepdim=True).log()
+    assert (logps[:, allowed] - by_hand).abs().max() < 1e-5
+    assert (logps[:, forbidden] == -torch.inf).all() and len(forbidden) == 5
+    assert logps.dtype == torch.float32
+    with pytest.raises(ValueError, match="argmax"):
+        next_token_logps(tiny_policy, hidden, temperature=0.0)
+
+
+def test_chunks_give_the_same_values_and_gradients(tiny_policy, completions):
+    ids, _ = completions
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(4 * G, L, 64, generator=generator, requires_grad=True)
+    weights = torch.randn(2, 4 * G, L, generator=generator)
+    sizes: list[int] = []
+    head = tiny_policy.base.lm_head
+    handle = head.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    results = []
+    for chunk in (None, 10):
+        logps, entropy = token_logps(tiny_policy, hidden, ids, 0.8, chunk, entropy=True)
+        (gradient,) = torch.autograd.grad((logps * weights[0] + entropy * weights[1]).sum(), hidden)
+        results.append((logps, entropy, gradient))
+    handle.remove()
+    assert sizes[0] == 4 * G * L and max(sizes[1:]) == 10, "the logits of all positions at once"
+    for whole, chunked in zip(*results, strict=True):
+        assert torch.isfinite(whole).all()
+        assert (whole - chunked).abs().max() < 1e-5
+    everything = next_token_logps(tiny_policy, hidden, 0.8)
+    assert torch.equal(results[0][0], everything.gather(-1, ids[..., None])[..., 0])
+    by_hand = torch.distributions.Categorical(logits=everything.nan_to_num(neginf=-1e9)).entropy()
+    assert (results[0][1] - by_hand).abs().max() < 1e-5
+
+
+def test_a_completion_beyond_the_window_is_refused(tiny_policy, prompts):
+    ids = torch.zeros(4, 450, dtype=torch.long)
+    with pytest.raises(ValueError, match="window is 512"):
+        completion_hidden(tiny_policy, run_prompt(tiny_policy, prompts), ids, torch.ones_like(ids))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.5)])
+def test_on_cuda_as_on_the_cpu(tiny_checkpoint, tiny_examples, completions, dtype, tolerance):
+    from favor_lab.vlm.policy import load_policy
+
+    results = []
+    for device, kind in (("cpu", "float32"), ("cuda", dtype)):
+        policy = load_policy(tiny_checkpoint, lora_rank=4, device=device, dtype=kind)
+        prompts = encode_prompts(policy, tiny_examples, None)
+        ids, mask = (tensor.to(device) for tensor in completions)
+        rows = torch.arange(4, device=device).repeat_interleave(G)
+        prefix = expand(run_prompt(policy, prompts), rows)
+        logps = token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids)
+        logps[mask].sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for _, p in policy.trainable_parameters())
+        results.append(logps.detach().cpu())
+    assert (results[0] - results[1])[completions[1]].abs().max() < tolerance

@@ -1,0 +1,234 @@
+"""Any image to features, once; any prompt to tensors, padded on the left."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import LABELS
+from favor_lab.activities.fewshot import Example
+from favor_lab.vlm import processing
+from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.processing import encode_prompts, encode_texts, to_rgb
+
+
+def palette(transparency=None):
+    """All pixels are entry 1 of a palette of red and blue."""
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+def filled(mode, value, dtype=None):
+    if dtype is None:
+        return Image.new(mode, (4, 4), value)
+    return Image.fromarray(np.full((4, 4), value, dtype))
+
+
+@pytest.mark.parametrize(
+    ("image", "pixel"),
+    [
+        (filled("RGB", (9, 8, 7)), (9, 8, 7)),
+        (filled("L", 77), (77, 77, 77)),
+        (filled("1", 1), (255, 255, 255)),
+        (filled("CMYK", (0, 255, 255, 0)), (255, 0, 0)),
+        (filled("RGBA", (255, 0, 0, 0)), (255, 255, 255)),
+        (filled("RGBA", (0, 0, 0, 128)), (127, 127, 127)),
+        (filled("LA", (0, 255)), (0, 0, 0)),
+        (filled("LA", (0, 0)), (255, 255, 255)),
+        (palette(), (0, 0, 255)),
+        (palette(transparency=0), (0, 0, 255)),
+        (palette(transparency=1), (255, 255, 255)),
+        (filled("I;16", 32768), (128, 128, 128)),
+        (filled("I;16B", 65535, ">u2"), (255, 255, 255)),
+        (filled("I", 200), (200, 200, 200)),
+        (filled("I", 65535), (255, 255, 255)),
+        (filled("I", 0), (0, 0, 0)),
+        (filled("F", 0.5), (128, 128, 128)),
+        (filled("F", 250.0), (250, 250, 250)),
+        (filled("F", -3.0), (0, 0, 0)),
+    ],
+    ids=lambda value: getattr(value, "mode", str(value)),
+)
+def test_every_mode_becomes_rgb(tiny_policy, image, pixel):
+    rgb = to_rgb(image)
+    assert rgb.mode == "RGB" and rgb.getpixel((0, 0)) == pixel
+    assert len(encode_prompts(tiny_policy, [Example(image, "reading", "x")], LABELS)) == 1
+
+
+def test_exif_rotation_is_applied(tiny_policy):
+    """A camera held upright stores a lying picture and a note to turn it."""
+    image = Image.new("RGB", (112, 56), "black")
+    image.paste("white", (0, 0, 56, 56))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise: what is on the left comes to the top
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif, quality=95)
+    stored = Image.open(buffer)
+    assert stored.size == (112, 56)
+    batch = encode_prompts(tiny_policy, [Example(stored, "reading", "x")], LABELS)
+    assert batch.images[0].size == (56, 112)
+    pixels = np.asarray(batch.images[0])  # (112, 56, 3)
+    assert pixels[:50].min() > 200 and pixels[-50:].max() < 50
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (30, 5000), (28, 28), (1000, 700), (113, 111), (2, 400)])
+def test_any_size_meets_the_pixel_budget(tiny_policy, size):
+    batch = encode_prompts(tiny_policy, [Example(Image.new("RGB", size), "reading", "x")], LABELS)
+    width, height = batch.images[0].size
+    assert width % 28 == height % 28 == 0
+    assert len(batch.image_features[0]) == width * height // 784 >= 1
+    thin = max(size) > 16 * min(size)  # then 28 pixels, the least, can be too many
+    assert thin or 56**2 <= width * height <= 112**2
+
+
+def test_the_pixel_budget_can_be_set(tiny_checkpoint):
+    def tokens(**budget):
+        policy = load_policy(tiny_checkpoint, device="cpu", **budget)
+        batch = encode_prompts(policy, [Example(Image.new("RGB", (300, 300)), "reading", "x")], LABELS)
+        return len(batch.image_features[0])
+
+    assert tokens() == 16
+    assert tokens(max_pixels=784) == 1
+    assert tokens(max_pixels=101 * 784) == 100
+    assert tokens(min_pixels=150 * 784, max_pixels=200 * 784) == 169  # 13 x 13
+    with pytest.raises(ValueError, match="784 pixels are one image token"):
+        tokens(max_pixels=500)
+
+
+def test_a_checkpoint_with_an_enormous_budget_is_capped(tiny_checkpoint, tmp_path):
+    config = (tiny_checkpoint / "preprocessor_config.json").read_text().replace("12572", "12845056")
+    (tmp_path / "preprocessor_config.json").write_text(config)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / name).write_text((tiny_checkpoint / name).read_text())
+    assert processing.load_processor(tmp_path).image_processor.size["longest_edge"] == processing.MAX_PIXELS
+
+
+def truncated_jpeg():
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return Image.open(io.BytesIO(buffer.getvalue()[:900]))
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (Image.new("RGB", (5000, 20)), "200 times"),
+        (Image.new("RGB", (0, 5)), "no pixels"),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "not finite"),
+        (truncated_jpeg(), "truncated"),
+        (None, "size"),
+    ],
+    ids=["thin", "empty", "nan", "truncated", "none"],
+)
+def test_an_unusable_image_is_named(tiny_policy, tiny_examples, image, reason):
+    examples = [*tiny_examples, Example(image, "reading", "photos/broken.jpg")]
+    with pytest.raises(ValueError, match=rf"photos/broken\.jpg: .*{reason}"):
+        encode_prompts(tiny_policy, examples, LABELS)
+
+
+def test_each_image_goes_through_the_tower_once(tiny_policy, tiny_examples, monkeypatch):
+    monkeypatch.setattr(processing, "TOWER_CHUNK", 3)
+    patches = []
+    tower = tiny_policy.base.model.visual
+    handle = tower.patch_embed.register_forward_hook(lambda _, inputs, __: patches.append(len(inputs[0])))
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    from favor_lab.vlm.prefix import expand, run_prompt
+
+    for _ in range(2):
+        expand(run_prompt(tiny_policy, batch[[1, 3]]), torch.tensor([0, 1]))
+    handle.remove()
+    assert patches == [4 * (4 + 8 + 6), 4 * 16], "three images, then one; never again"
+    assert not any(feature.requires_grad for feature in batch.image_features)
+
+
+def test_chunks_of_mixed_sizes_equal_single_images(tiny_policy, tiny_examples, monkeypatch):
+    monkeypatch.setattr(processing, "TOWER_CHUNK", 3)
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    for b, example in enumerate(tiny_examples):
+        inputs = tiny_policy.processor.image_processor(images=[example.image], return_tensors="pt")
+        alone = tiny_policy.base.model.visual(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
+        assert (batch.image_features[b] - alone).abs().max() < 1e-5
+        assert torch.equal(batch.image_grid_thw[b], inputs["image_grid_thw"][0])
+
+
+def test_prompts_are_what_the_processor_makes_of_the_chat(tiny_policy, tiny_examples):
+    """Token for token, one prompt at a time, through the path that TRL and transformers take."""
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    for b, example in enumerate(tiny_examples):
+        content = [{"type": "image", "image": example.image}, {"type": "text", "text": batch.texts[b]}]
+        inputs = tiny_policy.processor.apply_chat_template(
+            [[{"role": "user", "content": content}]], tokenize=True, return_dict=True, return_tensors="pt",
+            add_generation_prompt=True,
+        )  # fmt: skip
+        assert torch.equal(batch[b].input_ids, inputs["input_ids"])
+        positions, offset = tiny_policy.base.model.get_rope_index(
+            inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"]
+        )
+        assert torch.equal(batch[b].position_ids, positions)
+        assert batch[b].next_position.item() == inputs["input_ids"].shape[1] + offset.item()
+        assert inputs["mm_token_type_ids"].sum() == len(batch.image_features[b])
+
+
+def test_padding_is_on_the_left(tiny_policy, tiny_examples):
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    lengths = batch.attention_mask.sum(-1)
+    assert len(set(lengths.tolist())) > 1
+    for b, length in enumerate(lengths.tolist()):
+        assert (batch.input_ids[b, : len(batch.input_ids[b]) - length] == tiny_policy.pad_token_id).all()
+        assert batch.attention_mask[b, len(batch.input_ids[b]) - length :].all()
+
+
+def test_sub_batches(tiny_policy, tiny_examples):
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    assert batch[-1].sources == ["tiny/3"] and batch[1:3].sources == ["tiny/1", "tiny/2"]
+    assert batch[[2, 0, 2]].sources == ["tiny/2", "tiny/0", "tiny/2"]
+    assert batch[torch.tensor([1])].sources == ["tiny/1"]
+    short = batch[[0]]
+    assert short.attention_mask.all() and short.input_ids.shape == short.position_ids.shape[1:]
+    with pytest.raises(IndexError, match="at least one"):
+        batch[[]]
+    with pytest.raises(IndexError, match="at least one"):
+        batch[0:0]
+    with pytest.raises(IndexError):
+        batch[4]
+
+
+def test_a_prompt_longer_than_the_window_names_its_source(tiny_policy, tiny_examples):
+    with pytest.raises(ValueError, match="tiny/3 has .* window of 512"):
+        encode_prompts(tiny_policy, tiny_examples, LABELS, completion_tokens=420)
+    with pytest.raises(ValueError, match="window of 512"):
+        encode_prompts(tiny_policy, tiny_examples, [f"activity {i}" for i in range(200)])
+
+
+def test_text_that_looks_like_an_image_is_refused(tiny_policy, tiny_examples):
+    with pytest.raises(ValueError, match="tiny/0 contains an image token"):
+        encode_texts(tiny_policy, tiny_examples[:1], ["What is <|image_pad|>?"])
+    with pytest.raises(ValueError, match="no examples"):
+        encode_prompts(tiny_policy, [], LABELS)
+
+
+def test_neither_torchvision_nor_the_heavy_packages_are_needed(tiny_checkpoint):
+    """In a fresh interpreter where torchvision cannot be imported."""
+    code = f"""
+import sys
+sys.modules["torchvision"] = None
+from PIL import Image
+from favor_lab.activities.fewshot import Example
+from favor_lab.vlm import policy, prefix, processing, prompts
+loaded = policy.load_policy({str(tiny_checkpoint)!r}, device="cpu")
+batch = processing.encode_prompts(loaded, [Example(Image.new("RGB", (60, 60)), "reading", "x")], ["reading"])
+prefix.run_prompt(loaded, batch)
+heavy = ("trl", "datasets", "IPython", "jupyter_client", "ipywidgets", "matplotlib", "bitsandbytes")
+print([name for name in heavy if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"

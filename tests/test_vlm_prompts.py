@@ -1,0 +1,51 @@
+"""The question that is asked."""
+
+import re
+
+import pytest
+
+from favor_lab.vlm.prompts import STYLES, build_prompt
+
+LABELS = ["riding a bike", "reading"]
+
+
+def test_styles_ask_for_their_tags():
+    for labels in (LABELS, None):
+        think, answer, describe = (build_prompt(labels, style) for style in (*STYLES, "describe"))
+        assert "<think>" in think and "<answer>" in think
+        assert "<think>" not in answer and "<answer>" in answer
+        assert "<think>" in describe and "<answer>" not in describe
+
+
+def test_closed_list_names_every_label_and_open_vocabulary_none():
+    for style in STYLES:
+        assert all(label in build_prompt(LABELS, style) for label in LABELS)
+        assert not any(label in build_prompt(None, style) for label in LABELS)
+
+
+def test_no_template_that_could_be_copied():
+    """A literal "<answer>something</answer>" in the prompt would score as well-formed when copied."""
+    texts = [build_prompt(labels, style) for labels in (LABELS, None) for style in (*STYLES, "describe")]
+    assert not any("..." in text or "…" in text for text in texts)
+    inside = [content for text in texts for _, content in re.findall(r"<(think|answer)>(.*?)</\1>", text)]
+    assert len(inside) == 8 and not any(content.strip() for content in inside)
+
+
+def test_an_unknown_style_lists_the_valid_ones():
+    with pytest.raises(ValueError, match="'reason'.*think, answer, describe"):
+        build_prompt(LABELS, "reason")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "non-empty"),
+        ("reading", "non-empty"),
+        (["reading", " "], "label 1"),
+        (["a<b"], "'a<b'"),
+        (["reading", "x", "reading"], "'reading' appears more than once"),
+    ],
+)
+def test_bad_labels_are_named(labels, message):
+    with pytest.raises(ValueError, match=message):
+        build_prompt(labels)
