@@ -235,6 +235,8 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
     from favor_lab.study.report import RunFolder
 
     if run.resume is None:
+        data = dataclasses.replace(data, root=absolute(data.root))  # so that the run can be resumed from anywhere
+        policy = dataclasses.replace(policy, adapter=absolute(policy.adapter))
         full = GRPOSettings(**asdict(settings))
         if command == "sft":
             full = dataclasses.replace(full, beta=0.0)  # there is no reference
@@ -299,6 +301,9 @@ def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None
     title = f"{after} on {plan.data.root or plan.data.data}"
     figures = draw_figures(folder, evaluations, shots.test)
     report = write_report(folder.path / "report.html", title, evaluations, figures, folder.settings, shots.test)
+    if all(record["flat_groups"] == 1 for record in folder.records()):
+        complain("note: no group of completions ever differed in its rewards, so nothing was learnt: look at what the "
+                 "policy writes in the report, then try more --group-size, --max-new-tokens or another --style")
     for name, evaluation in evaluations.items():
         say(f"{name:<12} {evaluation.summary()}")
     say(f"weights      {weights}\nfigures      {folder.path / 'figures'}\nreport       {report}")
@@ -535,6 +540,10 @@ def free_path(path: Path) -> Path:
     """The path itself, or the first of path-2, path-3 ... that does not exist."""
     tries = (path if i == 1 else path.with_name(f"{path.name}-{i}") for i in itertools.count(1))
     return next(candidate for candidate in tries if not candidate.exists())
+
+
+def absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
 
 
 def say(text: str) -> None:

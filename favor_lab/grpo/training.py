@@ -259,6 +259,7 @@ def remembered_logps(rollout: Rollout) -> Tensor:
     return rollout.logps.masked_fill(fresh.to(rollout.logps.device)[:, None], torch.nan)  # (N, L)
 
 
+@torch.enable_grad()  # also when the consumer of the records is in a no_grad block
 def backward(loss: Callable[..., Any], batch: Batch, context: Context) -> dict[str, float]:
     """Accumulate the gradient over micro-batches; return the whole step's loss, its parts, and the entropy.
 
