@@ -302,8 +302,10 @@ def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None
     figures = draw_figures(folder, evaluations, shots.test)
     report = write_report(folder.path / "report.html", title, evaluations, figures, folder.settings, shots.test)
     if all(record["flat_groups"] == 1 for record in folder.records()):
-        complain("note: no group of completions ever differed in its rewards, so nothing was learnt: look at what the "
-                 "policy writes in the report, then try more --group-size, --max-new-tokens or another --style")
+        complain(
+            "note: no group of completions ever differed in its rewards, so nothing was learnt: look at what the "
+            "policy writes in the report, then try more --group-size, --max-new-tokens or another --style"
+        )
     for name, evaluation in evaluations.items():
         say(f"{name:<12} {evaluation.summary()}")
     say(f"weights      {weights}\nfigures      {folder.path / 'figures'}\nreport       {report}")
@@ -537,9 +539,9 @@ def need(package: str, what: str) -> None:
 
 
 def free_path(path: Path) -> Path:
-    """The path itself, or the first of path-2, path-3 ... that does not exist."""
+    """The path itself, or the first of path-2, path-3 ... that holds nothing yet."""
     tries = (path if i == 1 else path.with_name(f"{path.name}-{i}") for i in itertools.count(1))
-    return next(candidate for candidate in tries if not candidate.exists())
+    return next(candidate for candidate in tries if not candidate.is_dir() or not any(candidate.iterdir()))
 
 
 def absolute(path: Path | None) -> Path | None:

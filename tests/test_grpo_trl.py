@@ -26,9 +26,10 @@ def make_trainer(tmp_path, reward_funcs, texts=(), **options):
     """A real GRPOTrainer around a model of a few thousand parameters; `texts` are what it "samples"."""
     pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
-    from conftest import rebuild_module
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from trl import GRPOConfig, GRPOTrainer
+
+    from conftest import rebuild_module
 
     tokenizer = rebuild_module("checkpoint").build_tokenizer([RIGHT, WRONG], vocab_size=300)
     model = Qwen2ForCausalLM(Qwen2Config(

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import LABELS
 
+from conftest import LABELS
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.records import GRPOSettings

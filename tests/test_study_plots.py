@@ -8,6 +8,8 @@ import torch
 from matplotlib import pyplot
 from PIL import Image
 
+from favor_lab.activities.fewshot import Example
+from favor_lab.activities.pocket import ACTIVITIES, draw_scene
 from favor_lab.grpo.records import StepRecord
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.plots import (
@@ -18,6 +20,7 @@ from favor_lab.study.plots import (
     plot_group,
     plot_loop,
     plot_records,
+    plot_truth,
 )
 
 IMAGE = Image.new("RGB", (28, 28), "teal")
@@ -62,8 +65,6 @@ def evaluation(name="pocket", right=(True, False, True, False), truth=(3, 2)):
 
 
 def examples(count=4):
-    from favor_lab.activities.fewshot import Example
-
     return [Example(IMAGE, evaluation().answers[i % 4].label, f"cartoon/test/{i:05d}") for i in range(count)]
 
 
@@ -76,7 +77,9 @@ def test_curves_hold_the_recorded_numbers_and_name_their_units():
     assert raw.get_xdata().tolist() == list(range(1, 31))
     assert raw.get_ydata().tolist() == pytest.approx([step / 30 for step in range(1, 31)])
     assert [line.get_label() for line in figure.axes[0].lines[1::2]] == ["accuracy", "format"]
-    assert all(axes.get_xlabel() == "optimiser step" and axes.get_ylabel() for axes in figure.axes if axes.get_visible())
+    assert all(
+        axes.get_xlabel() == "optimiser step" and axes.get_ylabel() for axes in figure.axes if axes.get_visible()
+    )
     assert figure.axes[3].get_ylabel() == "nats per token (k3 estimate)"
     assert png(figure).size == (1080, int(figure.get_figheight() * 120))
 
@@ -123,7 +126,8 @@ def test_coverage_shows_what_was_never_sampled():
 def group(**more):
     texts = ["<think>a page</think><answer>reading</answer>", "<answer>phoning</answer>", "", "$\\frac{1}{ _x^$ <b>"]
     arguments = dict(
-        image=IMAGE, label="reading", texts=texts, rewards={"accuracy_reward": [1, 0, 0, 0], "format_reward": [1, 0, 0, 0]},
+        image=IMAGE, label="reading", texts=texts,
+        rewards={"accuracy_reward": [1, 0, 0, 0], "format_reward": [1, 0, 0, 0]},
         advantages=[1.5, -0.5, -0.5, -0.5],
     )  # fmt: skip
     return plot_group(**arguments | more)
@@ -214,5 +218,24 @@ def test_drawing_leaves_matplotlib_as_it_was():
 
 
 def test_a_figure_displays_itself_in_a_notebook():
-    figure = plot_examples(examples())
-    assert figure._repr_png_().startswith(b"\x89PNG") and repr(figure).startswith("<Figure size ")
+    figure = plot_records(records())
+    assert figure._repr_mimebundle_()["image/png"].startswith("iVBORw0KGgo")
+    assert repr(figure).startswith("<Figure size ")
+
+
+def test_a_sheet_of_pictures_is_displayed_as_a_small_jpeg():
+    sheet = plot_examples([Example(draw_scene("cctv", "train", i).image, "?", str(i)) for i in range(6)])
+    (kind, data), *rest = sheet._repr_mimebundle_().items()
+    assert kind == "image/jpeg" and not rest and len(data) < len(png(sheet)) / 3
+
+
+def test_the_truth_of_a_scene_is_drawn_where_it_is():
+    scene = draw_scene("sketch", "test", ACTIVITIES.index("walking the dog"))
+    figure = plot_truth(scene)
+    marked = figure.axes[1]
+    points = marked.collections[0].get_offsets() / scene.image.width
+    assert points.tolist() == [list(point) for point in scene.truth.joints.values()]
+    assert {text.get_text() for text in marked.texts} == set(scene.truth.objects)
+    assert {"walking the dog", *(f"\N{BULLET} {s}" for s in scene.truth.statements)} == {
+        text.get_text() for text in figure.axes[2].texts
+    }

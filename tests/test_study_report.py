@@ -42,9 +42,10 @@ class Page(HTMLParser):
         self.data += data
 
 
-def evaluation(text="<think>x</think>", label="reading"):
-    answers = [Answered("photos/<1>.jpg", label, NASTY, False, False, 0, 0, text), Answered("2.jpg", label, label, True, True, 2, 1, text)]  # fmt: skip
-    return Evaluation(NASTY, "think", [label], answers, 1.0)
+def evaluation(text="<think>x</think>"):
+    wrong = Answered("photos/<1>.jpg", "reading", NASTY, False, False, 0, 0, text)
+    right = Answered("2.jpg", "reading", "reading", True, True, 2, 1, text)
+    return Evaluation(NASTY, "think", ["reading"], [wrong, right], 1.0)
 
 
 def examples():
@@ -73,7 +74,7 @@ def test_a_run_folder_keeps_records_as_they_arrive(tmp_path):
         assert RunFolder.open(folder.path).records()[-1]["step"] == step
     assert folder.records()[0] == StepRecord(step=1).to_dict()
     assert folder.settings["settings"]["group_size"] == 8 and folder.settings["root"] == "x"
-    assert folder.settings["versions"]["torch"] == versions()["torch"] == torch.__version__.split("+")[0] or True
+    assert folder.settings["versions"]["torch"] == versions()["torch"] == torch.__version__
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_rewinding_removes_it(tmp_path):

@@ -88,15 +88,22 @@ def test_save_reload_of_a_whole_checkpoint(tiny_checkpoint, tmp_path, logps_of):
     assert loaded.end_token_ids == policy.end_token_ids
 
 
-def test_loading_a_directory_needs_no_network(tiny_checkpoint, tiny_policy, tmp_path, monkeypatch):
-    saved = tiny_policy.save(tmp_path)
+def test_loading_and_saving_the_pocket_policy_needs_no_network(tiny_checkpoint, tmp_path, monkeypatch):
+    attempts = []
 
     def refuse(*args, **kwargs):
-        raise AssertionError("tried to open a connection")
+        attempts.append(args)
+        raise OSError("no network in this test")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    load_policy(tiny_checkpoint, adapter=saved, device="cpu").save(tmp_path / "again")
+    monkeypatch.setattr(policy_module, "POCKET_DIR", tiny_checkpoint)
+    saved = load_policy("pocket", device="cpu").save(tmp_path)
+    again = load_policy("pocket", adapter=saved, device="cpu")
+    assert attempts == []
+    for policy_dir in (saved, again.save(tmp_path / "again")):
+        config = json.loads((policy_dir / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "pocket", "not a path of this machine"
 
 
 def test_ids_that_end_and_ids_that_are_forbidden(tiny_policy):

@@ -137,7 +137,7 @@ def test_an_unusable_image_is_named(tiny_policy, tiny_examples, image, reason):
 def test_each_image_goes_through_the_tower_once(tiny_policy, tiny_examples, monkeypatch):
     monkeypatch.setattr(processing, "TOWER_CHUNK", 3)
     patches = []
-    tower = tiny_policy.base.model.visual
+    tower = tiny_policy.base.model.visual.requires_grad_(True)  # even then: features carry no gradient
     handle = tower.patch_embed.register_forward_hook(lambda _, inputs, __: patches.append(len(inputs[0])))
     batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
     from favor_lab.vlm.prefix import expand, run_prompt
@@ -190,6 +190,7 @@ def test_sub_batches(tiny_policy, tiny_examples):
     batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
     assert batch[-1].sources == ["tiny/3"] and batch[1:3].sources == ["tiny/1", "tiny/2"]
     assert batch[[2, 0, 2]].sources == ["tiny/2", "tiny/0", "tiny/2"]
+    assert torch.equal(batch[[2, 0]].image_grid_thw, batch.image_grid_thw[[2, 0]])
     assert batch[torch.tensor([1])].sources == ["tiny/1"]
     short = batch[[0]]
     assert short.attention_mask.all() and short.input_ids.shape == short.position_ids.shape[1:]

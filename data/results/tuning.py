@@ -60,7 +60,8 @@ def page(trials: list[dict[str, Any]]) -> str:
         low, high = t["interval_95"]
         changed = ", ".join(f"{name} {value}" for name, value in t["changes"].items())
         lines.append(
-            f"| {changed} | {100 * t['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) | {100 * t['format_rate']:.1f} % "
+            f"| {changed} | {100 * t['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) "
+            f"| {100 * t['format_rate']:.1f} % "
             f"| {100 * t['truth_rate']:.1f} % | {t['kl']:.3f} |"
         )
     return "\n".join(lines) + "\n"

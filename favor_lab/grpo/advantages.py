@@ -9,12 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCALES = ("group", "batch", "none")
+from favor_lab.grpo.records import SCALES
 
 
-def group_advantages(
-    rewards: Tensor, scale: str = "group", eps: float = 1e-4, unbiased: bool = True
-) -> Tensor:
+def group_advantages(rewards: Tensor, scale: str = "group", eps: float = 1e-4, unbiased: bool = True) -> Tensor:
     """Advantage of each completion over its group: (r - mean of the group) / (std + eps).
 
     rewards: (B, G), G at least 2. Returns (B, G) in the rewards' floating type. A group without spread gives zeros.
@@ -52,9 +50,7 @@ def spread(rewards: Tensor, unbiased: bool = True) -> Tensor:
     """
     count = (~rewards.isnan()).sum(dim=1, keepdim=True)  # (B, 1)
     deviation = (rewards - rewards.nanmean(dim=1, keepdim=True)).nan_to_num(nan=0.0)  # (B, G)
-    return (
-        deviation.square().sum(dim=1, keepdim=True) / (count - int(unbiased)).clamp(min=1)
-    ).sqrt()  # (B, 1)
+    return (deviation.square().sum(dim=1, keepdim=True) / (count - int(unbiased)).clamp(min=1)).sqrt()  # (B, 1)
 
 
 def is_flat(rewards: Tensor) -> Tensor:

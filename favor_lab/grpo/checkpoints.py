@@ -49,7 +49,7 @@ class TrainingState:
         for record in train(policy, shots, settings, resume=state):
             save_checkpoint("run", state)
 
-    It is whole whenever the generator is outside its loop body, also after Ctrl-C: a step counts entirely or not at all.
+    It is whole whenever `train` does not run, also after Ctrl-C: a step counts entirely or not at all.
     `memory` is for steps of one's own: tensors, numbers, strings, and lists and dictionaries of them.
     """
 
@@ -67,9 +67,7 @@ class TrainingState:
         """The state before the first step. ValueError for a policy without trainable parameters."""
         parameters = [parameter for _, parameter in policy.trainable_parameters()]
         if not parameters:
-            raise ValueError(
-                f"the policy {policy.name} has no trainable parameters: load it with a lora_rank above 0"
-            )
+            raise ValueError(f"the policy {policy.name} has no trainable parameters: load it with a lora_rank above 0")
         decay, rate = settings.weight_decay, settings.learning_rate
         return cls(policy, settings, torch.optim.AdamW(parameters, lr=rate, weight_decay=decay))
 
@@ -88,7 +86,7 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
     }
     try:
         torch.save(content, unfinished)
-        torch.load(unfinished, weights_only=True)  # what cannot be read back must not replace what can
+        torch.load(unfinished, map_location="meta", weights_only=True)  # what cannot be read must not replace what can
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

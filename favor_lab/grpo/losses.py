@@ -9,11 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-HOWS = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo")
-LEVELS = ("token", "sequence")
-MAX_LOG_RATIO = (
-    20.0  # exp(20) = 4.9e8: beyond this a ratio says "far away" and nothing more, and soon overflows
-)
+from favor_lab.grpo.records import HOWS, LEVELS
+
+MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8: beyond this a ratio says "far away" and nothing more, and soon overflows
 
 
 def bounded(log_ratio: Tensor) -> Tensor:
@@ -40,7 +38,7 @@ def clipped_surrogate(
     tensor([[ 1.2000],
             [-1.5000]])
     """
-    advantages = per_token(advantages)  # (N, 1) or (N, L)
+    advantages = by_token(advantages)  # (N, 1) or (N, L)
     ratio = bounded(logps - old_logps).exp()  # (N, L)
     return torch.min(ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
 
@@ -55,7 +53,7 @@ def cispo_surrogate(logps: Tensor, old_logps: Tensor, advantages: Tensor, ratio_
     tensor([[-2.]])
     """
     ratio = bounded(logps - old_logps).exp().clamp(max=ratio_max).detach()  # (N, L)
-    return ratio * per_token(advantages) * logps
+    return ratio * by_token(advantages) * logps
 
 
 def k3_kl(logps: Tensor, ref_logps: Tensor) -> Tensor:
@@ -102,9 +100,7 @@ def aggregate(
         return (values.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / max(rows, 1)
     if how == "dr_grpo":
         if max_length is None:
-            raise ValueError(
-                "how='dr_grpo' divides by a constant: pass max_length, the most tokens a completion has"
-            )
+            raise ValueError("how='dr_grpo' divides by a constant: pass max_length, the most tokens a completion has")
         return values.sum() / (max(rows, 1) * max_length)
     if how in HOWS:
         return values.sum() / max(int(tokens), 1)
@@ -144,52 +140,44 @@ def grpo_loss(
     (tensor(0.3679), 0.3679, 0.0)
     """
     if level not in LEVELS or (how == "cispo" and level != "token"):
-        raise ValueError(
-            f"unknown level {level!r} for how={how!r}; the levels are {', '.join(LEVELS)} (cispo: token)"
-        )
+        raise ValueError(f"unknown level {level!r} for how={how!r}; the levels are {', '.join(LEVELS)} (cispo: token)")
     if beta and ref_logps is None:
         raise ValueError(f"beta={beta} asks for a KL penalty, which needs ref_logps; pass them, or beta=0")
     clip_high = clip if clip_high is None else clip_high
+    reference = logps if ref_logps is None else ref_logps
     now, old = (logps, old_logps) if level == "token" else (row_mean(logps, mask), row_mean(old_logps, mask))
     ratio = bounded(now - old).exp()  # (N, L), or (N, 1) when level is "sequence"
     if how == "cispo":
         surrogate, low, high = cispo_surrogate(now, old, advantages, ratio_max), 0.0, ratio_max
     else:
-        surrogate, low, high = (
-            clipped_surrogate(now, old, advantages, clip, clip_high),
-            1 - clip,
-            1 + clip_high,
-        )
-    whole = {"max_length": max_length, "total_tokens": total_tokens, "total_rows": total_rows}
-    policy = -aggregate(surrogate, mask, how, **whole)
-    kl = k3_kl(logps, ref_logps) * (ratio if weigh_kl else 1.0) if beta else torch.zeros_like(logps)  # (N, L)
-    loss = policy + beta * aggregate(kl, mask, how, **whole) if beta else policy
+        surrogate, low, high = clipped_surrogate(now, old, advantages, clip, clip_high), 1 - clip, 1 + clip_high
+    kl = k3_kl(logps, reference) * (ratio if weigh_kl else 1.0)  # (N, L)
+    policy = aggregate(-surrogate, mask, how, max_length, total_tokens, total_rows)
+    loss = policy + beta * aggregate(kl, mask, how, max_length, total_tokens, total_rows)
+    sign = by_token(advantages)  # (N, 1) or (N, L)
+    far = ((now - old).abs() > MAX_LOG_RATIO) | ((reference - logps).abs() > MAX_LOG_RATIO)  # (N, L)
+    clips = {"clip_low": (ratio < low) & (sign < 0), "clip_high": (ratio > high) & (sign > 0)}
+    parts = {"policy": policy.item(), "kl_penalty": (loss - policy).item(), "bounded": float((far & mask).sum())}
+    return loss, parts | token_means({"kl": kl, "ratio": ratio} | clips, mask, total_tokens)
 
-    def mean(values: Tensor) -> float:  # over the tokens of the whole step
-        return aggregate(values.detach().to(logps.dtype), mask, "dapo", total_tokens=total_tokens).item()
 
-    sign = per_token(advantages)  # (N, 1) or (N, L)
-    far = (now - old).abs() > MAX_LOG_RATIO
-    if beta:
-        far = far | ((ref_logps - logps).abs() > MAX_LOG_RATIO)
-    return loss, {
-        "policy": policy.item(),
-        "kl_penalty": (loss - policy).item(),
-        "kl": mean(kl),
-        "ratio": mean(ratio),
-        "clip_low": mean((ratio < low) & (sign < 0)),
-        "clip_high": mean((ratio > high) & (sign > 0)),
-        "bounded": float((far & mask).sum()),
+def token_means(values: dict[str, Tensor], mask: Tensor, total_tokens: int | None = None) -> dict[str, float]:
+    """Mean over the masked tokens of each of some (N, L) or (N, 1), as floats by name.
+
+    >>> token_means({"ratio": torch.tensor([[1.0, 2.0]])}, torch.tensor([[True, True]]))
+    {'ratio': 1.5}
+    """
+    return {
+        name: aggregate(value.detach() * 1.0, mask, "dapo", total_tokens=total_tokens).item()
+        for name, value in values.items()
     }
 
 
-def per_token(advantages: Tensor) -> Tensor:
+def by_token(advantages: Tensor) -> Tensor:
     """Advantages that broadcast over tokens: (N,) -> (N, 1); (N, L) stays."""
     return advantages[:, None] if advantages.dim() == 1 else advantages
 
 
 def row_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of each row over its masked tokens: (N, L) -> (N, 1)."""
-    return values.masked_fill(~mask, 0.0).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(
-        min=1
-    )
+    return values.masked_fill(~mask, 0.0).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)

@@ -67,9 +67,7 @@ def normalise_label(text: str) -> str:
     return re.sub(r"[\s_\-\u2010-\u2015]+", " ", text).strip().rstrip(". ")
 
 
-def accuracy_reward(
-    completions: Sequence[Completion], label: Sequence[str] | str, **columns: Any
-) -> list[float]:
+def accuracy_reward(completions: Sequence[Completion], label: Sequence[str] | str, **columns: Any) -> list[float]:
     """1.0 where the answer is the label after `normalise_label`, else 0.0.
 
     `label` is one label per completion, or one string for all. ValueError if the numbers differ or a label is blank.
@@ -79,20 +77,16 @@ def accuracy_reward(
 
     A lenient match (a substring either way) gave each of these a full score, and policies collapsed on to them:
 
-    >>> hacks = ["", "<answer></answer>", "<answer>.</answer>", "<answer>r</answer>", "<answer>bike</answer>", "reading",
-    ...          "<answer>reading or running or riding a bike</answer>", "<answer>not reading</answer>",
+    >>> hacks = ["", "<answer></answer>", "<answer>.</answer>", "<answer>r</answer>", "<answer>bike</answer>",
+    ...          "reading", "<answer>reading or running or riding a bike</answer>", "<answer>not reading</answer>",
     ...          "<answer>reading</answer><answer>reading</answer>", "<answer>reading</answer> reading"]
     >>> set(accuracy_reward(hacks, label="reading") + accuracy_reward(hacks, label="riding a bike"))
     {0.0}
     """
     labels = [label] * len(completions) if isinstance(label, str) else list(label)
     if len(labels) != len(completions):
-        raise ValueError(
-            f"{len(completions)} completions but {len(labels)} labels: one label per completion is needed"
-        )
-    return [
-        float(is_right(completion_text(text), gold)) for text, gold in zip(completions, labels, strict=True)
-    ]
+        raise ValueError(f"{len(completions)} completions but {len(labels)} labels: one label per completion is needed")
+    return [float(is_right(completion_text(text), gold)) for text, gold in zip(completions, labels, strict=True)]
 
 
 def is_right(text: str, label: str) -> bool:

@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from favor_lab.vlm.prefix import (
-    completion_hidden,
-    expand,
-    next_hidden,
-    next_token_logps,
-    run_prompt,
-    token_logps,
-)
+from favor_lab.vlm.prefix import completion_hidden, expand, next_hidden, next_token_logps, run_prompt, token_logps
 
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
@@ -74,9 +67,15 @@ class Rollout:
         """The rollout of these rows only, in this order; `index` holds row numbers, or one truth value a row."""
         index = torch.as_tensor(index, device=self.mask.device)
         index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()  # (n,)
-        tensors = {name: getattr(self, name)[index] for name in ("completion_ids", "mask", "logps", "groups")}
-        lists = {name: [getattr(self, name)[i] for i in index.tolist()] for name in ("texts", "origin")}
-        return replace(self, **tensors, **lists)
+        return replace(
+            self,
+            completion_ids=self.completion_ids[index],  # (n, L)
+            mask=self.mask[index],
+            logps=self.logps[index],
+            groups=self.groups[index],  # (n,)
+            texts=[self.texts[i] for i in index.tolist()],
+            origin=[self.origin[i] for i in index.tolist()],
+        )
 
 
 @torch.no_grad()
@@ -100,51 +99,30 @@ def sample_groups(
     """
     if generator is None and seed is not None:
         generator = torch.Generator(policy.device).manual_seed(seed)
-    groups = torch.arange(len(prompts), device=policy.device).repeat_interleave(
-        group_size
-    )  # (N,) prompt-major
+    groups = torch.arange(len(prompts), device=policy.device).repeat_interleave(group_size)  # (N,) prompt-major
     prefix = expand(run_prompt(policy, prompts), groups)
     ids = torch.full((len(groups), max_new_tokens), policy.pad_token_id, device=policy.device)  # (N, L)
     mask, logps = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.float32)
     ends = torch.tensor(policy.end_token_ids, device=policy.device)
-    active, hidden = (
-        torch.arange(len(groups), device=policy.device),
-        prefix.last_hidden,
-    )  # (A,) unfinished rows, (A, D)
+    everyone = torch.arange(len(groups), device=policy.device)  # (N,)
+    active, hidden = everyone, prefix.last_hidden  # (A,) rows that have not ended, (A, D)
     for j in range(max_new_tokens):
         choices = truncate(next_token_logps(policy, hidden, temperature), top_k, top_p)  # (A, V)
-        check_rows(choices.isnan().any(dim=1), prompts, groups[active], f"the distribution of token {j}")
+        broken = torch.isin(everyone, active[choices.isnan().any(dim=1)])  # (N,)
+        check_rows(broken, prompts, groups, f"the distribution of token {j}")
         tokens = torch.multinomial(choices.exp(), 1, generator=generator)  # (A, 1)
-        ids[active, j], logps[active, j], mask[active, j] = (
-            tokens[:, 0],
-            choices.gather(1, tokens)[:, 0],
-            True,
-        )
-        going = (
-            (~torch.isin(tokens[:, 0], ends)).nonzero().flatten()
-        )  # rows of the active ones that have not ended
+        ids[active, j], mask[active, j] = tokens[:, 0], True
+        logps[active, j] = choices.gather(1, tokens)[:, 0]
+        going = (~torch.isin(tokens[:, 0], ends)).nonzero().flatten()  # which of the active rows go on
         if len(going) == 0 or j + 1 == max_new_tokens:
             break
-        if len(going) < len(active):
-            active, prefix, tokens = (
-                active[going],
-                expand(prefix, going),
-                tokens[going],
-            )  # finished rows leave
+        if len(going) < len(active):  # the others leave
+            active, tokens, prefix = active[going], tokens[going], expand(prefix, going)
         hidden = next_hidden(policy, prefix, tokens)  # (A, D)
     length = int(mask.sum(dim=1).max())
     ids, mask, logps = ids[:, :length], mask[:, :length], logps[:, :length]  # (N, L)
-    return Rollout(
-        ids,
-        mask,
-        logps,
-        decode(policy, ids, mask),
-        group_size,
-        groups,
-        ["sampled"] * len(groups),
-        temperature,
-        policy.end_token_ids,
-    )
+    texts, origin = decode(policy, ids, mask), ["sampled"] * len(groups)
+    return Rollout(ids, mask, logps, texts, group_size, groups, origin, temperature, policy.end_token_ids)
 
 
 def truncate(logps: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -167,21 +145,11 @@ def truncate(logps: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
 @overload
 def score_completions(
-    policy: Policy,
-    prompts: PromptBatch,
-    rollout: Rollout,
-    *,
-    rows_per_pass: int = ...,
-    entropy: Literal[False] = ...,
+    policy: Policy, prompts: PromptBatch, rollout: Rollout, *, rows_per_pass: int = ..., entropy: Literal[False] = ...
 ) -> Tensor: ...
 @overload
 def score_completions(
-    policy: Policy,
-    prompts: PromptBatch,
-    rollout: Rollout,
-    *,
-    rows_per_pass: int = ...,
-    entropy: Literal[True],
+    policy: Policy, prompts: PromptBatch, rollout: Rollout, *, rows_per_pass: int = ..., entropy: Literal[True]
 ) -> tuple[Tensor, Tensor]: ...
 def score_completions(policy, prompts, rollout, *, rows_per_pass=0, entropy=False):
     """Log-probability of every sampled token under the policy as it is now: (N, L) float32, 0 where the mask is False.
@@ -196,15 +164,11 @@ def score_completions(policy, prompts, rollout, *, rows_per_pass=0, entropy=Fals
     return (logps, entropies) if entropy else logps
 
 
-def _score_pass(
-    policy: Policy, prompts: PromptBatch, rollout: Rollout, entropy: bool
-) -> tuple[Tensor, Tensor]:
+def _score_pass(policy: Policy, prompts: PromptBatch, rollout: Rollout, entropy: bool) -> tuple[Tensor, Tensor]:
     used, rows = rollout.groups.unique(return_inverse=True)  # prompts of these rows; (N,) index into them
     prefix = expand(run_prompt(policy, prompts[used.tolist()]), rows)
     hidden = completion_hidden(policy, prefix, rollout.completion_ids, rollout.mask)  # (N, L, D)
-    ids = rollout.completion_ids.masked_fill(
-        ~rollout.mask, rollout.end_token_ids[0]
-    )  # padding may be a forbidden id
+    ids = rollout.completion_ids.masked_fill(~rollout.mask, rollout.end_token_ids[0])  # padding may be a forbidden id
     if entropy:
         logps, entropies = token_logps(policy, hidden, ids, rollout.temperature, entropy=True)
     else:
@@ -236,17 +200,9 @@ def encode_completions(
     ids = torch.full(mask.shape, policy.pad_token_id, device=policy.device)  # (N, L)
     ids[mask] = torch.tensor([token for row in rows for token in row], device=policy.device)
     logps = torch.zeros(mask.shape, device=policy.device).masked_fill(mask, torch.nan)  # (N, L)
-    return Rollout(
-        ids,
-        mask,
-        logps,
-        decode(policy, ids, mask),
-        group_size,
-        torch.as_tensor(groups, device=policy.device),
-        [origin] * len(rows),
-        temperature,
-        policy.end_token_ids,
-    )
+    groups = torch.as_tensor(groups, device=policy.device)  # (N,)
+    own_texts, origins = decode(policy, ids, mask), [origin] * len(rows)
+    return Rollout(ids, mask, logps, own_texts, group_size, groups, origins, temperature, policy.end_token_ids)
 
 
 def join(first: Rollout, second: Rollout) -> Rollout:
@@ -274,9 +230,9 @@ def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
     return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-def check_rows(bad: Tensor, prompts: PromptBatch, groups: Tensor, what: str) -> None:
-    """FloatingPointError naming the first row where `bad` (N,) is True, and its image."""
+def check_rows(bad: Tensor, prompts: PromptBatch, groups: Tensor, what: str, first: int = 0) -> None:
+    """FloatingPointError naming the first row where `bad` (N,) is True, and its image; row 0 here is row `first`."""
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         source = prompts.sources[int(groups[row])]
-        raise FloatingPointError(f"{what} is not finite in row {row}, a completion for {source}")
+        raise FloatingPointError(f"{what} is not finite in row {first + row}, a completion for {source}")

@@ -21,9 +21,10 @@ from favor_lab.grpo.advantages import group_advantages, is_flat, to_groups
 from favor_lab.grpo.checkpoints import Batch, TrainingState
 from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.mechanics import Clock, accepts, ask, draw, learning_rate, seed_for, uninterrupted
-from favor_lab.grpo.records import GRPOSettings, StepRecord, describe, some_samples, weighted_sum
+from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import Rollout, check_rows, sample_groups, score_completions
+from favor_lab.grpo.summary import describe, some_samples, weighted_sum
 from favor_lab.vlm.processing import PromptBatch, encode_prompts
 
 if TYPE_CHECKING:
@@ -279,7 +280,8 @@ def backward(loss: Callable[..., Any], batch: Batch, context: Context) -> dict[s
             break  # nothing was selected
         part = rollout.rows(rows)
         logps, entropy = score_completions(context.policy, context.prompts, part, entropy=True)  # (n, L) each
-        check_rows(~logps.isfinite().all(dim=1), context.prompts, part.groups, "the log-probability")
+        bad = ~logps.isfinite().all(dim=1)  # (n,)
+        check_rows(bad, context.prompts, part.groups, "the log-probability", first=int(rows[0]))
         old = batch.old_logps[rows]  # (n, L)
         gap = max(gap, sampling_gap(logps, part.logps, old))
         old = batch.old_logps[rows] = torch.where(old.isnan(), logps.detach(), old)
@@ -334,6 +336,7 @@ def report(
     apart = ("loss", "entropy", "sampling_gap", "grad_norm", "learning_rate")
     metrics = {name: value for name, value in measured.items() if name not in apart}
     clips = [metrics[name] for name in ("clip_low", "clip_high") if name in metrics]
+    scalars: dict[str, Any] = {name: measured.get(name) for name in apart}
     totals = weighted_sum(batch.rewards, settings.reward_weights)  # (N,)
     return StepRecord(
         step=state.step,
@@ -345,6 +348,6 @@ def report(
         seconds=seconds,
         metrics=metrics,
         samples=some_samples(batch.rollout, batch.rewards, totals, batch.advantages, prompts, settings.log_rows),
-        **{name: measured.get(name) for name in apart},
+        **scalars,
         **batch.facts,
     )

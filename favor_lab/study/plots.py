@@ -8,6 +8,7 @@ colour-blind safe palette); wherever colour carries meaning, a mark or a number 
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 import math
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from favor_lab.activities.fewshot import Example
+    from favor_lab.activities.pocket import Scene
     from favor_lab.study.evaluation import Evaluation
 
 BLUE, VERMILLION, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
@@ -47,10 +49,13 @@ def _figure_class() -> type[Figure]:
         raise ImportError('pictures need matplotlib: pip install "favor-lab[lab]"') from error
 
     class LabFigure(Figure):
-        def _repr_png_(self) -> bytes:
+        def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+            """As PNG; a sheet of pictures, whose grain makes a PNG of a megabyte, as JPEG."""
+            pictures = sum(image.get_array().ndim == 3 for axes in self.axes for image in axes.images)  # type: ignore
+            kind, options = ("jpeg", {"quality": 85}) if pictures > 4 else ("png", {})
             buffer = io.BytesIO()
-            self.savefig(buffer, format="png")
-            return buffer.getvalue()
+            self.savefig(buffer, format=kind, pil_kwargs=options)
+            return {f"image/{kind}": base64.b64encode(buffer.getvalue()).decode()}
 
     LabFigure.__name__ = LabFigure.__qualname__ = "Figure"
     return LabFigure
@@ -566,6 +571,32 @@ def plot_examples(
         axes.spines[:].set_visible(False)
     if title:
         figure.suptitle(_printable(title), weight="bold", fontsize=11)
+    return figure
+
+
+@_styled
+def plot_truth(scene: Scene, title: str = "") -> Figure:
+    """A drawn scene, and beside it the truth it knows: joints (blue), boxes of things (vermillion), statements."""
+    figure = _new_figure(WIDTH / 3 + (0.3 if title else 0.0))
+    plain, marked, said = figure.subplots(1, 3)
+    for axes in (plain, marked, said):
+        axes.axis("off")
+    for axes in (plain, marked):
+        axes.imshow(scene.image)
+    side = scene.image.width  # truth is in picture units
+    joints = side * np.array(list(scene.truth.joints.values()))  # (J, 2)
+    marked.scatter(joints[:, 0], joints[:, 1], s=26, color=BLUE, edgecolor=PAPER, linewidth=0.8)
+    marked.set(xlim=(0, side), ylim=(side, 0))
+    for name, (x0, y0, x1, y1) in scene.truth.objects.items():
+        corners = side * np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])  # (5, 2)
+        marked.plot(*corners.clip(1, side - 1).T, color=VERMILLION, linewidth=1.6)
+        place = (side * max(x0, 0.02) + 2, side * min(max(y0, 0.02) + 0.02, 0.9))
+        marked.text(*place, name, fontsize=8, color=PAPER, backgroundcolor=VERMILLION, va="top")
+    lines = [_printable(str(scene.label)), *(f"\N{BULLET} {statement}" for statement in scene.truth.statements)]
+    for i, line in enumerate(lines):
+        said.text(0.02, 0.9 - 0.1 * i, line, fontsize=10.5, weight="normal" if i else "bold")
+    if title:
+        figure.suptitle(_printable(title), weight="bold", fontsize=11, x=0.01, ha="left")
     return figure
 
 

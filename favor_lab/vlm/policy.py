@@ -20,7 +20,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedConfig, Qwen2VLForConditionalGeneration
 from transformers.utils import logging
 
-from .processing import ImageTextProcessor, load_processor
+from favor_lab.vlm.processing import ImageTextProcessor, load_processor
 
 POCKET_DIR = Path(__file__).resolve().parents[2] / "data" / "pocket-qwen2-vl"
 QUANTIZE = ("4bit",)

@@ -13,7 +13,7 @@ Positions are always explicit: transformers would otherwise take them from the s
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 if TYPE_CHECKING:
-    from .policy import Policy
-    from .processing import PromptBatch
+    from favor_lab.vlm.policy import Policy
+    from favor_lab.vlm.processing import PromptBatch
 
 CHUNK_LOGITS = 2**25  # float32 logits that `token_logps` holds at once: 128 MB
 
@@ -83,15 +83,13 @@ def next_hidden(policy: Policy, prefix: Prefix, token_ids: torch.Tensor) -> torc
 
     token_ids (N,) or (N, 1). This is one step of decoding: `prefix` itself grows.
     """
-    one = torch.ones_like(prefix.attention_mask[:, :1])  # (N, 1)
-    prefix.attention_mask = torch.cat([prefix.attention_mask, one], dim=1)  # (N, P + 1)
-    hidden = _continue(policy, prefix, prefix.cache, token_ids.view(-1, 1), prefix.attention_mask)
-    prefix.last_hidden = hidden[:, -1]  # (N, D)
-    prefix.next_position = prefix.next_position + 1
-    return prefix.last_hidden
+    token_ids = token_ids.view(-1, 1)  # (N, 1)
+    return _append(policy, prefix, token_ids, torch.ones_like(token_ids))[:, 0]  # (N, D)
 
 
-def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def completion_hidden(
+    policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
     """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it.
 
     completion_ids and mask (N, L), one row per row of `prefix` (already expanded). `prefix` is unchanged.
@@ -100,8 +98,8 @@ def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tens
     first = prefix.last_hidden.unsqueeze(1)  # (N, 1, D)
     if completion_ids.shape[1] == 1:
         return first
-    seen = torch.cat([prefix.attention_mask, mask[:, :-1].to(prefix.attention_mask)], dim=1)  # (N, P + L - 1)
-    rest = _continue(policy, prefix, _fork(prefix.cache), completion_ids[:, :-1], seen)  # (N, L - 1, D)
+    branch = replace(prefix, cache=_fork(prefix.cache))
+    rest = _append(policy, branch, completion_ids[:, :-1], mask[:, :-1])  # (N, L - 1, D)
     return torch.cat([first, rest], dim=1)  # (N, L, D)
 
 
@@ -164,24 +162,26 @@ def _language_model(policy: Policy) -> Any:
     return language_model
 
 
-def _continue(
-    policy: Policy, prefix: Prefix, cache: DynamicCache, ids: torch.Tensor, attention_mask: torch.Tensor
-) -> torch.Tensor:
-    """Hidden states (N, T, D) of T more tokens per row, ids (N, T), mask (N, P + T); `cache` grows."""
+def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Put T more tokens, ids and mask (N, T), behind the rows of `prefix`; the hidden state (N, T, D) of each."""
+    language_model = _language_model(policy)
+    attention_mask = torch.cat([prefix.attention_mask, mask.to(prefix.attention_mask)], dim=1)  # (N, P + T)
     if attention_mask.shape[1] > policy.context_length:
         raise ValueError(
             f"prompt and completion have {attention_mask.shape[1]} tokens, the model's window is"
             f" {policy.context_length}: lower max_new_tokens or max_pixels"
         )
-    language_model = _language_model(policy)
     steps = torch.arange(ids.shape[1], device=ids.device)  # (T,)
-    return language_model(
+    hidden = language_model(
         inputs_embeds=language_model.get_input_embeddings()(ids),  # (N, T, D)
         attention_mask=attention_mask,
         position_ids=(prefix.next_position[:, None] + steps).expand(3, -1, -1),  # (3, N, T)
-        past_key_values=cache,
+        past_key_values=prefix.cache,
         use_cache=True,
     ).last_hidden_state
+    prefix.last_hidden, prefix.attention_mask = hidden[:, -1], attention_mask  # (N, D), (N, P + T)
+    prefix.next_position = prefix.next_position + ids.shape[1]
+    return hidden
 
 
 def _fork(cache: DynamicCache, rows: torch.Tensor | None = None) -> DynamicCache:

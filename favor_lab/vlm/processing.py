@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from .prompts import build_prompt
+from favor_lab.vlm.prompts import build_prompt
 
 if TYPE_CHECKING:
-    from ..activities.fewshot import Example
-    from .policy import Policy
+    from favor_lab.activities.fewshot import Example
+    from favor_lab.vlm.policy import Policy
 
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the real checkpoint's own limit is 16 384 tokens

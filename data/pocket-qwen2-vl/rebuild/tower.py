@@ -7,6 +7,7 @@ statements hold. No activity name is used. The heads are thrown away afterwards.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -147,7 +148,7 @@ def batches(rows: np.ndarray, batch: int, seed: int) -> Iterator[np.ndarray]:
 
 def learning_rate(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up, then a cosine down to zero."""
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps)))
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
 @torch.no_grad()

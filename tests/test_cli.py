@@ -1,0 +1,284 @@
+"""The command line from beginning to end, on a tiny checkpoint and on images of other sizes, modes and suffixes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from favor_lab.cli import COMMANDS, main
+from favor_lab.study.evaluation import Evaluation
+from favor_lab.study.report import RunFolder
+from pictures import picture
+
+KINDS = [("RGB", ".jpg", (90, 60)), ("RGBA", ".PNG", (56, 120)), ("P", ".gif", (64, 64)), ("L", ".Bmp", (140, 70)),
+         ("1", ".tiff", (40, 40)), ("RGB", ".webp", (30, 200))]  # fmt: skip
+LABELS = ["riding_a_bike", "reading", "phoning"]
+SMALL = ["--shots", "2", "--test", "1", "--steps", "3", "--prompts-per-step", "2"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    for row, label in enumerate(LABELS):
+        for column, (mode, suffix, size) in enumerate(KINDS):
+            picture(tmp_path / "photos" / label / f"{column}{suffix}", 10 * row + column, mode, size)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def options(photos, tiny_checkpoint) -> list[str]:
+    return ["--policy", str(tiny_checkpoint), "--data", "folder", "--root", str(photos), *SMALL]
+
+
+@pytest.fixture
+def grpo(options) -> list[str]:
+    return ["train", *options, "--group-size", "2", "--max-new-tokens", "4"]
+
+
+def timeless(folder: str) -> list[dict]:
+    return [record | {"seconds": None} for record in RunFolder.open(folder).records()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: favor-lab {command}" in shown
+    assert str(COMMANDS[command].__doc__).split()[:4] == shown.split("\n\n")[1].split()[:4]
+
+
+def test_help_of_train_documents_every_setting_with_its_choices(capsys):
+    from favor_lab.grpo.records import GRPOSettings
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    for name, item in GRPOSettings.__dataclass_fields__.items():
+        assert f"--{name.replace('_', '-')}" in shown and item.metadata["help"] in shown
+    assert "{grpo,bnpo,dr_grpo,dapo,cispo}" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["doctor", "--help"], ["nonsense"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from favor_lab.cli import main\n"
+        f"try: main({arguments})\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+def test_train_on_a_folder_of_odd_images(grpo, capsys):
+    assert main([*grpo, "--out", "run"]) == 0
+    folder = RunFolder.open("run")
+    assert [record["step"] for record in folder.records()] == [1, 2, 3]
+    assert {path.name for path in folder.path.iterdir()} == {
+        "settings.json", "records.jsonl", "checkpoint", "adapter", "figures", "report.html", "groups.json",
+        "evaluation_before.json", "evaluation_after.json",
+    }  # fmt: skip
+    assert {path.stem for path in (folder.path / "figures").iterdir()} >= {
+        "before_after", "records", "coverage", "group_before", "group_after", "confusion_zero_shot",
+    }  # fmt: skip
+    after = Evaluation.load("run/evaluation_after.json")
+    assert after.labels == ["phoning", "reading", "riding a bike"] and len(after) == 3
+    assert folder.settings["settings"]["group_size"] == 2
+    shown = capsys.readouterr()
+    assert "95 % interval" in shown.out and "2-shot GRPO" in shown.out and "run/report.html" in shown.out
+    assert "no group of completions ever differed" in shown.err
+
+
+def test_the_same_seed_gives_the_same_run(grpo):
+    grpo += ["--test", "0"]
+    assert main([*grpo, "--out", "one"]) == main([*grpo, "--out", "two"]) == 0
+    assert timeless("one") == timeless("two")
+    assert main([*grpo, "--out", "three", "--seed", "1"]) == 0
+    assert timeless("one") != timeless("three")
+
+
+def test_a_run_that_is_interrupted_keeps_what_it_has_and_goes_on(grpo, monkeypatch, capsys, tmp_path):
+    assert main([*grpo, "--out", "whole"]) == 0
+    append = RunFolder.append
+
+    def interrupted(self, record):
+        append(self, record)
+        if record.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "append", interrupted)
+    assert main([*grpo, "--out", "run"]) == 130
+    message = capsys.readouterr().err
+    assert "stopped after step 2 of 3" in message and "favor-lab train --resume run" in message
+    assert timeless("run") == timeless("whole")[:2]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--resume", "run"]) == 0
+    assert timeless("run") == timeless("whole")
+    answers = [Evaluation.load(f"{run}/evaluation_after.json").answers for run in ("run", "whole")]
+    assert answers[0] == answers[1]
+
+
+def test_a_run_that_died_after_a_record_makes_it_again(grpo):
+    """Records are written at once, checkpoints every few steps: what lies between is dropped and repeated."""
+    assert main([*grpo, "--out", "run", "--test", "0"]) == 0
+    whole = timeless("run")
+    RunFolder.open("run").append({"step": 4, "from": "a run that died"})
+    assert main(["train", "--resume", "run", "--steps", "4"]) == 0
+    assert timeless("run")[:3] == whole and "loss" in timeless("run")[3]
+
+
+def test_interrupted_before_the_first_step(grpo, monkeypatch, capsys):
+    from favor_lab.study import evaluation
+
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "evaluate", stop)
+    assert main([*grpo, "--out", "run"]) == 130
+    assert "stopped after step 0" in capsys.readouterr().err
+
+
+def test_resume_takes_the_options_of_the_run(grpo, capsys):
+    assert main([*grpo, "--out", "run", "--test", "0"]) == 0
+    assert not Path("run/evaluation_before.json").exists()
+    capsys.readouterr()
+    assert main(["train", "--resume", "run", "--group-size", "4", "--shots", "1"]) == 2
+    assert "leave out --shots, --group-size" in capsys.readouterr().err
+    assert main(["sft", "--resume", "run"]) == 2
+    assert "favor-lab train --resume run" in capsys.readouterr().err
+
+
+def test_sft_and_evaluate(options, photos, tiny_checkpoint, capsys):
+    assert main(["sft", *options]) == 0
+    folder = RunFolder.open("runs/sft-folder")
+    assert len(folder.records()) == 3 and "2-shot SFT" in capsys.readouterr().out
+    assert Evaluation.load(folder.path / "evaluation_after.json").style == "answer"
+    where = ["--policy", str(tiny_checkpoint), "--data", "folder", "--root", str(photos), "--test", "1"]
+    ask = ["evaluate", *where, "--adapter", str(folder.path / "adapter"), "--style", "answer"]
+    assert main([*ask, "--out", "asked"]) == 0
+    again = Evaluation.load("asked/evaluation.json")
+    assert again.answers == Evaluation.load(folder.path / "evaluation_after.json").answers
+    assert Path("asked/report.html").exists() and "0 of 3" in capsys.readouterr().out
+    assert main(["sft", *options, "--steps", "1"]) == 0
+    assert Path("runs/sft-folder-2/report.html").exists()
+
+
+def test_training_without_an_adapter(options):
+    assert main(["sft", *options, "--lora-rank", "0", "--steps", "1", "--test", "0", "--out", "run"]) == 0
+    assert Path("run/policy/model.safetensors").exists()
+
+
+def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
+    from favor_lab.vlm import policy
+
+    monkeypatch.setattr(policy, "POCKET_DIR", tiny_checkpoint)
+    assert main(["demo", "--steps", "1", "--shots", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "zero-shot" in shown and "1-shot GRPO" in shown and "of 128" in shown
+    assert Path("runs/demo-cartoon/report.html").stat().st_size > 100_000
+
+
+def test_data_lists_draws_and_exports(photos, capsys):
+    assert main(["data", "--data", "folder", "--root", str(photos), "--sheet", "sheet.png", "--per-label", "2"]) == 0
+    assert "3 labels (phoning, reading, riding a bike)" in capsys.readouterr().out and Path("sheet.png").exists()
+    assert main(["data", "--data", "thermal", "--out", "drawn", "--per-label", "1"]) == 0
+    assert len(list(Path("drawn").glob("*/*/*.png"))) == 32
+    assert main(["data", "--data", "folder", "--root", "drawn", "--split", "validation", "--sheet", "x.png"]) == 2
+    assert "it has train, test" in capsys.readouterr().err
+
+
+def test_doctor(tiny_checkpoint, monkeypatch, tmp_path, capsys):
+    from favor_lab.vlm import policy
+
+    monkeypatch.setattr(policy, "POCKET_DIR", tiny_checkpoint)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(("[OK]", "[--]")) for line in lines)
+    assert any("CPU cores" in line for line in lines) and any("pocket policy loads" in line for line in lines)
+    monkeypatch.setattr(policy, "POCKET_DIR", tmp_path / "nowhere")
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    assert stop.value.code == 1 and "[FAIL] the pocket policy does not work" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def fails(arguments, capsys, *fragments):
+    """The command ends with code 2 and one line that holds every fragment, and no traceback."""
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    lines = [line for line in message.splitlines() if line.startswith("favor-lab: error: ")]
+    assert len(lines) == 1 and "Traceback" not in message
+    for fragment in fragments:
+        assert str(fragment) in message
+
+
+def test_bad_folders(photos, tiny_checkpoint, tmp_path, capsys):
+    train = ["train", "--policy", str(tiny_checkpoint), "--data", "folder"]
+    fails(train, capsys, "root")
+    fails([*train, "--root", "nowhere"], capsys, "no such folder", "nowhere")
+    (tmp_path / "empty").mkdir()
+    fails([*train, "--root", "empty"], capsys, "no images", "empty")
+    fails([*train, "--root", str(photos), "--shots", "5", "--test", "2"], capsys, "'phoning' has 6", "needs 7")
+    (photos / "reading" / "0.jpg").write_bytes(b"")
+    fails(
+        [*train, "--root", str(photos), "--shots", "5", "--test", "1"], capsys, photos / "reading" / "0.jpg", "0 bytes"
+    )
+
+
+def test_unknown_names(tiny_checkpoint, options, capsys):
+    fails(["train", "--data", "oil"], capsys, "'oil'", "cartoon, sketch, thermal, cctv")
+    fails(["data", "--data", "oil"], capsys, "'oil'", "cartoon, sketch, thermal, cctv")
+    fails(["train", *options, "--quantize", "3bit"], capsys, "'3bit'", "4bit")
+    fails(["train", *options, "--dtype", "float8"], capsys, "'float8'", "bfloat16")
+    where = ["--policy", str(tiny_checkpoint), "--data", "cartoon", "--test", "1"]
+    fails(["evaluate", *where, "--style", "rhyme"], capsys, "'rhyme'", "think, answer")
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *options, "--style", "rhyme"])
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2 and "rhyme" in shown and "think" in shown and "answer" in shown
+
+
+def test_a_group_of_one(options, capsys):
+    fails(["train", *options, "--group-size", "1"], capsys, "group_size is 1", "at least 2")
+    assert not Path("runs").exists()
+
+
+def test_a_run_folder_that_cannot_be_used(grpo, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    fails([*grpo, "--out", "file/run"], capsys, "cannot write to the run folder file/run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    fails([*grpo, "--out", "mine"], capsys, "mine is not empty")
+    fails(["train", "--resume", "mine"], capsys, "not a run folder")
+
+
+def test_a_checkpoint_that_is_not_qwen2_vl(tmp_path, capsys):
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    small = ["--test", "1", "--shots", "1"]
+    fails(["train", "--policy", "./llama", *small], capsys, "'llama'", "qwen2_vl")
+    fails(["train", "--policy", "./nowhere", *small], capsys, "nowhere")
+
+
+def test_after_an_error_the_same_folder_can_be_used(grpo, capsys):
+    fails([*grpo, "--out", "run", "--quantize", "3bit"], capsys, "3bit")
+    assert main([*grpo, "--out", "run"]) == 0
+
+
+def test_debug_shows_where_an_error_comes_from():
+    with pytest.raises(ValueError, match="oil"):
+        main(["data", "--data", "oil", "--debug"])
+
+
+def test_a_prompt_that_does_not_fit(options, capsys):
+    fails(["train", *options, "--max-new-tokens", "5000"], capsys, "window", "photos")
