@@ -37,6 +37,11 @@ class Rollout:
     | origin | N strings | "sampled", or where else a row comes from, such as "injected" |
     | temperature | float | of the sampling distribution; scoring uses it too |
     | end_token_ids | list | ids that end a completion |
+
+    >>> ids = torch.tensor([[5, 9, 0], [5, 6, 7]])
+    >>> rollout = Rollout(ids, ids > 0, torch.zeros(2, 3), ["a", "b"], group_size=2, end_token_ids=[9])
+    >>> rollout.groups, rollout.lengths, rollout.truncated
+    (tensor([0, 0]), tensor([2, 3]), tensor([False,  True]))
     """
 
     completion_ids: Tensor
@@ -44,10 +49,16 @@ class Rollout:
     logps: Tensor
     texts: list[str]
     group_size: int
-    groups: Tensor
-    origin: list[str]
-    temperature: float
-    end_token_ids: list[int]
+    groups: Tensor = None  # type: ignore[assignment]  # left out: prompt-major
+    origin: list[str] = None  # type: ignore[assignment]  # left out: all sampled
+    temperature: float = 1.0
+    end_token_ids: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.groups is None:
+            self.groups = torch.arange(len(self.texts), device=self.mask.device) // self.group_size  # (N,)
+        if self.origin is None:
+            self.origin = ["sampled"] * len(self.texts)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -61,7 +72,7 @@ class Rollout:
     def truncated(self) -> Tensor:
         """Rows cut off before an end token: (N,) bool."""
         last = self.completion_ids.gather(1, (self.lengths - 1).clamp(min=0)[:, None]).squeeze(1)  # (N,)
-        return ~torch.isin(last, torch.tensor(self.end_token_ids, device=last.device))
+        return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype, device=last.device))
 
     def rows(self, index: Tensor | Sequence[int]) -> Rollout:
         """The rollout of these rows only, in this order; `index` holds row numbers, or one truth value a row."""
@@ -168,7 +179,7 @@ def _score_pass(policy: Policy, prompts: PromptBatch, rollout: Rollout, entropy:
     used, rows = rollout.groups.unique(return_inverse=True)  # prompts of these rows; (N,) index into them
     prefix = expand(run_prompt(policy, prompts[used.tolist()]), rows)
     hidden = completion_hidden(policy, prefix, rollout.completion_ids, rollout.mask)  # (N, L, D)
-    ids = rollout.completion_ids.masked_fill(~rollout.mask, rollout.end_token_ids[0])  # padding may be a forbidden id
+    ids = rollout.completion_ids.masked_fill(~rollout.mask, policy.end_token_ids[0])  # padding may be a forbidden id
     if entropy:
         logps, entropies = token_logps(policy, hidden, ids, rollout.temperature, entropy=True)
     else:

@@ -254,7 +254,8 @@ def remembered_logps(rollout: Rollout) -> Tensor:
 
     A row sampled in this step gets NaN although the sampler has recorded its log-probabilities. Those come from a
     decoding loop, one token at a time, and differ from the scoring pass's in the last digits (`sampling_gap` in the
-    records); with the first scoring pass on both sides the on-policy ratio is exactly 1.
+    records); with the first scoring pass on both sides the on-policy ratio is exactly 1. A row kept from an earlier
+    step must say so ("replayed", say, in place of "sampled"): then its own log-probabilities are the old ones.
     """
     fresh = torch.tensor([origin == "sampled" for origin in rollout.origin], dtype=torch.bool)  # (N,)
     return rollout.logps.masked_fill(fresh.to(rollout.logps.device)[:, None], torch.nan)  # (N, L)
@@ -314,7 +315,8 @@ def update(state: TrainingState, settings: GRPOSettings, rows: int) -> dict[str,
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in moving.values() if weight.grad is not None])
     if not norm.isfinite():
         bad = [name for name, weight in moving.items() if weight.grad is None or not weight.grad.isfinite().all()]
-        raise FloatingPointError(f"the gradient is not finite in {len(bad)} parameters, the first {bad[:1]}")
+        where = f"{len(bad)} parameters, the first {bad[0]}" if bad else "no parameter alone, but its norm overflows"
+        raise FloatingPointError(f"the gradient is not finite in {where}")
     if settings.max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(moving.values(), settings.max_grad_norm, norm)
     for group in state.optimiser.param_groups:

@@ -50,12 +50,18 @@ def _figure_class() -> type[Figure]:
 
     class LabFigure(Figure):
         def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-            """As PNG; a sheet of pictures, whose grain makes a PNG of a megabyte, as JPEG."""
+            """As PNG of 256 colours, or as JPEG if it is a sheet of pictures: a notebook stays small."""
+            from PIL import Image
+
             pictures = sum(image.get_array().ndim == 3 for axes in self.axes for image in axes.images)  # type: ignore
-            kind, options = ("jpeg", {"quality": 85}) if pictures > 4 else ("png", {})
-            buffer = io.BytesIO()
-            self.savefig(buffer, format=kind, pil_kwargs=options)
-            return {f"image/{kind}": base64.b64encode(buffer.getvalue()).decode()}
+            buffer, small = io.BytesIO(), io.BytesIO()
+            self.savefig(buffer, format="png")
+            drawn = Image.open(buffer).convert("RGB")
+            if pictures > 4:
+                drawn.save(small, format="jpeg", quality=80)
+            else:
+                drawn.quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+            return {f"image/{'jpeg' if pictures > 4 else 'png'}": base64.b64encode(small.getvalue()).decode()}
 
     LabFigure.__name__ = LabFigure.__qualname__ = "Figure"
     return LabFigure
@@ -145,6 +151,23 @@ def _canvas(figure: Figure, width: float, height: float) -> Axes:
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     return axes
+
+
+def _rgb(image: Image) -> Image:
+    """What the policy sees of an image of any mode: matplotlib would colour a grey one."""
+    if image.mode == "RGB":
+        return image
+    from favor_lab.vlm.processing import to_rgb
+
+    return to_rgb(image)
+
+
+def _place(figure: Figure, image: Image, x: float, y: float, wide: float, high: float, height: float) -> None:
+    """Draw an image with its upper left corner at (x, y), in inches on a canvas of this height."""
+    picture = figure.add_axes((x / WIDTH, 1 - (y + high) / height, wide / WIDTH, high / height))
+    picture.imshow(_rgb(image))
+    picture.set(xticks=[], yticks=[])
+    picture.spines[:].set(visible=True, color=FAINT)
 
 
 # ------------------------------------------------------------------------------------------------------ step records
@@ -439,14 +462,16 @@ def _advantage_bar(axes: Axes, centre: float, y: float, value: float, limit: flo
 def _group_picture(figure: Figure, axes: Axes, image: Image, label: str, top: float, height: float) -> None:
     """The image with its gold label below, at the left of the rows."""
     side = _TEXT_LEFT - 0.7
-    picture = figure.add_axes((0.25 / WIDTH, 1 - (top + side) / height, side / WIDTH, side / height))
-    picture.imshow(image)
-    picture.set(xticks=[], yticks=[])
-    picture.spines[:].set(visible=True, color=FAINT)
-    axes.text(
-        0.25 + side / 2, top + side + 0.2, _printable(label), ha="center", va="center", fontsize=10.5, weight="bold"
-    )
-    axes.text(0.25 + side / 2, top + side + 0.4, "gold label", ha="center", va="center", fontsize=8, color=GREY)
+    scale = side / max(image.size)
+    wide, high = image.width * scale, image.height * scale
+    _place(figure, image, 0.25 + (side - wide) / 2, top, wide, high, height)
+    centre, below = 0.25 + side / 2, top + high
+    axes.text(centre, below + 0.2, _printable(label), ha="center", va="center", fontsize=10.5, weight="bold")
+    axes.text(centre, below + 0.4, "gold label", ha="center", va="center", fontsize=8, color=GREY)
+
+
+def _row_height(lines: Sequence[Any]) -> float:
+    return max(len(lines) * _LINE + 0.2, 0.4)
 
 
 @_styled
@@ -473,7 +498,7 @@ def plot_group(
     room = _text_room(len(columns))
     rows = {g: _lay_out(texts[g], room - 0.1) for g in order}
     top = 0.95 if title else 0.45
-    height = top + max(sum(max(len(lines) * _LINE + 0.2, 0.4) for lines in rows.values()), _TEXT_LEFT - 0.1) + 0.3
+    height = top + max(sum(map(_row_height, rows.values())), _TEXT_LEFT - 0.1) + 0.3
     figure = _new_figure(height, layout=None)
     axes = _canvas(figure, WIDTH, height)
     axes.text(0.25, 0.36, _printable(title), fontsize=12.5, weight="bold", va="center")
@@ -481,7 +506,7 @@ def plot_group(
     centre, y, limit = WIDTH - _BAR - 0.2, top, max([1.0, *map(abs, scores)])
     _group_head(axes, top, list(columns), centre, len(texts))
     for g, lines in rows.items():
-        step = max(len(lines) * _LINE + 0.2, 0.4)
+        step = _row_height(lines)
         axes.plot([_TEXT_LEFT - 0.28, WIDTH - 0.2], [y, y], color=FAINT, linewidth=0.8)
         right = bool(columns["accuracy"][g]) if "accuracy" in columns else None
         _group_row(axes, y + step / 2, lines, right)
@@ -491,9 +516,8 @@ def plot_group(
         y += step
     axes.plot([centre, centre], [top, y], color=GREY, linewidth=0.8)
     if not any(scores):
-        axes.text(
-            WIDTH - 0.2, y + 0.14, "no spread in rewards: zero policy gradient", ha="right", fontsize=8, color=GREY
-        )
+        flat = "no spread in rewards: zero policy gradient"
+        axes.text(WIDTH - 0.2, y + 0.14, flat, ha="right", fontsize=8, color=GREY)
     return figure
 
 
@@ -559,7 +583,7 @@ def plot_examples(
     side = WIDTH / max(columns, 4)
     figure = _new_figure(rows * (side + (0.38 if evaluation else 0.2)) + (0.4 if title else 0.1), columns * side)
     for axes, example in zip(figure.subplots(rows, columns, squeeze=False).flat, examples, strict=False):
-        axes.imshow(example.image)
+        axes.imshow(_rgb(example.image))
         axes.set_xlabel(_printable(example.label), fontsize=9, labelpad=3)
         answer = answers.get(example.source)
         if answer:
@@ -590,8 +614,9 @@ def plot_truth(scene: Scene, title: str = "") -> Figure:
     for name, (x0, y0, x1, y1) in scene.truth.objects.items():
         corners = side * np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])  # (5, 2)
         marked.plot(*corners.clip(1, side - 1).T, color=VERMILLION, linewidth=1.6)
-        place = (side * max(x0, 0.02) + 2, side * min(max(y0, 0.02) + 0.02, 0.9))
-        marked.text(*place, name, fontsize=8, color=PAPER, backgroundcolor=VERMILLION, va="top")
+        top, tag = side * max(y0, 0.0), {"facecolor": VERMILLION, "edgecolor": "none", "pad": 2}
+        side_of_line = "bottom" if y0 > 0.1 else "top"  # above the box where there is room
+        marked.text(side * max(x0, 0.0) + 2, top, name, fontsize=8, color=PAPER, va=side_of_line, bbox=tag)
     lines = [_printable(str(scene.label)), *(f"\N{BULLET} {statement}" for statement in scene.truth.statements)]
     for i, line in enumerate(lines):
         said.text(0.02, 0.9 - 0.1 * i, line, fontsize=10.5, weight="normal" if i else "bold")
@@ -743,10 +768,8 @@ def plot_loop(image: Image | None = None) -> Figure:
     _loop_cards(axes)
     totals = [sum(values) for values in zip(*_LOOP_REWARDS.values(), strict=True)]
     _loop_rows(axes, group_advantages(torch.tensor([totals]))[0].tolist())
-    picture = figure.add_axes((0.2 / WIDTH, 1 - 2.6 / height, 1.45 / WIDTH, 1.45 / height))
-    picture.imshow(image if image is not None else np.ones((2, 2, 3)))
-    picture.set(xticks=[], yticks=[])
-    picture.spines[:].set(visible=True, color=FAINT)
+    if image is not None:
+        _place(figure, image, 0.2, 1.15, 1.45, 1.45, height)
     axes.text(0.925, 0.95, "an image and\nthe labels to choose from", ha="center", va="center", fontsize=8, color=GREY)
     axes.text(0.925, 2.8, "gold label:\nriding a bike", ha="center", va="center", fontsize=8.5, weight="bold")
     x = _LOOP_CARDS[3][0] + _LOOP_CARDS[3][1] / 2

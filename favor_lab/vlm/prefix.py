@@ -87,9 +87,7 @@ def next_hidden(policy: Policy, prefix: Prefix, token_ids: torch.Tensor) -> torc
     return _append(policy, prefix, token_ids, torch.ones_like(token_ids))[:, 0]  # (N, D)
 
 
-def completion_hidden(
-    policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it.
 
     completion_ids and mask (N, L), one row per row of `prefix` (already expanded). `prefix` is unchanged.
