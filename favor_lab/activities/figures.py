@@ -1,4 +1,4 @@
-"""People and things as lists of shapes, in body units: feet at y = 0, top of the head at y = 1, facing +x.
+"""People as lists of shapes, in body units: feet at y = 0, top of the head at y = 1, facing +x.
 
 Nothing here knows of activities, cameras or colours on a screen: :mod:`favor_lab.activities.pocket` composes these
 figures into scenes and :mod:`favor_lab.activities.looks` paints them.
@@ -13,11 +13,9 @@ from random import Random
 import numpy as np
 from numpy.typing import ArrayLike
 
-Point = tuple[float, float]
-Colour = tuple[int, int, int]
+from .poses import HEAD_RADIUS, Point, Pose
 
-HIP, NECK, HEAD_RADIUS = 0.50, 0.81, 0.095
-UPPER_ARM, FOREARM, THIGH, SHIN = 0.185, 0.185, 0.247, 0.247
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,12 @@ class Shape:
 
 
 def poly(points: ArrayLike, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
+    """A filled polygon."""
     return Shape(np.asarray(points, dtype=float), colour, heat, None, outline)
 
 
 def stroke(points: ArrayLike, width: float, colour: Colour, heat: float = 0.3, outline: bool = True) -> Shape:
+    """A round-ended line of this width."""
     return Shape(np.asarray(points, dtype=float), colour, heat, width, outline)
 
 
@@ -52,6 +52,7 @@ def ellipse(
     angle: float = 0.0,
     n: int = 22,
 ) -> Shape:
+    """A filled ellipse, turned by ``angle`` radians, as a polygon of ``n`` corners."""
     t = np.linspace(0, 2 * math.pi, n, endpoint=False)
     x, y = rx * np.cos(t), ry * np.sin(t)
     c, s = math.cos(angle), math.sin(angle)
@@ -67,6 +68,7 @@ def rectangle(
     angle: float = 0.0,
     outline: bool = True,
 ) -> Shape:
+    """A filled rectangle around its centre, turned by ``angle`` radians."""
     c, s = math.cos(angle), math.sin(angle)
     corners = [
         (-width / 2, -height / 2),
@@ -116,6 +118,7 @@ CLOTHES = (
 
 
 def random_body(r: Random) -> Body:
+    """A body drawn without a look at the activity."""
     shirt = r.choice(CLOTHES)
     return Body(
         skin=r.choice(SKINS),
@@ -130,68 +133,8 @@ def random_body(r: Random) -> Body:
     )
 
 
-@dataclass(frozen=True)
-class Pose:
-    """Where a body puts itself. ``turn``: 0 faces the viewer, 1 is a side view; ``lean``: radians, forward positive."""
-
-    hip: Point
-    feet: tuple[Point, Point]  # far, near
-    lean: float
-    turn: float
-    nod: float = 0.0  # radians, looking down positive
-
-
-def frame(pose: Pose) -> dict[str, Point]:
-    """Neck, head and shoulders of a pose, and the spots of the face that hands go to. Body units."""
-    length = NECK - HIP
-    neck = (pose.hip[0] + length * math.sin(pose.lean), pose.hip[1] + length * math.cos(pose.lean))
-    tilt = pose.lean * 0.6 + pose.nod
-    head = (neck[0] + 0.105 * math.sin(tilt) + 0.012 * pose.turn, neck[1] + 0.105 * math.cos(tilt))
-    half = 0.10 * (1 - 0.62 * pose.turn)
-    drop = 0.025
-    ahead = 0.55 * pose.turn
-    face = HEAD_RADIUS * (0.25 + 0.75 * pose.turn)
-    return {
-        "neck": neck,
-        "head": head,
-        "shoulder_far": (neck[0] - half, neck[1] - drop),
-        "shoulder_near": (neck[0] + half * 0.9, neck[1] - drop),
-        "hip_far": (pose.hip[0] - half * 0.55, pose.hip[1]),
-        "hip_near": (pose.hip[0] + half * 0.55, pose.hip[1]),
-        "mouth": (head[0] + face * 0.9, head[1] - 0.052),
-        "eyes": (head[0] + face * 0.95, head[1] + 0.012),
-        "ear": (head[0] + HEAD_RADIUS * (1.02 - 1.1 * pose.turn), head[1] - 0.012),
-        "chest": (neck[0] + 0.03 + 0.30 * ahead, neck[1] - 0.135),
-    }
-
-
-def bend(root: Point, target: Point, upper: float, lower: float, way: float) -> tuple[Point, Point]:
-    """Two-link reach: the middle joint and the end (pulled in when out of reach). ``way`` +1 or -1 picks the side."""
-    dx, dy = target[0] - root[0], target[1] - root[1]
-    reach = math.hypot(dx, dy)
-    short = min(1.0, max(0.68, reach / (0.6 * (upper + lower))))  # a near target: the limb points at the viewer
-    upper, lower = upper * short, lower * short
-    far = min(max(reach, abs(upper - lower) + 1e-3, 0.06), (upper + lower) * 0.995)
-    ux, uy = (dx / reach, dy / reach) if reach > 1e-6 else (0.0, -1.0)
-    along = (upper**2 - lower**2 + far**2) / (2 * far)
-    off = math.sqrt(max(upper**2 - along**2, 0.0)) * way
-    middle = (root[0] + ux * along - uy * off, root[1] + uy * along + ux * off)
-    return middle, (root[0] + ux * far, root[1] + uy * far)
-
-
-def skeleton(pose: Pose, hands: tuple[Point, Point], elbows: tuple[float, float]) -> dict[str, Point]:
-    """Every joint of a pose whose hands reach for ``hands`` (far, near); ``elbows`` say which way each bends."""
-    joints = frame(pose)
-    for side, hand, foot, elbow in zip(("far", "near"), hands, pose.feet, elbows, strict=True):
-        joints[f"elbow_{side}"], joints[f"hand_{side}"] = bend(
-            joints[f"shoulder_{side}"], hand, UPPER_ARM, FOREARM, elbow
-        )
-        way = 1.0 if pose.turn > 0.35 or side == "near" else -1.0
-        joints[f"knee_{side}"], joints[f"foot_{side}"] = bend(joints[f"hip_{side}"], foot, THIGH, SHIN, way)
-    return joints
-
-
 def arm(body: Body, j: dict[str, Point], side: str) -> list[Shape]:
+    """Skin, sleeve and hand of one arm."""
     width = 0.058 * body.girth
     shoulder, elbow, hand = j[f"shoulder_{side}"], j[f"elbow_{side}"], j[f"hand_{side}"]
     cuff = along([shoulder, elbow, hand], body.sleeves)
@@ -213,6 +156,7 @@ def along(points: list[Point], share: float) -> list[Point]:
 
 
 def leg(body: Body, j: dict[str, Point], side: str, turn: float) -> list[Shape]:
+    """Trouser leg (or a bare leg under a skirt) and shoe."""
     hip, knee, foot = j[f"hip_{side}"], j[f"knee_{side}"], j[f"foot_{side}"]
     width = 0.078 * body.girth
     toe = 0.05 * (0.4 + turn) if turn > 0.2 else (0.02 if side == "near" else -0.02)
@@ -229,6 +173,7 @@ def leg(body: Body, j: dict[str, Point], side: str, turn: float) -> list[Shape]:
 
 
 def torso(body: Body, j: dict[str, Point]) -> list[Shape]:
+    """Neck, shirt and, where worn, skirt."""
     g = 0.045 * body.girth
     left, right = j["shoulder_far"], j["shoulder_near"]
     hl, hr = j["hip_far"], j["hip_near"]
@@ -264,6 +209,7 @@ def torso(body: Body, j: dict[str, Point]) -> list[Shape]:
 
 
 def head(body: Body, j: dict[str, Point], turn: float, nod: float) -> list[Shape]:
+    """Head, hair or cap, and a face that looks where the body is turned."""
     x, y = j["head"]
     r = HEAD_RADIUS
     shapes: list[Shape] = []
@@ -306,6 +252,7 @@ def head(body: Body, j: dict[str, Point], turn: float, nod: float) -> list[Shape
 
 
 def shaded(colour: Colour, k: float) -> Colour:
+    """The colour, darker by the factor ``k``."""
     return (int(colour[0] * k), int(colour[1] * k), int(colour[2] * k))
 
 

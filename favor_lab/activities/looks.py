@@ -52,6 +52,7 @@ def _rope(
 
 
 def shrink(canvas: Image.Image) -> Image.Image:
+    """Average the supersampled canvas down to its final size."""
     return canvas.reduce(SUPERSAMPLE)
 
 
@@ -64,6 +65,7 @@ def grain(noise: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
+    """Clip (H, W, 3) numbers to 0..255 and make a picture of them."""
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), "RGB")
 
 
@@ -74,6 +76,11 @@ def cartoon(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random)
     line = 0.0065 * canvas.width
     draw_shapes(canvas, front, lambda s: s.colour, INK, line)
     return shrink(canvas)
+
+
+def contour(dots: int) -> Paint:
+    """White where a shape has an outline, this grey where it is a dot without one."""
+    return lambda s: 255 if s.outline else dots
 
 
 def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
@@ -94,7 +101,7 @@ def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) 
             for s in front
         ]
         layer = Image.new("L", (big, big), 255)
-        draw_shapes(layer, shaky, lambda s, dots=dots: 255 if s.outline else dots, ink, 0.005 * big)
+        draw_shapes(layer, shaky, contour(dots), ink, 0.005 * big)
         lines = Image.fromarray(np.minimum(np.asarray(lines), np.asarray(layer)))
     shade = np.asarray(shrink(tone), dtype=np.float32) / 255
     pencil = np.asarray(shrink(lines), dtype=np.float32) / 255

@@ -18,22 +18,10 @@ import numpy as np
 from PIL import Image
 
 from . import things
-from .figures import (
-    Body,
-    Point,
-    Pose,
-    Shape,
-    ellipse,
-    frame,
-    person,
-    poly,
-    random_body,
-    rectangle,
-    shaded,
-    skeleton,
-    stroke,
-)
+from .figures import Body, Shape, ellipse, person, random_body, rectangle, shaded, stroke
 from .looks import LOOKS, corner_camera
+from .poses import Point, Pose, pose_of, reach, skeleton
+from .surroundings import backdrop, occluder
 
 SETS = ("cartoon", "sketch", "thermal", "cctv")
 SPLITS = ("pretrain", "train", "validation", "test")
@@ -204,89 +192,6 @@ class Scene:
 # -------------------------------------------------------------------------------- from plan to shapes
 
 
-def pose_of(legs: str, turn: float, nod: float, r: Random) -> Pose:
-    """Hip, feet and lean of a way of standing."""
-    wide = 0.045 + 0.03 * (1 - turn)
-    lean = r.uniform(-0.04, 0.06) * turn
-    poses = {
-        "standing": ((0.0, 0.50), ((-wide, 0.02), (wide, 0.02)), lean),
-        "walking": (
-            (0.0, 0.49),
-            ((-r.uniform(0.13, 0.18), 0.035), (r.uniform(0.13, 0.19), 0.02)),
-            lean + 0.05,
-        ),
-        "running": (
-            (0.0, 0.53),
-            ((-r.uniform(0.30, 0.36), r.uniform(0.22, 0.32)), (r.uniform(0.20, 0.27), r.uniform(0.06, 0.12))),
-            0.20 + lean,
-        ),
-        "jumping": (
-            (0.0, 0.74),
-            ((-r.uniform(0.10, 0.2), r.uniform(0.30, 0.38)), (r.uniform(0.10, 0.2), r.uniform(0.30, 0.38))),
-            lean,
-        ),
-        "sitting": (
-            (0.0, 0.29),
-            ((0.05 + 0.17 * turn - wide, 0.02), (0.09 + 0.17 * turn + wide * (1 - turn), 0.02)),
-            lean,
-        ),
-        "cycling": ((-0.12, 0.52), ((-0.04, 0.24), (0.05, 0.08)), r.uniform(0.30, 0.5)),
-        "climbing": ((0.0, 0.55), ((0.17, 0.12), (0.19, 0.36)), r.uniform(-0.02, 0.10)),
-    }
-    hip, feet, lean = poses[legs]
-    return Pose(hip, feet, lean, turn, nod)
-
-
-def reach(spots: tuple[str, str], pose: Pose, r: Random) -> tuple[tuple[Point, Point], tuple[float, float]]:
-    """Where the hands go (far, near), and which way each elbow bends."""
-    f, t = frame(pose), pose.turn
-    neck, chest, eyes, mouth = f["neck"], f["chest"], f["eyes"], f["mouth"]
-    gap = 0.085 * (1 - 0.45 * t)
-    j = r.uniform(-0.015, 0.015)
-    both: dict[str, tuple[Point, Point]] = {
-        "clap": (
-            (chest[0] - 0.05 + 0.16 * t, chest[1] - 0.035 + j),
-            (chest[0] - 0.005 + 0.16 * t, chest[1] - 0.035 + j),
-        ),
-        "chest": ((chest[0] + 0.09 * t - gap, chest[1] - 0.03), (chest[0] + 0.09 * t + gap, chest[1] - 0.03)),
-        "eyes": (
-            (eyes[0] + 0.05 * t - 0.07, eyes[1] - 0.03),
-            (eyes[0] + 0.05 * t + 0.07 * (1 - 0.5 * t), eyes[1] - 0.03),
-        ),
-        "handle": ((neck[0] + 0.30, 0.57), (neck[0] + 0.31, 0.55)),
-        "bars": ((0.24, 0.53), (0.27, 0.52)),
-        "rod": ((neck[0] + 0.27, neck[1] - 0.13), (neck[0] + 0.15, neck[1] - 0.21)),
-        "bow": ((neck[0] + 0.37, neck[1] - 0.01 + 2 * j), (mouth[0] - 0.015, mouth[1] - 0.03)),
-        "swing": ((neck[0] + 0.22, neck[1] - 0.11), (neck[0] - 0.09, neck[1] - 0.29)),
-        "hold": ((neck[0] + 0.19, neck[1] + 0.29 + 3 * j), (neck[0] + 0.22, neck[1] + 0.03 + 3 * j)),
-        "up": (
-            (f["shoulder_far"][0] - 0.15 + 0.22 * t, neck[1] + 0.32),
-            (f["shoulder_near"][0] + 0.15 + 3 * j, neck[1] + 0.32 + 2 * j),
-        ),
-    }
-    one: dict[str, Point] = {
-        "ear": (f["ear"][0] + 0.03 * (1 - t), f["ear"][1] - 0.03),
-        "mouth": (mouth[0] + 0.035, mouth[1] - 0.012),
-        "low": (neck[0] + 0.22, neck[1] - 0.28),
-        "board": (neck[0] + 0.33, neck[1] + 0.05 + 4 * j),
-        "shaft": (neck[0] + 0.12 + 0.05 * t, neck[1] - 0.12),
-        "up": both["up"][1],
-    }
-    down = (
-        (f["shoulder_far"][0] - 0.03 + 0.02 * t, neck[1] - 0.37),
-        (f["shoulder_near"][0] + 0.03, neck[1] - 0.37),
-    )
-    far, near = spots
-    if far == near and far in both:
-        hands = both[far]
-    else:
-        hands = (both["up"][0] if far == "up" else down[0], one[near] if near in one else down[1])
-    if t > 0.45:  # side view: elbows hang down and forward, but for the arm that draws a bow
-        return hands, (-1.0, 1.0 if near == "bow" else -1.0)
-    high, inward = ("up", "eyes", "ear", "mouth"), ("clap", "chest", "down")
-    return hands, (1.0 if far in high else -1.0, 1.0 if near in inward else -1.0)
-
-
 USE: dict[str, Callable[[dict[str, Point], Random, float], things.Layers]] = {
     "phone": things.use_phone,
     "cup": things.use_cup,
@@ -359,6 +264,7 @@ def said_of_hands(spots: tuple[str, str]) -> list[str]:
 
 
 def clap_marks(j: dict[str, Point]) -> list[Shape]:
+    """Three short lines over hands that meet."""
     x, y = things.mid(j["hand_far"], j["hand_near"])
     return [
         stroke([(x + dx * 0.6, y + 0.055), (x + dx, y + 0.10)], 0.013, (60, 56, 60), 0.5, outline=False)
@@ -367,6 +273,7 @@ def clap_marks(j: dict[str, Point]) -> list[Shape]:
 
 
 def seat(legs: str, pose: Pose, r: Random) -> list[Shape]:
+    """A box or a stool under somebody who sits; nothing under anybody else."""
     if legs != "sitting":
         return []
     colour = r.choice(((150, 104, 62), (110, 116, 128), (186, 92, 70), (90, 130, 150)))
@@ -417,6 +324,7 @@ class Place:
 
 
 def bounds(shapes: list[Shape]) -> tuple[float, float, float, float]:
+    """The box (x0, y0, x1, y1) around all points of some shapes."""
     points = np.concatenate([s.points for s in shapes])
     return (
         float(points[:, 0].min()),
@@ -437,65 +345,6 @@ def settle(shapes: list[Shape], margin: float, r: Random) -> Place:
     x = 0.6 * x + 0.4 * (0.5 - scale * (left + right) / 2)
     lowest, highest = 1 - margin + min(y0, 0.0) * scale, margin + y1 * scale
     return Place(x, max(highest, lowest - r.uniform(0.0, 0.08)), scale, flip)
-
-
-def backdrop(r: Random, horizon: float) -> list[Shape]:
-    """Indoors or outdoors, chosen without a look at the activity."""
-    if r.random() < 0.45:
-        wall_colour = r.choice(((236, 226, 206), (206, 222, 232), (222, 232, 210), (236, 214, 208), (200, 200, 206)))
-        floor = r.choice(((186, 150, 112), (160, 160, 164), (146, 118, 96), (198, 186, 170)))
-        shapes = [
-            poly([(-1, -1), (2, -1), (2, horizon), (-1, horizon)], wall_colour, 0.36),
-            poly([(-1, horizon), (2, horizon), (2, 2), (-1, 2)], floor, 0.28),
-            stroke([(-1, horizon), (2, horizon)], 0.014, shaded(floor, 0.8), 0.25),
-        ]
-        if r.random() < 0.6:
-            x, y = r.uniform(0.1, 0.9), r.uniform(0.14, 0.3)
-            w, h = r.uniform(0.12, 0.24), r.uniform(0.12, 0.24)
-            shapes += [
-                rectangle((x, y), w + 0.03, h + 0.03, (250, 250, 246), 0.3),
-                rectangle((x, y), w, h, r.choice(((170, 210, 236), (230, 180, 120), (150, 180, 150))), 0.16),
-            ]
-        return shapes
-    sky = r.choice(((176, 214, 240), (214, 232, 242), (246, 216, 180), (190, 196, 208)))
-    ground = r.choice(((150, 190, 112), (214, 196, 150), (176, 178, 180), (128, 166, 110)))
-    shapes = [
-        poly([(-1, -1), (2, -1), (2, horizon), (-1, horizon)], sky, 0.02),
-        poly([(-1, horizon), (2, horizon), (2, 2), (-1, 2)], ground, 0.3),
-    ]
-    kind = r.choice(("hills", "houses", "none"))
-    if kind == "hills":
-        shapes[1:1] = [
-            ellipse(
-                (r.uniform(0, 1), horizon),
-                r.uniform(0.25, 0.5),
-                r.uniform(0.07, 0.16),
-                shaded(ground, k),
-                0.24,
-            )
-            for k in (0.9, 0.8)
-        ]
-    if kind == "houses":
-        x = -0.1
-        while x < 1.1:
-            w, h = r.uniform(0.1, 0.24), r.uniform(0.08, 0.34)
-            shapes.append(
-                rectangle(
-                    (x + w / 2, horizon - h / 2),
-                    w,
-                    h,
-                    shaded(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1)),
-                    0.3,
-                )
-            )
-            x += w + r.uniform(0, 0.08)
-    if r.random() < 0.5:
-        x, y = r.uniform(0.1, 0.9), r.uniform(0.06, 0.2)
-        shapes += [
-            ellipse((x + dx, y), rr, rr * 0.62, (250, 250, 252), 0.08)
-            for dx, rr in ((-0.06, 0.05), (0.0, 0.07), (0.07, 0.05))
-        ]
-    return shapes
 
 
 def neighbours(
@@ -528,20 +377,12 @@ def neighbours(
 
 
 def bystander(r: Random) -> list[Shape]:
+    """The shapes of somebody else, standing idle."""
     figure = Plan(("standing",), (("down", "down"),), None, (0.0, 1.0))
     pose = pose_of("standing", r.uniform(*figure.turn), 0.0, r)
     hands, elbows = reach(("down", "down"), pose, r)
     behind, before = person(random_body(r), pose, skeleton(pose, hands, elbows))
     return behind + before
-
-
-def occluder(r: Random) -> list[Shape]:
-    """A bush or a box at the lower edge: part of the scene is always hidden from somebody."""
-    x = r.choice((r.uniform(0.0, 0.22), r.uniform(0.78, 1.0)))
-    if r.random() < 0.5:
-        green = r.choice(((70, 130, 70), (104, 140, 60), (150, 110, 60)))
-        return [ellipse((x + dx, 1.0), 0.11, rr, green, 0.32) for dx, rr in ((-0.08, 0.09), (0.08, 0.1), (0.0, 0.14))]
-    return [rectangle((x, 0.97), 0.24, 0.20, r.choice(((176, 136, 90), (120, 126, 136))), 0.26)]
 
 
 def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) -> Scene:
@@ -587,14 +428,17 @@ def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) ->
 
 
 def pair(points: np.ndarray) -> Point:
+    """The first of (n, 2) points as two floats."""
     return float(points[0, 0]), float(points[0, 1])
 
 
 def warped(shapes: list[Shape], look: Callable[[np.ndarray], np.ndarray]) -> list[Shape]:
+    """The shapes as a camera sees them."""
     return [Shape(look(s.points), s.colour, s.heat, s.width, s.outline) for s in shapes]
 
 
 def check_key(set_name: str, split: str, index: int) -> None:
+    """ValueError that lists the valid names, unless this is the key of a scene."""
     if set_name not in SETS:
         raise ValueError(f"unknown pocket set {set_name!r}; the sets are {', '.join(SETS)}")
     if split not in SPLITS:

@@ -12,7 +12,8 @@ from random import Random
 
 import numpy as np
 
-from .figures import CLOTHES, Colour, Point, Shape, ellipse, poly, rectangle, shaded, stroke
+from .figures import CLOTHES, Colour, Shape, ellipse, poly, rectangle, shaded, stroke
+from .poses import Point
 
 Layers = tuple[list[Shape], list[Shape]]
 Joints = dict[str, Point]
@@ -22,10 +23,12 @@ STEEL: Colour = (150, 156, 166)
 
 
 def mid(a: Point, b: Point, k: float = 0.5) -> Point:
+    """The point ``k`` of the way from a to b."""
     return (a[0] + (b[0] - a[0]) * k, a[1] + (b[1] - a[1]) * k)
 
 
 def slope(a: Point, b: Point) -> float:
+    """The angle of the line from a to b, in radians."""
     return math.atan2(b[1] - a[1], b[0] - a[0])
 
 
@@ -33,6 +36,7 @@ def slope(a: Point, b: Point) -> float:
 
 
 def phone(at: Point, r: Random, angle: float = 1.35) -> list[Shape]:
+    """A phone with a lit screen."""
     case = r.choice(((40, 40, 48), (230, 230, 236), (200, 60, 70), (60, 90, 170)))
     return [
         rectangle(at, 0.145, 0.07, case, 0.42, angle),
@@ -41,6 +45,7 @@ def phone(at: Point, r: Random, angle: float = 1.35) -> list[Shape]:
 
 
 def cup(at: Point, r: Random, tilt: float = 0.0) -> list[Shape]:
+    """A cup with a band around it."""
     colour = r.choice(((236, 236, 236), (210, 70, 60), (70, 120, 200), (240, 190, 70)))
     c, s = math.cos(tilt), math.sin(tilt)
     corners = [(-0.045, 0.065), (0.045, 0.065), (0.034, -0.06), (-0.034, -0.06)]
@@ -50,10 +55,12 @@ def cup(at: Point, r: Random, tilt: float = 0.0) -> list[Shape]:
 
 
 def closed_book(at: Point, r: Random) -> list[Shape]:
+    """A closed book."""
     return [rectangle(at, 0.10, 0.13, r.choice(CLOTHES), 0.3, 0.2)]
 
 
 def open_book(at: Point, r: Random, turn: float) -> list[Shape]:
+    """An open book: cover and two pages."""
     cover = r.choice(((170, 50, 50), (40, 80, 150), (50, 120, 80), (120, 70, 130)))
     x, y = at
     w, h = 0.13 * (1 - 0.35 * turn), 0.075
@@ -85,6 +92,7 @@ def open_book(at: Point, r: Random, turn: float) -> list[Shape]:
 
 
 def camera(at: Point, r: Random) -> list[Shape]:
+    """A camera seen from the front."""
     body = r.choice(((44, 44, 50), (92, 92, 100), (120, 70, 50)))
     return [
         rectangle((at[0], at[1] + 0.055), 0.06, 0.035, body, 0.4),
@@ -95,6 +103,7 @@ def camera(at: Point, r: Random) -> list[Shape]:
 
 
 def closed_umbrella(at: Point, r: Random) -> list[Shape]:
+    """A closed umbrella, hanging down."""
     colour = r.choice(CLOTHES)
     x, y = at
     return [
@@ -116,26 +125,31 @@ SMALL: dict[str, Callable[[Point, Random], list[Shape]]] = {
 
 
 def use_phone(j: Joints, r: Random, turn: float) -> Layers:
+    """A phone in the near hand, at the ear."""
     h = j["hand_near"]
     return [], phone((h[0] + 0.005, h[1] + 0.015), r, 1.25)
 
 
 def use_cup(j: Joints, r: Random, turn: float) -> Layers:
+    """A cup in the near hand, tilted to the mouth."""
     h = j["hand_near"]
     return [], cup((h[0] - 0.005, h[1] + 0.012), r, 0.75 if turn > 0.45 else 0.3)
 
 
 def use_book(j: Joints, r: Random, turn: float) -> Layers:
+    """An open book between the hands."""
     at = mid(j["hand_far"], j["hand_near"])
     return [], open_book((at[0], at[1] + 0.03), r, turn)
 
 
 def use_camera(j: Joints, r: Random, turn: float) -> Layers:
+    """A camera before the eyes."""
     x, y = j["eyes"]
     return [], camera((x + 0.055 * turn, y - 0.005), r)
 
 
 def use_umbrella(j: Joints, r: Random, turn: float) -> Layers:
+    """An open umbrella over the head, its shaft in the near hand."""
     colour = r.choice(CLOTHES)
     grip = j["hand_near"]
     x, y = j["head"][0] + (grip[0] - j["head"][0]) * 0.6, j["head"][1] + 0.19
@@ -152,6 +166,7 @@ def use_umbrella(j: Joints, r: Random, turn: float) -> Layers:
 
 
 def use_bow(j: Joints, r: Random, turn: float) -> Layers:
+    """A drawn bow: the far hand grips, the near hand pulls."""
     grip, pull = j["hand_far"], j["hand_near"]
     a = slope(pull, grip)
     along, across = (math.cos(a), math.sin(a)), (-math.sin(a), math.cos(a))
@@ -179,6 +194,7 @@ def use_bow(j: Joints, r: Random, turn: float) -> Layers:
 
 
 def use_rod(j: Joints, r: Random, turn: float) -> Layers:
+    """A fishing rod in both hands, its line down to the float."""
     a, b = j["hand_far"], j["hand_near"]
     base = (min(a[0], b[0]) - 0.10, min(a[1], b[1]) - 0.06)
     tip = (base[0] + 0.66, base[1] + r.uniform(0.40, 0.52))
@@ -191,6 +207,7 @@ def use_rod(j: Joints, r: Random, turn: float) -> Layers:
 
 
 def water(x: float, r: Random) -> list[Shape]:
+    """A pond that begins at ``x``."""
     blue = r.choice(((94, 164, 214), (110, 184, 200), (86, 140, 190)))
     pond = ellipse((x + 0.33, -0.015), 0.42, 0.085, blue, 0.12)
     waves = [
@@ -286,6 +303,7 @@ def cart(x: float, r: Random) -> list[Shape]:
 
 
 def dog(x: float, r: Random) -> list[Shape]:
+    """A dog whose body is centred at ``x``."""
     fur = r.choice(((150, 100, 60), (220, 190, 140), (60, 56, 56), (236, 232, 224), (176, 120, 70)))
     dark = shaded(fur, 0.75)
     legs = [
@@ -306,6 +324,7 @@ def dog(x: float, r: Random) -> list[Shape]:
 
 
 def leash(j: Joints, x: float) -> list[Shape]:
+    """A slack line from the near hand to the collar of the dog at ``x``."""
     a, b = j["hand_near"], (x + 0.15, 0.27)
     low = (mid(a, b)[0], mid(a, b)[1] - 0.05)
     return [stroke([a, mid(a, low, 0.6), low, mid(low, b, 0.5), b], 0.015, (200, 50, 60), 0.35, outline=False)]
@@ -367,6 +386,7 @@ def wall(x: float, r: Random) -> list[Shape]:
 
 
 def tree(x: float, r: Random) -> list[Shape]:
+    """A tree."""
     green = r.choice(((84, 150, 80), (120, 160, 70), (196, 130, 60), (60, 120, 90)))
     return [
         stroke([(x, 0.0), (x, 0.55)], 0.085, WOOD, 0.3),
@@ -378,6 +398,7 @@ def tree(x: float, r: Random) -> list[Shape]:
 
 
 def bench(x: float, r: Random) -> list[Shape]:
+    """A bench."""
     c = r.choice((WOOD, (110, 120, 130), (170, 80, 60)))
     return [
         *[stroke([(x + dx, 0.22), (x + dx, 0.0)], 0.03, DARK, 0.28) for dx in (-0.22, 0.22)],
@@ -386,6 +407,7 @@ def bench(x: float, r: Random) -> list[Shape]:
 
 
 def lamp(x: float, r: Random) -> list[Shape]:
+    """A street lamp."""
     return [
         stroke([(x, 0.0), (x, 1.18)], 0.032, (84, 90, 100), 0.3),
         stroke([(x, 1.18), (x + 0.14, 1.22)], 0.028, (84, 90, 100), 0.3),
@@ -394,6 +416,7 @@ def lamp(x: float, r: Random) -> list[Shape]:
 
 
 def ball(x: float, r: Random) -> list[Shape]:
+    """A ball."""
     c = r.choice(CLOTHES)
     return [
         ellipse((x, 0.085), 0.085, 0.085, c, 0.35),

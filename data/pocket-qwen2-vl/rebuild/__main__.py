@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--work",
         type=Path,
-        default=HERE / "work",
+        default=HERE / "unfinished",
         help="scenes and unfinished training (4 GB; default: %(default)s)",
     )
     parser.add_argument("--scenes", type=int, default=65536, help="scenes to draw (default: %(default)s)")
