@@ -28,7 +28,8 @@ _ROOMS = {
     "study.evaluation": ("Evaluation", "evaluate", "wilson_interval"),
     "study.baselines": ("sft",),
     "study.plots": (
-        "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_group", "plot_loop", "plot_records",
+        "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_group", "plot_loop",
+        "plot_records",
         "plot_truth",
     ),
 }  # fmt: skip

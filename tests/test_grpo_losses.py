@@ -48,8 +48,9 @@ def test_loss_by_hand(rows, how, level, beta):
     assert loss.item() == pytest.approx(by_hand(rows, how, level, beta, 0.1, 0.3), abs=1e-12)
     assert parts["policy"] + parts["kl_penalty"] == pytest.approx(loss.item(), abs=1e-12)
     single = [values.float() for values in rows[:4]]
-    loss32, _ = grpo_loss(*single, rows[4], beta=beta, how=how, level=level, clip=0.1, clip_high=0.3,
-                          max_length=MAX_LENGTH)
+    loss32, _ = grpo_loss(
+        *single, rows[4], beta=beta, how=how, level=level, clip=0.1, clip_high=0.3, max_length=MAX_LENGTH
+    )
     assert loss32.item() == pytest.approx(loss.item(), abs=1e-6)
 
 
@@ -100,8 +101,10 @@ def test_advantages_by_token_broadcast(rows):
     logps, old, ref, advantages, mask = rows
     wide = advantages[:, None].expand_as(logps)
     for level in ("token", "sequence"):
-        assert torch.equal(grpo_loss(logps, old, ref, wide, mask, level=level)[0],
-                           grpo_loss(logps, old, ref, advantages, mask, level=level)[0])
+        assert torch.equal(
+            grpo_loss(logps, old, ref, wide, mask, level=level)[0],
+            grpo_loss(logps, old, ref, advantages, mask, level=level)[0],
+        )
     assert clipped_surrogate(logps, old, wide * torch.arange(LENGTH)).shape == (4, LENGTH)
 
 

@@ -15,20 +15,38 @@ RIGHT = "<think>two hands on a page</think>\n<answer>reading</answer>"
 ])  # fmt: skip
 def test_rewards_have_trls_signature(function, wrap):
     completions = [wrap(RIGHT), wrap("<answer></answer>")]
-    rewards = function(prompts=["?"] * 2, completions=completions, completion_ids=[[1], [2]], label=["reading"] * 2,
-                       source=["a", "b"], trainer_state=None, log_metric=None)
+    rewards = function(
+        prompts=["?"] * 2,
+        completions=completions,
+        completion_ids=[[1], [2]],
+        label=["reading"] * 2,
+        source=["a", "b"],
+        trainer_state=None,
+        log_metric=None,
+    )
     assert rewards == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("answer", ["Riding a bike", "riding_a_bike", "riding-a-bike.", "  RIDING  a\n bike ...",
-                                    "riding\u00a0a bike", "riding\u2010a\u2010bike"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Riding a bike",
+        "riding_a_bike",
+        "riding-a-bike.",
+        "  RIDING  a\n bike ...",
+        "riding\u00a0a bike",
+        "riding\u2010a\u2010bike",
+    ],
+)
 def test_spelling_does_not_matter(answer):
     assert normalise_label(answer) == "riding a bike"
     assert accuracy_reward([f"<answer>{answer}</answer>"], ["riding_a_bike"]) == [1.0]
 
 
-@pytest.mark.parametrize("answer", ["", " ", ".", "r", "bike", "riding", "riding a bike or running",
-                                    "not riding a bike", "a", "_", "ridingabike"])
+@pytest.mark.parametrize(
+    "answer",
+    ["", " ", ".", "r", "bike", "riding", "riding a bike or running", "not riding a bike", "a", "_", "ridingabike"],
+)
 def test_only_the_whole_label_scores(answer):
     assert accuracy_reward([f"<answer>{answer}</answer>"], ["riding_a_bike"]) == [0.0]
 

@@ -73,8 +73,11 @@ def test_the_ids_scored_are_the_ids_sampled(tiny_policy, prompts, rollout, monke
     scored = []
     import favor_lab.grpo.sampling as sampling
 
-    monkeypatch.setattr(sampling, "token_logps", lambda policy, hidden, ids, *args, **kwargs: scored.append(ids) or
-                        torch.zeros(ids.shape))
+    monkeypatch.setattr(
+        sampling,
+        "token_logps",
+        lambda policy, hidden, ids, *args, **kwargs: scored.append(ids) or torch.zeros(ids.shape),
+    )
     score_completions(tiny_policy, prompts, rollout)
     assert torch.equal(scored[0][rollout.mask], rollout.completion_ids[rollout.mask])
 
@@ -159,8 +162,10 @@ def test_join_keeps_groups_together(tiny_policy, prompts, rollout):
     both = join(rollout, given)
     assert both.groups.tolist() == [0] * 8 + [1] * 9 + [2] * 8 + [3] * 8
     assert both.origin[16] == "injected" and both.mask.shape[1] == given.mask.shape[1] > rollout.mask.shape[1]
-    assert (score_completions(tiny_policy, prompts, both)[:8, : rollout.mask.shape[1]]
-            - score_completions(tiny_policy, prompts, rollout)[:8]).abs().max() < 1e-5
+    assert (
+        score_completions(tiny_policy, prompts, both)[:8, : rollout.mask.shape[1]]
+        - score_completions(tiny_policy, prompts, rollout)[:8]
+    ).abs().max() < 1e-5
 
 
 def test_a_broken_policy_stops_and_names_the_image(tiny_policy, prompts):

@@ -121,8 +121,9 @@ def test_micro_batches_leave_loss_and_gradient_unchanged(run, tiny_policy, how, 
 
 def sample_uneven(end, policy, prompts, **options):
     """Sampled rows cut to 1, 2, 3 ... tokens, the last of them an end token."""
-    rollout = sample_groups(policy, prompts, **{k: v for k, v in options.items() if k in ("group_size", "seed")},
-                            max_new_tokens=6)
+    rollout = sample_groups(
+        policy, prompts, **{k: v for k, v in options.items() if k in ("group_size", "seed")}, max_new_tokens=6
+    )
     lengths = torch.arange(len(rollout)) % 6 + 1
     rollout.mask = torch.arange(rollout.mask.shape[1]) < lengths[:, None]
     rollout.completion_ids[torch.arange(len(rollout)), lengths - 1] = end
@@ -180,10 +181,16 @@ def test_the_reward_rises_and_the_tower_stays(run, tiny_policy):
 
 def test_every_setting_has_a_line_of_help_and_bad_ones_are_refused():
     assert all(item.metadata["help"] for item in fields(GRPOSettings))
-    for bad, message in [({"group_size": 1}, "at least 2"), ({"how": "ppo"}, "grpo, bnpo, dr_grpo"),
-                         ({"style": "poem"}, "think, answer"), ({"steps": 0}, "steps is 0"),
-                         ({"temperature": 0.0}, "temperature"), ({"beta": -1.0}, "beta"),
-                         ({"schedule": "step"}, "linear, constant, cosine"), ({"scale": "std"}, "group, batch, none")]:
+    for bad, message in [
+        ({"group_size": 1}, "at least 2"),
+        ({"how": "ppo"}, "grpo, bnpo, dr_grpo"),
+        ({"style": "poem"}, "think, answer"),
+        ({"steps": 0}, "steps is 0"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"beta": -1.0}, "beta"),
+        ({"schedule": "step"}, "linear, constant, cosine"),
+        ({"scale": "std"}, "group, batch, none"),
+    ]:
         with pytest.raises(ValueError, match=message):
             GRPOSettings(**bad)
 
@@ -279,6 +286,7 @@ def test_a_number_that_is_not_finite_stops_with_its_place(run, tiny_policy):
     with pytest.raises(FloatingPointError, match="step 1, phase advantage: the advantage is not finite in row 0"):
         run(advantages=lambda rewards: rewards * torch.inf)
     with pytest.raises(ValueError, match="broken_reward gave nan for row 0"):
+
         def broken_reward(completions, **columns):
             return [float("nan")] * len(completions)
 
@@ -390,8 +398,9 @@ def test_an_injected_labelled_completion_enters_a_group(run):
         return grpo_loss(logps, old_logps, ref_logps, advantages, mask, beta=0.0)
 
     settings = replace(SHORT, learning_rate=1e-3)
-    records = run(settings, sample=with_the_answer, rewards=[accuracy_reward, format_reward], loss=remember,
-                  after_step=watch)
+    records = run(
+        settings, sample=with_the_answer, rewards=[accuracy_reward, format_reward], loss=remember, after_step=watch
+    )
     assert [record.rows for record in records] == [10, 10]
     assert [sample["origin"] for sample in records[0].samples][4] == "injected"
     assert records[0].reward == 0.0  # what was sampled; the given answers are not the policy's merit
@@ -430,8 +439,11 @@ def test_advantages_may_be_given_per_token(run):
 def test_partial_settles_an_argument(run):
     """What a partial fixes wins over the settings; the rest still comes from them."""
     settings = replace(SHORT, steps=1, max_grad_norm=0.0)
-    fixed, plain, wanted = (run(settings, loss=partial(grpo_loss, how="dr_grpo"))[0], run(settings)[0],
-                            run(replace(settings, how="dr_grpo"))[0])
+    fixed, plain, wanted = (
+        run(settings, loss=partial(grpo_loss, how="dr_grpo"))[0],
+        run(settings)[0],
+        run(replace(settings, how="dr_grpo"))[0],
+    )
     assert fixed.loss == wanted.loss != plain.loss
     answer = partial(format_reward, style="answer")
     assert set(run(settings, rewards=[answer, even_ids])[0].rewards) == {"format_reward", "even_ids"}
@@ -461,8 +473,15 @@ def test_the_context_gives_what_a_recipe_needs(run, tiny_policy):
         assert [e.label for e in context.examples] == context.prompts.labels
         assert torch.equal(context.reference_logps(context.rollout), context.reference_logps(context.rollout))
         context.state["steps"] = context.state.get("steps", 0) + 1
-        seen.append((context.step, context.progress, context.record.step, context.state["steps"],
-                     torch.rand(1, generator=context.generator).item()))
+        seen.append(
+            (
+                context.step,
+                context.progress,
+                context.record.step,
+                context.state["steps"],
+                torch.rand(1, generator=context.generator).item(),
+            )
+        )
 
     first = run(loss=blurred_view, after_step=look)
     assert "view_gap" in first[0].metrics and first[0].metrics["view_gap"] != 0.0

@@ -46,8 +46,9 @@ def make_trainer(tmp_path, reward_funcs, texts=(), **options):
         return {"prompt_ids": [[5]] * len(ids), "completion_ids": ids, "logprobs": None}
 
     data = datasets.Dataset.from_list([{"prompt": "what is it?", "label": "reading"}] * 2)
-    return GRPOTrainer(model, reward_funcs, args=config, train_dataset=data, processing_class=tokenizer,
-                       rollout_func=rollout)
+    return GRPOTrainer(
+        model, reward_funcs, args=config, train_dataset=data, processing_class=tokenizer, rollout_func=rollout
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +79,14 @@ CASES = [
 
 @pytest.mark.parametrize(("how", "level", "beta", "weigh_kl"), CASES)
 def test_loss_and_gradient_are_trls(tmp_path, step, how, level, beta, weigh_kl):
-    trainer = make_trainer(tmp_path, format_reward, beta=0.0, importance_sampling_level=level,
-                           use_bias_correction_kl=weigh_kl, **LOSSES[how])
+    trainer = make_trainer(
+        tmp_path,
+        format_reward,
+        beta=0.0,
+        importance_sampling_level=level,
+        use_bias_correction_kl=weigh_kl,
+        **LOSSES[how],
+    )
     trainer.beta = beta  # in the constructor it would load a reference model, whose part is given here
     entropies = torch.zeros_like(step.logps)
     trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (step.logps, entropies, None)
@@ -91,8 +98,18 @@ def test_loss_and_gradient_are_trls(tmp_path, step, how, level, beta, weigh_kl):
         "num_items_in_batch": step.mask.sum(),
     })  # fmt: skip
     (their_gradient,) = torch.autograd.grad(theirs, step.logps)
-    ours, parts = grpo_loss(step.logps, step.old, step.ref, step.advantages, step.mask, beta=beta, how=how, level=level,
-                            weigh_kl=weigh_kl, max_length=MAX_LENGTH)
+    ours, parts = grpo_loss(
+        step.logps,
+        step.old,
+        step.ref,
+        step.advantages,
+        step.mask,
+        beta=beta,
+        how=how,
+        level=level,
+        weigh_kl=weigh_kl,
+        max_length=MAX_LENGTH,
+    )
     (our_gradient,) = torch.autograd.grad(ours, step.logps)
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
     assert (our_gradient - their_gradient).abs().max() < 1e-6

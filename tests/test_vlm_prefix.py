@@ -4,14 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from favor_lab.vlm.prefix import (
-    completion_hidden,
-    expand,
-    next_hidden,
-    next_token_logps,
-    run_prompt,
-    token_logps,
-)
+from favor_lab.vlm.prefix import completion_hidden, expand, next_hidden, next_token_logps, run_prompt, token_logps
 from favor_lab.vlm.processing import encode_prompts, encode_texts
 from favor_lab.vlm.prompts import build_prompt
 

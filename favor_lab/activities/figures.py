@@ -70,12 +70,7 @@ def rectangle(
 ) -> Shape:
     """A filled rectangle around its centre, turned by ``angle`` radians."""
     c, s = math.cos(angle), math.sin(angle)
-    corners = [
-        (-width / 2, -height / 2),
-        (width / 2, -height / 2),
-        (width / 2, height / 2),
-        (-width / 2, height / 2),
-    ]
+    corners = [(-width / 2, -height / 2), (width / 2, -height / 2), (width / 2, height / 2), (-width / 2, height / 2)]
     return poly([(centre[0] + c * x - s * y, centre[1] + s * x + c * y) for x, y in corners], colour, heat, outline)
 
 
@@ -226,10 +221,7 @@ def head(body: Body, j: dict[str, Point], turn: float, nod: float) -> list[Shape
         if body.style == "cap":
             shapes.append(
                 stroke(
-                    [(x + r * 0.3, y + r * 0.42), (x + r * (0.75 + 0.75 * turn), y + r * 0.36)],
-                    0.03,
-                    body.shirt,
-                    0.55,
+                    [(x + r * 0.3, y + r * 0.42), (x + r * (0.75 + 0.75 * turn), y + r * 0.36)], 0.03, body.shirt, 0.55
                 )
             )
     dark = (40, 34, 34)
@@ -238,13 +230,7 @@ def head(body: Body, j: dict[str, Point], turn: float, nod: float) -> list[Shape
     shapes += [ellipse(e, 0.0125, 0.016, dark, 0.9, outline=False) for e in eyes]
     mx = x + r * 0.62 * turn if turn >= 0.45 else x
     shapes.append(
-        stroke(
-            [(mx - 0.022, y - 0.048 + dip), (mx + 0.018, y - 0.05 + dip)],
-            0.011,
-            (150, 60, 60),
-            0.95,
-            outline=False,
-        )
+        stroke([(mx - 0.022, y - 0.048 + dip), (mx + 0.018, y - 0.05 + dip)], 0.011, (150, 60, 60), 0.95, outline=False)
     )
     if turn >= 0.45:
         shapes.append(ellipse((x + r * 0.93, y - 0.012 + dip), 0.018, 0.016, body.skin, 0.9, outline=False))

@@ -69,19 +69,7 @@ USES = {
     "board": "board at the hand",
     "rock wall": "rock wall at the hands",
 }
-NEARBY = (
-    "bike",
-    "cart",
-    "dog",
-    "board",
-    "rock wall",
-    "tree",
-    "bench",
-    "lamp",
-    "ball",
-    "water",
-    "second person",
-)
+NEARBY = ("bike", "cart", "dog", "board", "rock wall", "tree", "bench", "lamp", "ball", "water", "second person")
 THINGS = tuple(sorted(set(USES) | set(things.SMALL) | set(NEARBY)))
 STATEMENTS = tuple(
     dict.fromkeys(
@@ -312,13 +300,7 @@ class Place:
 
     def shapes(self, shapes: list[Shape]) -> list[Shape]:
         return [
-            Shape(
-                self.map(s.points),
-                s.colour,
-                s.heat,
-                None if s.width is None else s.width * self.scale,
-                s.outline,
-            )
+            Shape(self.map(s.points), s.colour, s.heat, None if s.width is None else s.width * self.scale, s.outline)
             for s in shapes
         ]
 
@@ -326,12 +308,7 @@ class Place:
 def bounds(shapes: list[Shape]) -> tuple[float, float, float, float]:
     """The box (x0, y0, x1, y1) around all points of some shapes."""
     points = np.concatenate([s.points for s in shapes])
-    return (
-        float(points[:, 0].min()),
-        float(points[:, 1].min()),
-        float(points[:, 0].max()),
-        float(points[:, 1].max()),
-    )
+    return (float(points[:, 0].min()), float(points[:, 1].min()), float(points[:, 0].max()), float(points[:, 1].max()))
 
 
 def settle(shapes: list[Shape], margin: float, r: Random) -> Place:

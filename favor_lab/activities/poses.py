@@ -79,11 +79,7 @@ def pose_of(legs: str, turn: float, nod: float, r: Random) -> Pose:
     lean = r.uniform(-0.04, 0.06) * turn
     poses = {
         "standing": ((0.0, 0.50), ((-wide, 0.02), (wide, 0.02)), lean),
-        "walking": (
-            (0.0, 0.49),
-            ((-r.uniform(0.13, 0.18), 0.035), (r.uniform(0.13, 0.19), 0.02)),
-            lean + 0.05,
-        ),
+        "walking": ((0.0, 0.49), ((-r.uniform(0.13, 0.18), 0.035), (r.uniform(0.13, 0.19), 0.02)), lean + 0.05),
         "running": (
             (0.0, 0.53),
             ((-r.uniform(0.30, 0.36), r.uniform(0.22, 0.32)), (r.uniform(0.20, 0.27), r.uniform(0.06, 0.12))),
@@ -112,10 +108,7 @@ def reach(spots: tuple[str, str], pose: Pose, r: Random) -> tuple[tuple[Point, P
     jitter = r.uniform(-0.015, 0.015)
     both, one = two_handed(f, t, jitter), one_handed(f, t, jitter)
     neck = f["neck"]
-    hanging = (
-        (f["shoulder_far"][0] - 0.03 + 0.02 * t, neck[1] - 0.37),
-        (f["shoulder_near"][0] + 0.03, neck[1] - 0.37),
-    )
+    hanging = ((f["shoulder_far"][0] - 0.03 + 0.02 * t, neck[1] - 0.37), (f["shoulder_near"][0] + 0.03, neck[1] - 0.37))
     far, near = spots
     if far == near and far in both:
         hands = both[far]

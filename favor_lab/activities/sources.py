@@ -128,7 +128,8 @@ def _split_folders(root: Path, unused: list[Path]) -> list[tuple[str, Path]]:
     named = {path: FOLDER_SPLITS.get(path.name.lower()) for path in _visible(root)}
     # A folder "train" that holds images is a label (the vehicle); one that holds folders is a split.
     found = [
-        (split, path) for path, split in named.items()
+        (split, path)
+        for path, split in named.items()
         if split and path.is_dir() and any(child.is_dir() for child in _visible(path))
     ]
     if not found:

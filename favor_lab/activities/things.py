@@ -363,11 +363,7 @@ def wall(x: float, r: Random) -> list[Shape]:
     face = poly([*edge, (x + 0.48, 1.62), (x + 0.48, -0.02)], rock, 0.15)
     cracks = [
         stroke(
-            [
-                (x + r.uniform(0.1, 0.2), y),
-                (x + r.uniform(0.22, 0.3), y - 0.08),
-                (x + r.uniform(0.3, 0.42), y - 0.05),
-            ],
+            [(x + r.uniform(0.1, 0.2), y), (x + r.uniform(0.22, 0.3), y - 0.08), (x + r.uniform(0.3, 0.42), y - 0.05)],
             0.012,
             shaded(rock, 0.72),
             0.1,

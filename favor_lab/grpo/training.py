@@ -222,9 +222,7 @@ def reward_name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def choose(
-    select: Callable[..., Any], rollout: Rollout, scores: Rewards, context: Context
-) -> tuple[Rollout, Rewards]:
+def choose(select: Callable[..., Any], rollout: Rollout, scores: Rewards, context: Context) -> tuple[Rollout, Rewards]:
     """The rows to learn from: those of `select`, without those of flat groups if the settings say so."""
     rollout, scores = ask(select, rollout, scores, **offers(context))
     if any(len(values) != len(rollout) for values in scores.values()):

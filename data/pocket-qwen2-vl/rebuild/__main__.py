@@ -53,10 +53,7 @@ def main() -> None:
     tokenizer = build_tokenizer(corpus(scenes, min(4000, len(scenes))), vocab_size=1024)
     torch.manual_seed(0)
     model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
-    print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens",
-        flush=True,
-    )
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     train_tower(model.model.visual, scenes, TowerSettings(steps=options.tower_steps), options.work, held)
     train_language(model, tokenizer, scenes, LanguageSettings(steps=options.language_steps), options.work, held)
     save_checkpoint(options.out, model, tokenizer, image_size=options.size)

@@ -197,10 +197,7 @@ def train_language(
     known = {id(p) for p in tower}
     rest = [p for p in model.parameters() if id(p) not in known]
     optimiser = torch.optim.AdamW(
-        [
-            {"params": rest, "lr": settings.learning_rate},
-            {"params": tower, "lr": settings.tower_learning_rate},
-        ],
+        [{"params": rest, "lr": settings.learning_rate}, {"params": tower, "lr": settings.tower_learning_rate}],
         betas=(0.9, 0.98),
         weight_decay=settings.weight_decay,
     )

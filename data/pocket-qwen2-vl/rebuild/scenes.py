@@ -35,14 +35,7 @@ def draw_chunk(chunk: int, directory: Path, split: str, size: int) -> None:
     target = directory / f"{split}-{size}-{chunk:05d}.npz"
     if target.exists():
         return
-    columns: dict[str, list] = {
-        "pixels": [],
-        "statements": [],
-        "joints": [],
-        "boxes": [],
-        "labels": [],
-        "looks": [],
-    }
+    columns: dict[str, list] = {"pixels": [], "statements": [], "joints": [], "boxes": [], "labels": [], "looks": []}
     for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         look = index % len(SETS)
         scene = draw_scene(SETS[look], split, index // len(SETS), size)

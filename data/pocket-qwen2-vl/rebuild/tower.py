@@ -162,12 +162,7 @@ def held_out(visual: nn.Module, heads: Heads, scenes: Scenes, rows: np.ndarray) 
 
 
 def train_tower(
-    visual: nn.Module,
-    scenes: Scenes,
-    settings: TowerSettings,
-    directory: Path,
-    held: int = 1024,
-    seconds: float = 1e9,
+    visual: nn.Module, scenes: Scenes, settings: TowerSettings, directory: Path, held: int = 1024, seconds: float = 1e9
 ) -> None:
     """Train in place; the state is saved every 250 steps, so that a second call goes on where the first was stopped."""
     torch.manual_seed(settings.seed)
