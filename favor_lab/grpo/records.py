@@ -42,7 +42,9 @@ class GRPOSettings:
     temperature: float = option(1.0, "sampling temperature; scoring uses it too (Visual-RFT)")
     style: str = option("think", "response style: reasoning and answer, or the answer alone", STYLES)
     open_vocabulary: bool = option(False, "ask without a list of labels (Visual-RFT: without; CLS-RL: with)")
-    learning_rate: float = option(1e-3, "peak learning rate of AdamW (own choice, for LoRA on the pocket policy)")
+    learning_rate: float = option(
+        1e-3, "peak learning rate of AdamW (own choice, for LoRA on the pocket policy; Visual-RFT: 1e-6, all weights)"
+    )
     schedule: str = option("linear", "decay of the learning rate to 0 at the end (Visual-RFT: linear)", SCHEDULES)
     warmup_steps: int = option(0, "steps in which the learning rate climbs to its peak (Visual-RFT)")
     weight_decay: float = option(0.0, "weight decay of AdamW (TRL 1.16)")
