@@ -236,7 +236,8 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
 
     if run.resume is None:
         data = dataclasses.replace(data, root=absolute(data.root))  # so that the run can be resumed from anywhere
-        policy = dataclasses.replace(policy, adapter=absolute(policy.adapter))
+        name = str(absolute(Path(policy.policy))) if Path(policy.policy).is_dir() else policy.policy
+        policy = dataclasses.replace(policy, policy=name, adapter=absolute(policy.adapter))
         full = GRPOSettings(**asdict(settings))
         if command == "sft":
             full = dataclasses.replace(full, beta=0.0)  # there is no reference
@@ -330,7 +331,8 @@ def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: 
                 if record.step % plan.checkpoint_every == 0:
                     save_checkpoint(folder.checkpoint, state)
     finally:
-        save_checkpoint(folder.checkpoint, state)
+        if state.step:
+            save_checkpoint(folder.checkpoint, state)
 
 
 def evaluate_test(

@@ -65,19 +65,7 @@ def sft(
         with uninterrupted() as interrupted, clock("update"):
             measured = update(state, settings, rows=len(drawn))
             state.step += 1
-        lengths = targets.lengths
-        yield StepRecord(
-            step=state.step,
-            loss=loss,
-            length_mean=lengths.float().mean().item(),
-            length_min=int(lengths.min()),
-            length_max=int(lengths.max()),
-            rows=len(targets),
-            tokens=int(lengths.sum()),
-            seconds=clock.seconds,
-            grad_norm=measured["grad_norm"],
-            learning_rate=measured["learning_rate"],
-        )
+        yield describe(state.step, loss, targets, clock.seconds, measured)
         if interrupted:
             raise KeyboardInterrupt
 
@@ -98,3 +86,22 @@ def cross_entropy_backward(policy: Policy, prompts: PromptBatch, targets: Rollou
         loss.backward()
         total += loss.item()
     return total
+
+
+def describe(
+    step: int, loss: float, targets: Rollout, seconds: dict[str, float], measured: dict[str, float]
+) -> StepRecord:
+    """The step's record: what `train` records, as far as it exists without sampling."""
+    lengths = targets.lengths
+    return StepRecord(
+        step=step,
+        loss=loss,
+        length_mean=lengths.float().mean().item(),
+        length_min=int(lengths.min()),
+        length_max=int(lengths.max()),
+        rows=len(targets),
+        tokens=int(lengths.sum()),
+        grad_norm=measured["grad_norm"],
+        learning_rate=measured["learning_rate"],
+        seconds=seconds,
+    )

@@ -58,7 +58,7 @@ def _figure_class() -> type[Figure]:
             self.savefig(buffer, format="png")
             drawn = Image.open(buffer).convert("RGB")
             if pictures > 4:
-                drawn.save(small, format="jpeg", quality=80)
+                drawn.save(small, format="jpeg", quality=75)
             else:
                 drawn.quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
             return {f"image/{'jpeg' if pictures > 4 else 'png'}": base64.b64encode(small.getvalue()).decode()}
@@ -211,14 +211,14 @@ def _rewards_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> 
     for colour, name in zip(CYCLE, rows[0]["rewards"], strict=False):
         _curve(axes, steps, [row["rewards"].get(name) for row in rows], colour, _printable(_short(name)))
     axes.set(title="mean reward", ylabel="reward per completion")
-    axes.legend()
+    axes.legend(loc="upper left", ncols=2, columnspacing=1.2)
 
 
 def _spread_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
     _curve(axes, steps, [row["reward_spread"] for row in rows], BLUE, "standard deviation")
     _curve(axes, steps, [row["flat_groups"] for row in rows], VERMILLION, "share of groups without")
     axes.set(title="spread inside the groups", ylabel="reward; share of groups")
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def _length_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
@@ -227,7 +227,7 @@ def _length_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> N
         axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
     _curve(axes, steps, [row["length_mean"] for row in rows], BLUE, "mean")
     axes.set(title="length of completions", ylabel="tokens, end token included")
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def _labels_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
@@ -281,6 +281,8 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
         axes.grid(axis="y")
         if axes.dataLim.y0 >= 0:
             axes.set_ylim(bottom=0)
+        if axes.get_legend():
+            axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for it above the curves
         axes.set_xlabel("optimiser step")
         axes.locator_params(axis="x", integer=True, nbins=6)
     for axes in list(grid):
@@ -288,6 +290,16 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
     if title:
         figure.suptitle(_printable(title), weight="bold", fontsize=11, x=0.01, ha="left")
     return figure
+
+
+def _count_labels(rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Label -> (right completions, completions) over all steps."""
+    totals: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        for label, count in row["labels"].items():
+            right, completions = totals.get(label, (0, 0))
+            totals[label] = right + count["right"], completions + count["completions"]
+    return totals
 
 
 @_styled
@@ -300,11 +312,7 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     rows = [row for row in _fields(records) if row["labels"]]
     if not rows:
         raise ValueError("these records count no sampled answers by label; records of GRPO do")
-    totals = {label: [0, 0] for row in rows for label in row["labels"]}
-    for row in rows:
-        for label, count in row["labels"].items():
-            totals[label][0] += count["right"]
-            totals[label][1] += count["completions"]
+    totals = _count_labels(rows)
     order = sorted(totals, key=lambda label: (totals[label][0] / max(totals[label][1], 1), label))
     figure = _new_figure(0.24 * len(order) + 1.1 + (0.3 if title else 0))
     axes = figure.add_subplot()
@@ -379,8 +387,9 @@ def _lay_out(text: str, width: float, max_lines: int = 6) -> list[list[tuple[flo
     for word, kind in _words(text):
         bold = kind == "answer"
         if lines[-1] and (word == "<answer>" or x + _text_width(word.rstrip(), bold) > width):
-            lines.append([])
-            x = 0.0
+            glued = lines[-1].pop() if word.startswith("</") and len(lines[-1]) > 1 else None
+            lines.append([(0.0, *glued[1:])] if glued else [])  # a closing tag stays with the word before it
+            x = _text_width(glued[1], glued[2] == "answer") if glued else 0.0
         lines[-1].append((x, word.rstrip(), kind))
         x += _text_width(word, bold)
     if len(lines) > max_lines:
@@ -470,6 +479,18 @@ def _group_picture(figure: Figure, axes: Axes, image: Image, label: str, top: fl
     axes.text(centre, below + 0.4, "gold label", ha="center", va="center", fontsize=8, color=GREY)
 
 
+def _group_numbers(
+    count: int, rewards: Mapping[str, Sequence[float]], advantages: Sequence[float]
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Rewards by column head, and advantages, as floats; ValueError unless each has one number per completion."""
+    columns = {_short(name): [float(value) for value in values] for name, values in rewards.items()}
+    scores = [float(value) for value in advantages]
+    counts = {**{name: len(column) for name, column in columns.items()}, "advantages": len(scores)}
+    if not count or set(counts.values()) != {count}:
+        raise ValueError(f"plot_group needs one number per completion: {count} completions, but {counts}")
+    return columns, scores
+
+
 def _row_height(lines: Sequence[Any]) -> float:
     return max(len(lines) * _LINE + 0.2, 0.4)
 
@@ -489,11 +510,7 @@ def plot_group(
     `rewards` maps a reward's name to G numbers and `advantages` holds G numbers (both may be tensors or arrays);
     `sort` puts the highest advantage on top. Tags are pale; text outside of them is vermillion: it breaks the format.
     """
-    columns = {_short(name): [float(value) for value in values] for name, values in rewards.items()}
-    scores = [float(value) for value in advantages]
-    counts = {**{name: len(column) for name, column in columns.items()}, "advantages": len(scores)}
-    if not texts or set(counts.values()) != {len(texts)}:
-        raise ValueError(f"plot_group needs one number per completion: {len(texts)} completions, but {counts}")
+    columns, scores = _group_numbers(len(texts), rewards, advantages)
     order = sorted(range(len(texts)), key=lambda g: -scores[g]) if sort else range(len(texts))
     room = _text_room(len(columns))
     rows = {g: _lay_out(texts[g], room - 0.1) for g in order}
@@ -627,31 +644,34 @@ def plot_truth(scene: Scene, title: str = "") -> Figure:
 
 @_styled
 def plot_before_after(evaluations: Mapping[str, Evaluation], title: str = "") -> Figure:
-    """Evaluations side by side, in the order given: rates with the accuracy's 95 % interval, and accuracy by label."""
+    """Evaluations side by side, in the order given: rates with the accuracy's 95 % interval, and accuracy by label.
+
+    The labels are those that all the evaluations have.
+    """
     if not evaluations:
         raise ValueError("plot_before_after needs at least one evaluation, for example {'zero-shot': evaluation}")
-    first = next(iter(evaluations.values()))
-    labels = sorted(first.label_accuracy(), key=lambda label: list(evaluations.values())[-1].label_accuracy()[label])
+    by_label = [evaluation.label_accuracy() for evaluation in evaluations.values()]
+    labels = [label for label in by_label[-1] if all(label in accuracy for accuracy in by_label)]
+    labels.sort(key=lambda label: by_label[-1][label])
     figure = _new_figure(max(3.4, 0.21 * len(labels) + 1.2))
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
     colours = dict(zip(evaluations, ("#9aa5b1", *CYCLE), strict=False))
     _rate_bars(left, evaluations, colours)
-    for name, evaluation in evaluations.items():
-        by_label = evaluation.label_accuracy()
-        hollow = name == next(iter(evaluations))
+    for i, (name, accuracy) in enumerate(zip(evaluations, by_label, strict=True)):
+        hollow = i == 0  # and larger, so that equal ones are seen
         right.scatter(
-            [100 * by_label[label] for label in labels],
+            [100 * accuracy[label] for label in labels],
             range(len(labels)),
             s=90 if hollow else 40,
             facecolor=PAPER if hollow else colours[name],
             edgecolor=colours[name],
             linewidth=2,
-            marker=MARKERS[list(evaluations).index(name) % len(MARKERS)],
+            marker=MARKERS[i % len(MARKERS)],
             label=_printable(name),
             zorder=3,
         )
     for row, label in enumerate(labels):
-        ends = [100 * evaluation.label_accuracy()[label] for evaluation in evaluations.values()]
+        ends = [100 * accuracy[label] for accuracy in by_label]
         right.plot([min(ends), max(ends)], [row, row], color=FAINT, linewidth=3, zorder=1)
     right.set_yticks(range(len(labels)), [_printable(label) for label in labels])
     right.set(xlim=(-4, 104), xlabel="accuracy by label, %")
