@@ -236,7 +236,8 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
 
     if run.resume is None:
         data = dataclasses.replace(data, root=absolute(data.root))  # so that the run can be resumed from anywhere
-        name = str(absolute(Path(policy.policy))) if Path(policy.policy).is_dir() else policy.policy
+        is_folder = policy.policy != "pocket" and Path(policy.policy).is_dir()
+        name = str(absolute(Path(policy.policy))) if is_folder else policy.policy
         policy = dataclasses.replace(policy, policy=name, adapter=absolute(policy.adapter))
         full = GRPOSettings(**asdict(settings))
         if command == "sft":

@@ -282,3 +282,9 @@ def test_debug_shows_where_an_error_comes_from():
 
 def test_a_prompt_that_does_not_fit(options, capsys):
     fails(["train", *options, "--max-new-tokens", "5000"], capsys, "window", "photos")
+
+
+def test_a_folder_named_pocket_does_not_hide_the_shipped_policy(tmp_path, photos):
+    (tmp_path / "pocket").mkdir()
+    assert main(["train", "--data", "folder", "--root", str(photos), *SMALL, "--out", "run"]) == 0
+    assert RunFolder.open("run").settings["policy"]["policy"] == "pocket"
