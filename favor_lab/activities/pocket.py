@@ -2,7 +2,8 @@
 
 Sixteen activities, named as in Stanford 40, in four sets that share the activities and differ in look and camera. A
 scene is a pure function of its key ``<set>/<split>/<index>``: splits can never overlap, and nothing depends on the
-machine. Besides its image a scene gives its *truth*: joints, boxes of things, and every statement that holds.
+machine (between versions of Pillow, pixels of sketch and cctv can differ in the last digits; the truth cannot). Besides
+its image a scene gives its *truth*: joints, boxes of things, and every statement that holds.
 
 Activities are compositions of evidence (legs, hands, a thing in use, things nearby). The ``pretrain`` split also
 holds free compositions that are no activity at all, so that a policy can learn to see without learning the names.
