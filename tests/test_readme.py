@@ -43,6 +43,13 @@ def test_the_defaults_are_the_tuned_ones():
     assert {name: getattr(GRPOSettings(), name) for name in chosen} == chosen
 
 
+def test_the_size_table_is_the_measured_one():
+    card = (ROOT / "data" / "pocket-qwen2-vl" / "README.md").read_text()
+    for row in json.loads((ROOT / "data" / "pocket-qwen2-vl" / "pretraining" / "sizes.json").read_text()):
+        images = f"{row['images']:,}".replace(",", " ")
+        assert f"| {row['size']} | {row['image_tokens']} | {images} | {row['statement_f1']:.2f} |" in card
+
+
 @pytest.mark.parametrize("page", ["README.md", "data/pocket-qwen2-vl/README.md", "data/pocket-activities/README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
