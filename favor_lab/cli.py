@@ -231,6 +231,7 @@ def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any
 
 
 def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any) -> None:
+    """A new run from these options, or an earlier one with its own."""
     from favor_lab.grpo.records import GRPOSettings
     from favor_lab.study.report import RunFolder
 
@@ -267,10 +268,12 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
 
 
 def flag(name: str) -> str:
+    """The name of an option as it is typed."""
     return "--" + name.replace("_", "-")
 
 
 def resume_command(plan: Plan, folder: RunFolder) -> str:
+    """What to type to go on with a run."""
     return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {folder.path}"
 
 
@@ -372,6 +375,7 @@ def show_group(
 
 
 def load_shots(data: DataOptions, seed: int) -> FewShot:
+    """The images of a run, read and checked."""
     from favor_lab.activities import few_shot, load_activities
 
     return few_shot(load_activities(data.data, data.root), data.shots, seed, validation=0, test=data.test)
@@ -379,18 +383,17 @@ def load_shots(data: DataOptions, seed: int) -> FewShot:
 
 def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
     """The policy; the seed decides the start of its adapter."""
-    import torch
     from transformers.utils import logging
 
     from favor_lab.vlm.policy import load_policy
 
     logging.disable_progress_bar()
-    torch.manual_seed(seed)
     arguments = asdict(options)
-    return load_policy(arguments.pop("policy"), **arguments)
+    return load_policy(arguments.pop("policy"), **arguments, seed=seed)
 
 
 def open_state(plan: Plan, policy: Policy, folder: RunFolder) -> TrainingState:
+    """The state to train from: a new one, or the last checkpoint of the run folder."""
     from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint
 
     if folder.checkpoint.exists():
@@ -548,12 +551,15 @@ def free_path(path: Path) -> Path:
 
 
 def absolute(path: Path | None) -> Path | None:
+    """The path from the root, or None where there is none."""
     return None if path is None else path.resolve()
 
 
 def say(text: str) -> None:
+    """A line of results on standard output."""
     print(text, flush=True)
 
 
 def complain(text: str) -> None:
+    """A line of trouble on standard error."""
     print(f"favor-lab: {text}", file=sys.stderr, flush=True)

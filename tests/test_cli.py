@@ -288,3 +288,13 @@ def test_a_folder_named_pocket_does_not_hide_the_shipped_policy(tmp_path, photos
     (tmp_path / "pocket").mkdir()
     assert main(["train", "--data", "folder", "--root", str(photos), *SMALL, "--out", "run"]) == 0
     assert RunFolder.open("run").settings["policy"]["policy"] == "pocket"
+
+
+def test_the_seed_of_a_run_decides_the_start_of_its_adapter(tiny_checkpoint):
+    from favor_lab.cli import PolicyOptions, open_policy
+
+    def start(seed):
+        weights = open_policy(PolicyOptions(policy=str(tiny_checkpoint)), seed).trainable_parameters()
+        return next(weight for name, weight in weights if "lora_A" in name)
+
+    assert start(1).equal(start(1)) and not start(1).equal(start(0))
