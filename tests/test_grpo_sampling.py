@@ -76,10 +76,10 @@ def test_the_ids_scored_are_the_ids_sampled(tiny_policy, prompts, rollout, monke
     monkeypatch.setattr(
         sampling,
         "token_logps",
-        lambda policy, hidden, ids, *args, **kwargs: scored.append(ids) or torch.zeros(ids.shape),
+        lambda policy, hidden, ids, *args, **kwargs: scored.append(ids) or 2 * [torch.zeros(ids.shape)],
     )
     score_completions(tiny_policy, prompts, rollout)
-    assert torch.equal(scored[0][rollout.mask], rollout.completion_ids[rollout.mask])
+    assert torch.equal(scored[0], rollout.completion_ids[rollout.mask])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])

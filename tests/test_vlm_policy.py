@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import LABELS
+from favor_lab.grpo.sampling import sample_groups, score_completions
 from favor_lab.vlm import policy as policy_module
 from favor_lab.vlm.policy import load_policy
 from favor_lab.vlm.prefix import next_token_logps, run_prompt
@@ -38,6 +39,22 @@ def test_only_the_adapter_moves(tiny_policy, tiny_examples, logps_of):
         assert torch.equal(p, before[name]) != ("lora_" in name), name
     again = encode_prompts(tiny_policy, tiny_examples, LABELS).image_features
     assert all(torch.equal(a, b) for a, b in zip(features, again, strict=True))
+
+
+def test_device_and_dtype_are_those_of_the_language_model(tiny_policy, tiny_examples):
+    """transformers' own answer is that of the first parameter, which is the tower's."""
+    prompts = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    before = sample_groups(tiny_policy, prompts, 2, 4, seed=0)
+    tiny_policy.move_tower("meta")
+    tiny_policy.tower.half()
+    assert tiny_policy.base.device.type == "meta" and tiny_policy.base.dtype == torch.float16
+    assert tiny_policy.device.type == "cpu" and tiny_policy.dtype == torch.float32
+    rollout = sample_groups(tiny_policy, prompts, 2, 4, seed=0)  # kept features, no tower
+    assert torch.equal(rollout.completion_ids, before.completion_ids)
+    score_completions(tiny_policy, prompts, rollout).sum().backward()
+    with tiny_policy.reference(), torch.no_grad():
+        assert score_completions(tiny_policy, prompts, rollout).isfinite().all()
+    assert "on cpu, float32" in tiny_policy.report()
 
 
 def test_without_an_adapter_the_language_model_is_trainable_and_the_tower_is_not(tiny_checkpoint):

@@ -159,6 +159,43 @@ def test_chunks_of_mixed_sizes_equal_single_images(tiny_policy, tiny_examples, m
         assert torch.equal(batch.image_grid_thw[b], inputs["image_grid_thw"][0])
 
 
+def test_features_beyond_the_cap_are_kept_on_the_cpu(tiny_policy, tiny_examples, monkeypatch):
+    """4, 8, 6 and 16 image tokens of 64 float32 values each are 1024, 2048, 1536 and 4096 bytes."""
+    monkeypatch.setattr(processing, "TOWER_CHUNK", 3)
+    everything = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    moved, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: moved.append(len(self)) or cpu(self))
+    for cap, expected in ((8704, []), (8703, [16]), (3072, [6, 16]), (3071, [8, 6, 16]), (0, [4, 8, 6, 16])):
+        moved.clear()
+        batch = encode_prompts(tiny_policy, tiny_examples, LABELS, feature_cap=cap)
+        assert moved == expected, cap
+        assert all(torch.equal(a, b) for a, b in zip(batch.image_features, everything.image_features, strict=True))
+    kept = encode_prompts(tiny_policy, tiny_examples, LABELS, feature_cap=3072).image_features[1]
+    assert kept.untyped_storage().nbytes() == kept.nbytes, "what stays does not hold the memory of what has moved"
+
+
+def test_features_come_together_in_the_order_of_the_prompts(tiny_policy, tiny_examples):
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)[[2, 0, 2]]
+    features = batch.features_on(torch.device("cpu"), torch.float64)
+    assert features.shape == (6 + 4 + 6, 64) and features.dtype == torch.float64
+    assert torch.equal(features, torch.cat(batch.image_features).double())
+    batch.image_features[1] = batch.image_features[1].to("meta")
+    assert batch.features_on(torch.device("meta"), torch.float32).shape == (16, 64), "from two devices onto one"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_features_are_moved_when_a_batch_needs_them(tiny_checkpoint, tiny_examples):
+    from favor_lab.vlm.prefix import run_prompt
+
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", dtype="float32")
+    whole, split = (encode_prompts(policy, tiny_examples, LABELS, feature_cap=cap) for cap in (2**30, 3072))
+    assert [feature.device.type for feature in split.image_features] == ["cuda", "cuda", "cpu", "cpu"]
+    with torch.no_grad():
+        hidden = [run_prompt(policy, prompts).last_hidden for prompts in (whole, split)]
+    assert torch.equal(*hidden)
+
+
 def test_prompts_are_what_the_processor_makes_of_the_chat(tiny_policy, tiny_examples):
     """Token for token, one prompt at a time, through the path that TRL and transformers take."""
     batch = encode_prompts(tiny_policy, tiny_examples, LABELS)

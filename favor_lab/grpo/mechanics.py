@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from favor_lab.grpo.memory import is_out_of_memory, out_of_memory
 from favor_lab.grpo.records import GRPOSettings
 
 
@@ -94,7 +95,9 @@ def learning_rate(step: int, settings: GRPOSettings) -> float:
 
 
 class Clock:
-    """Wall time by phase; an error about a number in a phase is given its step and phase.
+    """Wall time by phase; an error about a number, or about memory, in a phase is given its step and phase.
+
+    lower: says what to lower when the phase that it is given runs out of memory.
 
     >>> with Clock(7, torch.device("cpu"))("loss"):
     ...     raise FloatingPointError("the loss is nan")
@@ -103,8 +106,8 @@ class Clock:
     FloatingPointError: step 7, phase loss: the loss is nan
     """
 
-    def __init__(self, step: int, device: torch.device):
-        self.step, self.device = step, device
+    def __init__(self, step: int, device: torch.device, lower: Callable[[str], str] | None = None):
+        self.step, self.device, self.lower = step, device, lower
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -114,6 +117,10 @@ class Clock:
             yield
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.step}, phase {phase}: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(error, self.step, phase, self.device, self.lower) from error
         if self.device.type == "cuda":  # work there is queued: wait, so that each phase is charged its own
             torch.cuda.synchronize(self.device)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

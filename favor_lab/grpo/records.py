@@ -14,6 +14,7 @@ from favor_lab.vlm.prompts import STYLES
 HOWS = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo")  # to aggregate token losses: see `losses.aggregate`
 LEVELS = ("token", "sequence")  # of the ratio: see `losses.grpo_loss`
 SCALES = ("group", "batch", "none")  # of advantages: see `advantages.group_advantages`
+DECODINGS = ("auto", "static", "graph", "plain")  # ways to sample: see `vlm.decoding`
 SCHEDULES = ("linear", "constant", "cosine")  # of the learning rate: see `mechanics.learning_rate`
 
 POSITIVE = ("steps", "prompts_per_step", "max_new_tokens", "temperature", "learning_rate", "updates_per_rollout")
@@ -61,6 +62,13 @@ class GRPOSettings:
     eps: float = option(1e-4, "added to the std (Visual-RFT, TRL 1.16)")
     updates_per_rollout: int = option(1, "optimiser steps on each rollout; at 1 no clip can act (Visual-RFT, TRL 1.16)")
     micro_batch: int = option(0, "completions per forward and backward, to bound memory, 0: all; changes no result")
+    decoding: str = option(
+        "auto", "decoding: plain, static or graph (CUDA); auto: the fastest of them here; the same tokens", DECODINGS
+    )
+    gradient_checkpointing: bool = option(
+        False, "compute activations again in the backward pass, to bound memory; changes no result (TRL 1.16: on)"
+    )
+    offload_tower: bool = option(False, "move the vision tower to the CPU once every image is encoded")
     skip_flat_groups: bool = option(False, "leave groups without spread out of the loss (GRPO paper: kept)")
     reward_weights: tuple[float, ...] | None = option(None, "weight of each reward in the sum (Visual-RFT: all 1)")
     log_rows: int = option(8, "completions kept in each record (own choice: the first group)")

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from favor_lab.vlm.prefix import completion_hidden, expand, next_hidden, next_token_logps, run_prompt, token_logps
+from favor_lab.vlm.decoding import start_decoding
+from favor_lab.vlm.packed import packed_hidden
+from favor_lab.vlm.prefix import next_token_logps, token_logps
 
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
@@ -101,39 +103,55 @@ def sample_groups(
     top_k: int = 0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    decoding: str = "auto",
 ) -> Rollout:
     """Sample `group_size` completions of each prompt, of at most `max_new_tokens` tokens: a Rollout of N = B * G rows.
 
     seed: the same seed gives the same completions on the same machine; or pass a `generator` on the policy's device.
     top_k, top_p: off (0 and 1.0), and to be left off for training: what they cut away is still scored.
+    decoding: see `favor_lab.vlm.decoding`: "plain" is transformers token by token; the others are faster, same tokens.
     Raises FloatingPointError, naming the row, where the model's output is not a number.
     """
     if generator is None and seed is not None:
         generator = torch.Generator(policy.device).manual_seed(seed)
     groups = torch.arange(len(prompts), device=policy.device).repeat_interleave(group_size)  # (N,) prompt-major
-    prefix = expand(run_prompt(policy, prompts), groups)
+    decoder = start_decoding(policy, prompts, groups, max_new_tokens, decoding)
     ids = torch.full((len(groups), max_new_tokens), policy.pad_token_id, device=policy.device)  # (N, L)
     mask, logps = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.float32)
     ends = torch.tensor(policy.end_token_ids, device=policy.device)
     everyone = torch.arange(len(groups), device=policy.device)  # (N,)
-    active, hidden = everyone, prefix.last_hidden  # (A,) rows that have not ended, (A, D)
+    active, hidden = everyone, decoder.hidden  # (A,) rows that have not ended, (A, D)
     for j in range(max_new_tokens):
         choices = truncate(next_token_logps(policy, hidden, temperature), top_k, top_p)  # (A, V)
         broken = torch.isin(everyone, active[choices.isnan().any(dim=1)])  # (N,)
         check_rows(broken, prompts, groups, f"the distribution of token {j}")
-        tokens = torch.multinomial(choices.exp(), 1, generator=generator)  # (A, 1)
-        ids[active, j], mask[active, j] = tokens[:, 0], True
-        logps[active, j] = choices.gather(1, tokens)[:, 0]
-        going = (~torch.isin(tokens[:, 0], ends)).nonzero().flatten()  # which of the active rows go on
+        tokens = draw_tokens(choices, generator)  # (A,)
+        ids[active, j], mask[active, j] = tokens, True
+        logps[active, j] = choices.gather(1, tokens[:, None])[:, 0]
+        going = (~torch.isin(tokens, ends)).nonzero().flatten()  # which of the active rows go on
         if len(going) == 0 or j + 1 == max_new_tokens:
             break
         if len(going) < len(active):  # the others leave
-            active, tokens, prefix = active[going], tokens[going], expand(prefix, going)
-        hidden = next_hidden(policy, prefix, tokens)  # (A, D)
+            active, tokens = active[going], tokens[going]
+            decoder.keep(going)
+        hidden = decoder.step(tokens)  # (A, D)
     length = int(mask.sum(dim=1).max())
     ids, mask, logps = ids[:, :length], mask[:, :length], logps[:, :length]  # (N, L)
     texts, origin = decode(policy, ids, mask), ["sampled"] * len(groups)
     return Rollout(ids, mask, logps, texts, group_size, groups, origin, temperature, policy.end_token_ids)
+
+
+def draw_tokens(logps: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One token of each distribution, (A, V) -> (A,): where a random share of the probability mass is reached.
+
+    One random number a row, where `torch.multinomial` draws V of them; float64, so that the sum over V stays exact.
+
+    >>> draw_tokens(torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]).log())[0]
+    tensor(1)
+    """
+    mass = logps.exp().cumsum(dim=-1, dtype=torch.float64)  # (A, V)
+    reached = torch.rand(len(mass), 1, dtype=mass.dtype, device=mass.device, generator=generator) * mass[:, -1:]
+    return torch.searchsorted(mass, reached, right=True)[:, 0]
 
 
 def truncate(logps: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -156,35 +174,37 @@ def truncate(logps: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
 @overload
 def score_completions(
-    policy: Policy, prompts: PromptBatch, rollout: Rollout, *, rows_per_pass: int = ..., entropy: Literal[False] = ...
-) -> Tensor: ...
+    policy: Policy, prompts: PromptBatch, rollout: Rollout, *,
+    rows_per_pass: int = ..., entropy: Literal[False] = ..., gradient_checkpointing: bool = ...,
+) -> Tensor: ...  # fmt: skip
 @overload
 def score_completions(
-    policy: Policy, prompts: PromptBatch, rollout: Rollout, *, rows_per_pass: int = ..., entropy: Literal[True]
-) -> tuple[Tensor, Tensor]: ...
-def score_completions(policy, prompts, rollout, *, rows_per_pass=0, entropy=False):
+    policy: Policy, prompts: PromptBatch, rollout: Rollout, *,
+    rows_per_pass: int = ..., entropy: Literal[True], gradient_checkpointing: bool = ...,
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+def score_completions(policy, prompts, rollout, *, rows_per_pass=0, entropy=False, gradient_checkpointing=False):
     """Log-probability of every sampled token under the policy as it is now: (N, L) float32, 0 where the mask is False.
 
     Differentiable. The distribution is the one that `sample_groups` draws from, at the rollout's temperature.
     rows_per_pass: completions scored at once, to bound memory (0: all). entropy: also return the entropy of the
-    distribution at each position, (N, L) in nats.
+    distribution at each position, (N, L) in nats. gradient_checkpointing: the backward pass computes each layer again.
     """
     passes = torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), 1))
-    parts = [_score_pass(policy, prompts, rollout.rows(rows), entropy) for rows in passes]
+    parts = [_score_pass(policy, prompts, rollout.rows(rows), gradient_checkpointing) for rows in passes]
     logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))  # (N, L) each
     return (logps, entropies) if entropy else logps
 
 
-def _score_pass(policy: Policy, prompts: PromptBatch, rollout: Rollout, entropy: bool) -> tuple[Tensor, Tensor]:
-    used, rows = rollout.groups.unique(return_inverse=True)  # prompts of these rows; (N,) index into them
-    prefix = expand(run_prompt(policy, prompts[used.tolist()]), rows)
-    hidden = completion_hidden(policy, prefix, rollout.completion_ids, rollout.mask)  # (N, L, D)
-    ids = rollout.completion_ids.masked_fill(~rollout.mask, policy.end_token_ids[0])  # padding may be a forbidden id
-    if entropy:
-        logps, entropies = token_logps(policy, hidden, ids, rollout.temperature, entropy=True)
-    else:
-        logps = entropies = token_logps(policy, hidden, ids, rollout.temperature)
-    return logps.masked_fill(~rollout.mask, 0.0), entropies.masked_fill(~rollout.mask, 0.0)  # (N, L)
+def _score_pass(policy: Policy, prompts: PromptBatch, rollout: Rollout, checkpointing: bool) -> tuple[Tensor, Tensor]:
+    used, groups = rollout.groups.unique(return_inverse=True)  # prompts of these rows; (N,) index into them
+    mask = rollout.mask  # (N, L), M of it True
+    hidden = packed_hidden(
+        policy, prompts[used.tolist()], rollout.completion_ids, mask, groups, checkpointing
+    )  # (M, D)
+    parts = token_logps(policy, hidden, rollout.completion_ids[mask], rollout.temperature, entropy=True)  # (M,) each
+    empty = torch.zeros(mask.shape, device=mask.device)
+    logps, entropies = (empty.masked_scatter(mask, part) for part in parts)  # (N, L) each
+    return logps, entropies
 
 
 def encode_completions(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from favor_lab.grpo.advantages import group_advantages, is_flat, to_groups
 from favor_lab.grpo.checkpoints import Batch, TrainingState
 from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.mechanics import Clock, accepts, ask, draw, learning_rate, seed_for, uninterrupted
+from favor_lab.grpo.memory import what_to_lower
 from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import Rollout, check_rows, sample_groups, score_completions
@@ -96,38 +98,40 @@ def train(
     parts by name; after_step(), after each optimiser step.
     resume: a TrainingState, new or from `load_checkpoint`, which the loop brings forward.
     Raises FloatingPointError, naming step, phase and place, as soon as a number is not finite.
+    Raises torch.OutOfMemoryError, naming step, phase and what to lower first; `resume` can go on from there.
     """
     settings = settings or (resume.settings if resume else GRPOSettings())
     state = begin(policy, shots, settings, resume)
     labels = None if settings.open_vocabulary else shots.labels
-    prompts = encode_prompts(policy, shots.train, labels, settings.style, settings.max_new_tokens)  # once
-    while state.step < settings.steps:
-        context, clock = prepare(state, shots, labels, prompts), Clock(state.step + 1, policy.device)
-        batch = state.batch  # a rollout with updates left, if updates_per_rollout says so
-        if batch is None:
-            with clock("sample"):  # step 1: G completions of each prompt
-                rollout = context.rollout = ask(sample, policy, context.prompts, **offers(context))
-            with clock("reward"):  # step 2: judge each completion
-                scores = context.rewards = judge(rewards, rollout, context)
-                facts = describe(rollout, scores, context.prompts.labels, settings, state.right_so_far)
-                rollout, scores = choose(select, rollout, scores, context)
-            with clock("advantage"):  # step 3: compare it with its group
-                values = compare(advantages, rollout, scores, context)
-            with clock("reference"):
-                ref_logps = context.reference_logps(rollout) if settings.beta and len(rollout) else None
-            batch = Batch(rollout, scores, values, remembered_logps(rollout), ref_logps, facts)
-        context.rollout, context.rewards = batch.rollout, batch.rewards
-        with clock("loss"):  # step 4: one number, and its gradient
-            state.optimiser.zero_grad(set_to_none=True)
-            measured = backward(loss, batch, context)
-        with uninterrupted() as interrupted, clock("update"):
-            measured |= update(state, settings, rows=len(batch.rollout))
-            record = context.record = report(state, batch, measured, clock.seconds, context.prompts)
-            if after_step is not None:
-                ask(after_step, **offers(context))
-        yield record
-        if interrupted:
-            raise KeyboardInterrupt
+    lower = functools.partial(what_to_lower, policy, settings, shots)  # where memory runs out
+    with images_encoded(state, shots, labels, lower) as prompts:
+        while state.step < settings.steps:
+            context, clock = prepare(state, shots, labels, prompts), Clock(state.step + 1, policy.device, lower)
+            batch = state.batch  # a rollout with updates left, if updates_per_rollout says so
+            if batch is None:
+                with clock("sample"):  # step 1: G completions of each prompt
+                    rollout = context.rollout = ask(sample, policy, context.prompts, **offers(context))
+                with clock("reward"):  # step 2: judge each completion
+                    scores = context.rewards = judge(rewards, rollout, context)
+                    facts = describe(rollout, scores, context.prompts.labels, settings, state.right_so_far)
+                    rollout, scores = choose(select, rollout, scores, context)
+                with clock("advantage"):  # step 3: compare it with its group
+                    values = compare(advantages, rollout, scores, context)
+                with clock("reference"):
+                    ref_logps = context.reference_logps(rollout) if settings.beta and len(rollout) else None
+                batch = Batch(rollout, scores, values, remembered_logps(rollout), ref_logps, facts)
+            context.rollout, context.rewards = batch.rollout, batch.rewards
+            with clock("loss"):  # step 4: one number, and its gradient
+                state.optimiser.zero_grad(set_to_none=True)
+                measured = backward(loss, batch, context)
+            with uninterrupted() as interrupted, clock("update"):
+                measured |= update(state, settings, rows=len(batch.rollout))
+                record = context.record = report(state, batch, measured, clock.seconds, context.prompts)
+                if after_step is not None:
+                    ask(after_step, **offers(context))
+            yield record
+            if interrupted:
+                raise KeyboardInterrupt
 
 
 # ------------------------------------------------------------------------------------ what the steps are given
@@ -153,6 +157,18 @@ def begin(policy: Policy, shots: FewShot, settings: GRPOSettings, resume: Traini
             pass
     state.settings, state.sources = settings, sources
     return state
+
+
+@contextmanager
+def images_encoded(
+    state: TrainingState, shots: FewShot, labels: list[str] | None, lower: Callable[[str], str]
+) -> Iterator[PromptBatch]:
+    """Every image through the tower once, for the whole run; with `offload_tower` the tower is away meanwhile."""
+    policy, settings = state.policy, state.settings
+    with Clock(state.step + 1, policy.device, lower)("encode"):
+        prompts = encode_prompts(policy, shots.train, labels, settings.style, settings.max_new_tokens)
+    with policy.tower_on("cpu") if settings.offload_tower else nullcontext():
+        yield prompts
 
 
 def prepare(state: TrainingState, shots: FewShot, labels: list[str] | None, prompts: PromptBatch) -> Context:
@@ -278,7 +294,9 @@ def backward(loss: Callable[..., Any], batch: Batch, context: Context) -> dict[s
         if len(rows) == 0:
             break  # nothing was selected
         part = rollout.rows(rows)
-        logps, entropy = score_completions(context.policy, context.prompts, part, entropy=True)  # (n, L) each
+        logps, entropy = score_completions(  # (n, L) each
+            context.policy, context.prompts, part, entropy=True, gradient_checkpointing=settings.gradient_checkpointing
+        )
         bad = ~logps.isfinite().all(dim=1)  # (n,)
         check_rows(bad, context.prompts, part.groups, "the log-probability", first=int(rows[0]))
         old = batch.old_logps[rows]  # (n, L)

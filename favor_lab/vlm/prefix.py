@@ -6,6 +6,9 @@ completion tokens are computed after that: one at a time to sample (`next_hidden
 (`completion_hidden`). Gradients flow through the cache into the prompt, so that scores and gradients equal
 those of the plain rows.
 
+This is the plain way, on transformers' own forward pass and cache: the one to read, and the one that the fast passes
+of `decoding` (to sample) and `packed` (to score) are tested against.
+
 What predicts completion token j is the hidden state before it; for j = 0 that is the prompt's last one.
 Positions are always explicit: transformers would otherwise take them from the state of an earlier call.
 """
@@ -50,18 +53,32 @@ def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
     transformers drops the cache without an error.
     """
     language_model = _language_model(policy)
-    embeds = language_model.get_input_embeddings()(prompts.input_ids)  # (B, P, D)
-    is_image = (prompts.input_ids == policy.base.config.image_token_id).unsqueeze(-1)  # (B, P, 1)
-    features = torch.cat(prompts.image_features).to(embeds)  # (sum of I_b, D), in the order of the prompts
     cache = DynamicCache(config=language_model.config)
     out = language_model(
-        inputs_embeds=embeds.masked_scatter(is_image, features),
+        inputs_embeds=prompt_embeds(policy, prompts),  # (B, P, D)
         attention_mask=prompts.attention_mask,
         position_ids=prompts.position_ids,
         past_key_values=cache,
         use_cache=True,
     )
     return Prefix(cache, out.last_hidden_state[:, -1], prompts.attention_mask, prompts.next_position)
+
+
+def prompt_embeds(policy: Policy, prompts: PromptBatch) -> torch.Tensor:
+    """Input embeddings (B, P, D) of the prompts, the kept image features in place of the image tokens."""
+    embeds = policy.base.model.language_model.get_input_embeddings()(prompts.input_ids)  # (B, P, D)
+    is_image = (prompts.input_ids == policy.base.config.image_token_id).unsqueeze(-1)  # (B, P, 1)
+    features = prompts.features_on(embeds.device, embeds.dtype)  # (sum of I_b, D), in the order of the prompts
+    return embeds.masked_scatter(is_image, features)
+
+
+def check_length(policy: Policy, tokens: int) -> None:
+    """ValueError if a row of so many tokens, prompt and completion, is longer than the model's window."""
+    if tokens > policy.context_length:
+        raise ValueError(
+            f"prompt and completion have {tokens} tokens, the model's window is {policy.context_length}:"
+            " lower max_new_tokens or max_pixels"
+        )
 
 
 def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
@@ -164,11 +181,7 @@ def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tenso
     """Put T more tokens, ids and mask (N, T), behind the rows of `prefix`; the hidden state (N, T, D) of each."""
     language_model = _language_model(policy)
     attention_mask = torch.cat([prefix.attention_mask, mask.to(prefix.attention_mask)], dim=1)  # (N, P + T)
-    if attention_mask.shape[1] > policy.context_length:
-        raise ValueError(
-            f"prompt and completion have {attention_mask.shape[1]} tokens, the model's window is"
-            f" {policy.context_length}: lower max_new_tokens or max_pixels"
-        )
+    check_length(policy, attention_mask.shape[1])
     steps = torch.arange(ids.shape[1], device=ids.device)  # (T,)
     hidden = language_model(
         inputs_embeds=language_model.get_input_embeddings()(ids),  # (N, T, D)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the real checkpoint's own limit is 16 384 tokens
 TOWER_CHUNK = 16  # images in one pass through the vision tower
+FEATURE_CAP = 2**30  # bytes of features kept on the policy's device: about 1300 images of 448 x 448 (2B, bfloat16)
 
 
 class ImageTextProcessor(ProcessorMixin):
@@ -122,7 +123,8 @@ class PromptBatch:
     input_ids, attention_mask   (B, P); the mask is 0 on padding
     position_ids                (3, B, P): temporal, height and width position of each token
     next_position               (B,): completion token j stands at next_position + j on all three rows
-    image_features              B tensors (I_b, D), the output of the vision tower, without gradient
+    image_features              B tensors (I_b, D), the output of the vision tower, without gradient; on the policy's
+                                device, or beyond its cap on the CPU: `features_on` brings them together
     image_grid_thw              (B, 3), the patch grid of each image
     labels, sources             gold label and origin of each example
     texts, images               what was asked, and the picture as the tower sees it
@@ -165,19 +167,49 @@ class PromptBatch:
             [self.images[i] for i in rows],
         )
 
+    def features_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """The features of all images as one tensor (sum of I_b, D), in the order of the prompts, where they are needed.
+
+        Only what was kept elsewhere is moved: the images of this batch, not those of the run.
+        """
+        return torch.cat([feature.to(device, dtype) for feature in self.image_features])
+
 
 @torch.no_grad()
-def encode_images(policy: Policy, images: Sequence[Image.Image]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); the tower sees a few at a time."""
+def encode_images(
+    policy: Policy, images: Sequence[Image.Image], feature_cap: int = FEATURE_CAP
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); the tower sees a few at a time.
+
+    The first `feature_cap` bytes of features stay on the policy's device, the images after them go to the CPU.
+    """
     features: list[torch.Tensor] = []
-    grids = []
-    for start in range(0, len(images), TOWER_CHUNK):
-        chunk = list(images[start : start + TOWER_CHUNK])
-        inputs = policy.processor.image_processor(images=chunk, return_tensors="pt").to(policy.device)
-        pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]  # (patches, patch size), (chunk, 3)
-        features += policy.base.model.get_image_features(pixels, grid).pooler_output
-        grids.append(grid)
+    grids, room = [], feature_cap
+    with policy.tower_on(policy.device):
+        for start in range(0, len(images), TOWER_CHUNK):
+            chunk = list(images[start : start + TOWER_CHUNK])
+            inputs = policy.processor.image_processor(images=chunk, return_tensors="pt").to(policy.device)
+            pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]  # (patches, patch size), (chunk, 3)
+            made = policy.base.model.get_image_features(pixels, grid).pooler_output
+            features += keep_features(made, room)
+            room -= sum(feature.nbytes for feature in made)
+            grids.append(grid)
     return features, torch.cat(grids)
+
+
+def keep_features(made: Sequence[torch.Tensor], room: int) -> list[torch.Tensor]:
+    """The features of one pass through the tower: as many as `room` bytes hold stay on their device, the others move.
+
+    >>> [feature.shape for feature in keep_features(torch.zeros(5, 8).split([2, 3]), room=64)]
+    [torch.Size([2, 8]), torch.Size([3, 8])]
+    """
+    if sum(feature.nbytes for feature in made) <= room:
+        return list(made)
+    kept = []
+    for feature in made:  # views of one tensor: what stays is copied, so that it does not hold the memory of all
+        room -= feature.nbytes
+        kept.append(feature.clone() if room >= 0 else feature.cpu())
+    return kept
 
 
 def encode_prompts(
@@ -186,25 +218,32 @@ def encode_prompts(
     labels: Sequence[str] | None,
     style: str = "think",
     completion_tokens: int = 128,
+    feature_cap: int = FEATURE_CAP,
 ) -> PromptBatch:
     """Ask the same question about every example's image; each image is encoded once.
 
     `labels` is the closed list named in the prompt, or None for an open vocabulary. Images may have any size
-    and mode (see `to_rgb`); they are resized to the policy's pixel budget. Raises ValueError for an image
+    and mode (see `to_rgb`); they are resized to the policy's pixel budget. Of their features, `feature_cap` bytes
+    are kept on the policy's device and the rest on the CPU (default: 1 GiB). Raises ValueError for an image
     that cannot be used and for a prompt that leaves no room for `completion_tokens` in the model's window.
     """
-    return encode_texts(policy, examples, [build_prompt(labels, style)] * len(examples), completion_tokens)
+    texts = [build_prompt(labels, style)] * len(examples)
+    return encode_texts(policy, examples, texts, completion_tokens, feature_cap)
 
 
 def encode_texts(
-    policy: Policy, examples: Sequence[Example], texts: Sequence[str], completion_tokens: int = 128
+    policy: Policy,
+    examples: Sequence[Example],
+    texts: Sequence[str],
+    completion_tokens: int = 128,
+    feature_cap: int = FEATURE_CAP,
 ) -> PromptBatch:
     """As `encode_prompts`, with a user text of its own for each example."""
     if not examples:
         raise ValueError("no examples to encode")
     rgb = [prepare_image(example) for example in examples]
-    features, grid = encode_images(policy, rgb)
-    tokens = _tokenize(policy, texts, grid)
+    features, grid = encode_images(policy, rgb, feature_cap)
+    tokens = tokenize(policy, texts, grid)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
     is_image = ids == policy.base.config.image_token_id  # (B, P)
     for example, feature, found in zip(examples, features, is_image.sum(-1).tolist(), strict=True):
@@ -231,7 +270,7 @@ def encode_texts(
     return batch
 
 
-def _tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
+def tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
     """Chats of one user turn (image, text) as left-padded ids; each image token of an image has its id."""
     processor = policy.processor
     chats = []

@@ -1,0 +1,136 @@
+"""The language model of Qwen2-VL written out for flat tokens: T tokens of any rows, none of them padding.
+
+transformers' own forward pass works on rectangles (rows x longest row) and carries a cache. The two passes that cost
+GRPO its time want neither: scoring wants every token once (`packed`), decoding one token a row (`decoding`). Both run
+these layers, with an attention of their own. The weights are those of the policy's modules, LoRA included.
+
+    hidden = hidden + out(attend(rotate(q), rotate(k), v))      with q, k, v = qkv(norm(hidden))
+    hidden = hidden + down(silu(gate) * up)                     with gate, up = gate_up(norm(hidden))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm, silu
+
+if TYPE_CHECKING:
+    from favor_lab.vlm.policy import Policy
+
+FUSE_LIMIT = 2**27  # bytes of layers up to which matrices are copied side by side (the pocket policy: 2**22.6)
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Projections:
+    """Linear layers that read the same input, with their LoRA adapters, run together.
+
+    fuse: copy the matrices into one, so that a token pays for one multiplication and not for several. merge: add the
+    adapter to that copy, exact up to float32 rounding and without gradient. A layer that is neither plain nor plain
+    LoRA (dropout, DoRA, several adapters) is called as it is.
+    """
+
+    def __init__(self, modules: Sequence[Any], fuse: bool = False, merge: bool = False):
+        self.bases = [module.get_base_layer() if is_plain_lora(module) else module for module in modules]
+        self.sizes = [base.out_features for base in self.bases]
+        adapters = [lora_of(module) for module in modules]
+        self.ups = [(up, scale) for _, up, scale in adapters] if all(up is not None for _, up, _ in adapters) else []
+        self.down = torch.cat([down for down, _, _ in adapters]) if self.ups else None  # (modules * r, D)
+        self.weight = self.bias = None
+        if fuse and all(type(base) is torch.nn.Linear for base in self.bases):
+            self.weight = torch.cat([base.weight for base in self.bases])  # (sum of outputs, D)
+            if self.bases[0].bias is not None:
+                self.bias = torch.cat([base.bias for base in self.bases])
+            if merge and self.ups:
+                self.weight += torch.cat([scale * up @ down for down, up, scale in adapters])
+                self.ups = []
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """(T, D) -> one (T, outputs) for each layer."""
+        if self.weight is None:
+            outputs = [base(x) for base in self.bases]
+        else:
+            outputs = list(linear(x, self.weight, self.bias).split(self.sizes, dim=-1))
+        if self.ups:
+            low = linear(x, self.down.to(x.dtype)).chunk(len(self.ups), dim=-1)  # (T, r) each
+            for i, (up, scale) in enumerate(self.ups):
+                outputs[i] = torch.addmm(outputs[i], low[i], up.to(x.dtype).T, alpha=scale)
+        return outputs
+
+
+def is_plain_lora(module: Any) -> bool:
+    """Whether a layer computes base(x) + scale * up(down(x)), or, switched off or merged, base(x)."""
+    if not isinstance(module, LoraLayer):
+        return False
+    names = module.active_adapters
+    plain = all(not module.use_dora.get(name) and not module.lora_bias.get(name) for name in names)
+    quiet = all(isinstance(module.lora_dropout[name], torch.nn.Identity) or not module.training for name in names)
+    return plain and quiet and len(names) <= 1 and all(name in module.lora_A for name in names)
+
+
+def lora_of(module: Any) -> tuple[Any, Any, float]:
+    """The matrices down (r, D) and up (outputs, r) of a layer's adapter and their scale; None where it has none."""
+    if not is_plain_lora(module) or module.disable_adapters or module.merged or not module.active_adapters:
+        return None, None, 0.0
+    name = module.active_adapters[0]
+    return module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+
+
+class Layer:
+    """One decoder layer, ready to run on flat tokens."""
+
+    def __init__(self, layer: Any, fuse: bool = False, merge: bool = False):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.head_dim = attention.head_dim
+        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj], fuse, merge)
+        self.out = Projections([attention.o_proj], fuse, merge)
+        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj], fuse, merge)
+        self.down = Projections([mlp.down_proj], fuse, merge)
+        self.norm_before, self.norm_after = layer.input_layernorm, layer.post_attention_layernorm
+
+    def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """(T, D) -> (T, D). cos, sin (T, 1, d): see `rotation`. attend: q (T, H, d), k and v (T, K, d) -> (T, H, d)."""
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self.qkv(norm(self.norm_before, hidden)))
+        (mixed,) = self.out(attend(rotate(q, cos, sin), rotate(k, cos, sin), v).flatten(1))  # (T, D)
+        hidden = hidden + mixed
+        gate, up = self.gate_up(norm(self.norm_after, hidden))  # (T, MLP)
+        return hidden + self.down(silu(gate) * up)[0]
+
+
+def layers_of(policy: Policy, merge: bool = False) -> list[Layer]:
+    """The decoder layers as they are now; small ones in float32 fused, and merged if asked for."""
+    layers = policy.base.model.language_model.layers
+    size = sum(weight.numel() * weight.element_size() for weight in layers.parameters())
+    fuse = policy.dtype == torch.float32 and size <= FUSE_LIMIT
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not merge):
+        return [Layer(layer, fuse, merge) for layer in layers]
+
+
+def norm(module: Any, x: Tensor) -> Tensor:
+    """Root mean square normalisation with the weights of a module of transformers, (T, D) -> (T, D)."""
+    return rms_norm(x, (x.shape[-1],), module.weight, module.variance_epsilon)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: each pair (x_i, x_{i + d/2}) turned by its angle; (T, heads, d) with cos, sin (T, 1, d).
+
+    The signs of the rotation are in `sin`: the first half of it is negative.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+def rotation(policy: Policy, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin (T, 1, d) for tokens at positions (3, T): time, height and width, as `rotate` wants them."""
+    model = policy.base.model.language_model
+    like = torch.empty(0, dtype=dtype, device=positions.device)
+    cos, sin = model.rotary_emb(like, positions[:, None])
+    if cos.dim() == 4:  # transformers < 5.2x leaves choosing between the three to the attention
+        sections = model.config.rope_parameters["mrope_section"] * 2
+        cos, sin = (
+            torch.cat([part[i % 3] for i, part in enumerate(x.split(sections, dim=-1))], dim=-1) for x in (cos, sin)
+        )
+    half = cos.shape[-1] // 2
+    return cos[0, :, None], torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[0, :, None]

@@ -1,0 +1,145 @@
+"""Scoring, packed: every token of a step once, prompts and completions one behind the other, with exact gradients.
+
+A plain batch has N rows of P + L tokens: each prompt G times, and padding. Here a step is one flat row
+
+    [prompt 0][prompt 1] ... [completion 0][completion 1] ...
+
+in which a prompt token attends to its own prompt, and a completion token to its prompt and to its own past. That is
+the plain rows' attention, so log-probabilities and gradients are theirs; the prompt's gradient is the sum over its
+group. Nothing is cached between layers, so that each layer can be computed again in the backward pass (gradient
+checkpointing), where the cache of `prefix` would be dropped. All layers but attention see no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+
+from favor_lab.vlm.layers import layers_of, norm, rotation
+from favor_lab.vlm.prefix import check_length, prompt_embeds
+
+if TYPE_CHECKING:
+    from favor_lab.vlm.policy import Policy
+    from favor_lab.vlm.processing import PromptBatch
+
+
+@dataclass
+class Rows:
+    """Rows of uneven length that stand one behind the other in a flat row of tokens, from `start` on.
+
+    >>> rows = Rows(torch.tensor([2, 1]), start=1)
+    >>> rows.pad(torch.tensor([9.0, 1.0, 2.0, 3.0]))
+    tensor([[1., 2.],
+            [3., 0.]])
+    >>> rows.flat(torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    tensor([1., 2., 3.])
+    """
+
+    lengths: Tensor  # (n,)
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        self.count, self.longest, self.tokens = len(self.lengths), int(self.lengths.max()), int(self.lengths.sum())
+        self.even = self.tokens == self.count * self.longest
+        self.mask = torch.arange(self.longest, device=self.lengths.device) < self.lengths[:, None]  # (n, longest)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Place of each token in the padded rows, (tokens,)."""
+        return self.mask.flatten().nonzero().flatten()
+
+    @property
+    def first(self) -> Tensor:
+        """Place of each row's first token in the flat row, (n,)."""
+        return self.start + self.lengths.cumsum(0) - self.lengths
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Flat (T, ...) -> (n, longest, ...), padded with zeros on the right."""
+        x = x[self.start : self.start + self.tokens]
+        if not self.even:
+            x = x.new_zeros(self.count * self.longest, *x.shape[1:]).index_copy(0, self.places, x)
+        return x.unflatten(0, (self.count, self.longest))
+
+    def flat(self, x: Tensor) -> Tensor:
+        """(n, longest, ...) -> (tokens, ...)."""
+        x = x.flatten(0, 1)
+        return x if self.even else x.index_select(0, self.places)
+
+
+class PackedAttention:
+    """Attention of a packed row: prompts causal, completions over their prompt and their own past."""
+
+    def __init__(self, prompts: Rows, completions: Rows, groups: Tensor):
+        self.prompts, self.completions, self.groups = prompts, completions, groups
+        whole = torch.arange(prompts.count, device=groups.device).repeat_interleave(len(groups) // prompts.count)
+        self.regular = torch.equal(groups, whole)  # every prompt has as many rows
+        own = torch.ones(completions.longest, completions.longest, dtype=torch.bool, device=groups.device).tril()
+        past = prompts.mask[groups] if not prompts.even else prompts.mask[:1]  # (N or 1, P)
+        past = past[:, None].expand(-1, len(own), -1)  # (N or 1, L, P)
+        self.mask = torch.cat([past, own.expand(len(past), -1, -1)], dim=-1)[:, None]  # (N or 1, 1, L, P + L)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (T, H, d), k and v (T, K, d) -> (T, H, d)."""
+        prompt_q, prompt_k, prompt_v = (self.prompts.pad(x).transpose(1, 2) for x in (q, k, v))  # (B, heads, P, d)
+        prompt = scaled_dot_product_attention(prompt_q, prompt_k, prompt_v, is_causal=True, enable_gqa=True)
+        prompt = self.prompts.flat(prompt.transpose(1, 2))  # (prompt tokens, H, d)
+        if self.completions.tokens == 0:
+            return prompt
+        own_q, own_k, own_v = (self.completions.pad(x).transpose(1, 2) for x in (q, k, v))  # (N, heads, L, d)
+        keys = torch.cat([self.per_row(prompt_k), own_k], dim=2)  # (N, K, P + L, d)
+        values = torch.cat([self.per_row(prompt_v), own_v], dim=2)
+        share = q.shape[1] // k.shape[1]  # query heads that read the same keys: folded into the query axis
+        own_q = own_q.unflatten(1, (-1, share)).flatten(2, 3)  # (N, K, share * L, d)
+        own = scaled_dot_product_attention(own_q, keys, values, attn_mask=self.mask.repeat(1, 1, share, 1))
+        own = own.unflatten(2, (share, -1)).flatten(1, 2).transpose(1, 2)  # (N, L, H, d)
+        return torch.cat([prompt, self.completions.flat(own)])
+
+    def per_row(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (N, ...), each row its prompt's; the backward pass of an index is slow, that of a sum is not."""
+        if not self.regular:
+            return x[self.groups]
+        return x[:, None].expand(-1, len(self.groups) // len(x), *x.shape[1:]).flatten(0, 1)
+
+
+def packed_hidden(
+    policy: Policy,
+    prompts: PromptBatch,
+    completion_ids: Tensor,
+    mask: Tensor,
+    groups: Tensor,
+    gradient_checkpointing: bool = False,
+) -> Tensor:
+    """Hidden states (M, D) that predict the M tokens under `mask`, in the order of `completion_ids[mask]`.
+
+    completion_ids, mask: (N, L), the mask True from a row's first token to its last; groups: (N,) prompt of each row.
+    The last token of a completion predicts nothing and is not run. Differentiable; with gradient_checkpointing the
+    backward pass computes each layer again.
+    """
+    lengths = mask.sum(dim=1)  # (N,)
+    check_length(policy, int(prompts.attention_mask.sum(dim=1).max()) + mask.shape[1])
+    real = prompts.attention_mask.bool()  # (B, P)
+    asked = Rows(real.sum(dim=1))
+    written = Rows((lengths - 1).clamp(min=0), start=asked.tokens)
+    ran = mask[:, 1:]  # (N, L - 1): a token is run if another follows
+    steps = torch.arange(ran.shape[1], device=mask.device)
+    positions = (prompts.next_position[groups, None] + steps)[ran]  # (completion tokens,)
+    positions = torch.cat([prompts.position_ids[:, real], positions.expand(3, -1)], dim=1)  # (3, T)
+    embed = policy.base.model.language_model.get_input_embeddings()
+    hidden = torch.cat([prompt_embeds(policy, prompts)[real], embed(completion_ids[:, :-1][ran])])  # (T, D)
+    cos, sin = rotation(policy, positions, hidden.dtype)
+    attend = PackedAttention(asked, written, groups)
+    for layer in layers_of(policy):
+        if gradient_checkpointing and torch.is_grad_enabled():
+            hidden = checkpoint(layer, hidden, cos, sin, attend, use_reentrant=False)
+        else:
+            hidden = layer(hidden, cos, sin, attend)
+    last = (asked.first + asked.lengths - 1)[groups]  # (N,) a prompt's last token predicts a completion's first
+    after = written.first[:, None] + torch.arange(mask.shape[1], device=mask.device) - 1  # (N, L)
+    after[:, 0] = last
+    return norm(policy.base.model.language_model.norm, hidden.index_select(0, after[mask]))  # (M, D)

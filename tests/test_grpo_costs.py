@@ -1,0 +1,146 @@
+"""The counts against PyTorch's own FLOP counter and against real modules' parameters."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from favor_lab.grpo.costs import (
+    attention_flops,
+    backward_flops,
+    bound_seconds,
+    causal_pairs,
+    head_flops,
+    linear_flops,
+    machine_rates,
+    shape_of,
+    step_costs,
+    step_memory,
+    tower_flops,
+)
+from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.processing import encode_prompts
+
+
+def config_2b():
+    """Qwen2-VL-2B-Instruct's shape."""
+    from transformers import Qwen2VLConfig
+
+    return Qwen2VLConfig(
+        text_config={
+            "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
+            "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+        },
+        vision_config={"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 1536,
+                       "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
+        tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def count(model):
+    return sum(weight.numel() for weight in {id(w): w for w in model.parameters()}.values())
+
+
+def test_parameters_of_the_2b_model():
+    """The counts that Qwen2-VL-2B-Instruct is published with, and those of its modules without memory."""
+    from transformers import Qwen2VLForConditionalGeneration
+
+    config = config_2b()
+    shape = shape_of(config)
+    assert (shape.language_parameters, shape.tower_parameters) == (1_543_714_304, 665_271_296)
+    with torch.device("meta"):
+        model = Qwen2VLForConditionalGeneration(config)
+    assert count(model.model.language_model) == shape.language_parameters
+    assert count(model.model.visual) == shape.tower_parameters
+
+
+def test_parameters_of_a_policy(tiny_policy, tiny_checkpoint):
+    shape = shape_of(tiny_policy)
+    assert shape.lora_rank == 4 and shape.weight_bytes == shape.value_bytes == 4
+    assert shape.lora_weights == sum(weight.numel() for _, weight in tiny_policy.trainable_parameters())
+    whole = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
+    assert shape_of(whole).lora_rank == 0 and shape_of(whole).lora_weights == 0
+    assert count(whole.base.model.language_model) == shape.language_parameters
+    assert count(whole.base.model.visual) == shape.tower_parameters
+
+
+@pytest.fixture
+def plain_pass(tiny_checkpoint):
+    """transformers' forward pass of two rows of 24 tokens, with an attention whose FLOPs torch counts."""
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cpu")
+    policy.base.set_attn_implementation("eager")
+    ids = torch.randint(0, 300, (2, 24))
+    return policy, lambda: policy.base(input_ids=ids).logits
+
+
+def test_forward_flops_are_torchs(plain_pass):
+    policy, forward = plain_pass
+    shape = shape_of(policy)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        forward()
+    whole_square = 2 * 24 * 24  # eager attention computes the future too, and masks it
+    counted = linear_flops(shape, 48) + attention_flops(shape, whole_square) + head_flops(shape, 48)
+    assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
+    assert causal_pairs(24) == 24 * 25 / 2
+
+
+@pytest.mark.parametrize("rank", [4, 0])
+def test_backward_flops_are_torchs(tiny_checkpoint, rank):
+    policy = load_policy(tiny_checkpoint, lora_rank=rank, device="cpu")
+    policy.base.set_attn_implementation("eager")
+    logits = policy.base(input_ids=torch.randint(0, 300, (2, 24))).logits
+    with FlopCounterMode(display=False) as counter:
+        logits.sum().backward()
+    shape = shape_of(policy)
+    counted = backward_flops(shape, 48, 2 * 24 * 24, 48)
+    counted -= 0.5 * attention_flops(shape, 2 * 24 * 24)  # eager attention kept its scores
+    if rank == 0:
+        counted += head_flops(shape, 48)  # and the head learns
+    assert counter.get_total_flops() == pytest.approx(counted, rel=0.03)
+
+
+def test_tower_flops_are_torchs(tiny_policy, tiny_examples):
+    tiny_policy.base.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        batch = encode_prompts(tiny_policy, tiny_examples[3:], None)
+    counted = tower_flops(shape_of(tiny_policy), 1, len(batch.image_features[0]))
+    assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)
+
+
+def test_a_prompt_enters_once_and_a_completion_once_a_pass(tiny_policy):
+    shape = shape_of(tiny_policy)
+    costs = step_costs(shape, 4, 8, 100, 16, 30, images_encoded=3)
+    assert list(costs) == ["encode", "prefill", "decode", "score", "reference", "backward", "optimiser"]
+    assert [cost.tokens for cost in costs.values()] == [48, 400, 928, 928, 1328, 1328, 0]
+    more = step_costs(shape, 4, 16, 100, 16, 30)
+    assert more["prefill"] == costs["prefill"] and more["decode"].flops == 2 * costs["decode"].flops
+    assert "reference" not in step_costs(shape, 4, 8, 100, 16, 30, beta=0.0)
+    again = step_costs(shape, 4, 8, 100, 16, 30, gradient_checkpointing=True)
+    assert 1.2 < again["backward"].flops / costs["backward"].flops < 2
+    assert bound_seconds(costs, 1e9, 1e12)["score"] == costs["score"].flops / 1e9
+
+
+def test_decoding_reads_the_weights_for_every_position():
+    shape = shape_of(config_2b())
+    costs = step_costs(shape, 1, 8, 300, 256, 101)
+    weights = 2 * (shape.language_parameters - 0)  # tied: the embedding is the head, and all of it is read
+    assert costs["decode"].bytes == pytest.approx(100 * weights, rel=0.03)  # the rest: keys and values
+
+
+def test_memory_of_the_2b_model():
+    """G 8, an image of 448 x 448, 256 tokens: what the parts must come to, by the arithmetic of the model card."""
+    shape = shape_of(config_2b())
+    peaks = step_memory(shape, 1, 8, 256 + 90, 256, 256, gradient_checkpointing=True)
+    assert 2 * 2_208_985_600 < min(peaks.values())
+    assert 4.5e9 < max(peaks.values()) < 8e9
+    gone = step_memory(shape, 1, 8, 346, 256, 256, gradient_checkpointing=True, tower_on_device=False)
+    assert peaks["backward"] - gone["backward"] == 2 * 665_271_296
+    kept = step_memory(shape, 1, 8, 346, 256, 256)
+    split = step_memory(shape, 1, 8, 346, 256, 256, micro_batch=2)
+    assert kept["backward"] > 1.5 * peaks["backward"] and split["backward"] < 0.75 * kept["backward"]
+    assert "reference" not in step_memory(shape, 1, 8, 346, 256, 256, beta=0.0)
+
+
+def test_rates_are_positive_and_finite():
+    rates = machine_rates("cpu")
+    assert 1e8 < rates["flops_per_second"] < 1e14 and 1e8 < rates["bytes_per_second"] < 1e13

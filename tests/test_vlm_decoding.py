@@ -1,0 +1,135 @@
+"""Fast decoding against the plain loop: the same tokens from the same random numbers."""
+
+import warnings
+
+import pytest
+import torch
+
+from favor_lab.grpo.sampling import sample_groups
+from favor_lab.vlm import decoding, layers
+from favor_lab.vlm.decoding import StaticDecoder, start_decoding
+from favor_lab.vlm.processing import encode_prompts
+from test_vlm_prefix import prompts  # noqa: F401  (a fixture)
+
+
+@pytest.fixture(params=["merged", "apart"])
+def merged(request, monkeypatch):
+    if request.param == "apart":
+        monkeypatch.setattr(layers, "FUSE_LIMIT", 0)
+
+
+@pytest.fixture(params=["static", "graph"])
+def how(request, monkeypatch):
+    """Where there is no GPU, "graph" runs what would be captured: whole buffers, the future masked."""
+    if request.param == "graph" and not torch.cuda.is_available():
+        monkeypatch.setattr(decoding, "StaticDecoder", lambda *args, graph: Uncaptured(*args, graph=True))
+        monkeypatch.setattr(decoding.warnings, "warn", lambda *args, **kwargs: None)
+    return request.param
+
+
+class Uncaptured(StaticDecoder):
+    captures = 0
+
+    def capture(self):
+        Uncaptured.captures += 1
+        forward = self.forward
+        self.run = lambda: forward()
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_same_tokens_as_the_plain_loop(tiny_policy, prompts, merged, how, temperature):  # noqa: F811
+    """Prompts of different lengths, rows that end early and leave: 2 x 4 x 7 rows of up to 24 tokens."""
+    ends = tiny_policy.end_token_ids
+    for seed in (0, 1):
+        tiny_policy.end_token_ids = ends + list(range(seed, 300, 12))  # about one token in twelve ends a row
+        plain = sample_groups(tiny_policy, prompts, 7, 24, temperature, seed=seed, decoding="plain")
+        fast = sample_groups(tiny_policy, prompts, 7, 24, temperature, seed=seed, decoding=how)
+        assert len(plain.lengths.unique()) > 4, "rows must end at different times for this test to mean anything"
+        assert torch.equal(fast.completion_ids, plain.completion_ids) and torch.equal(fast.mask, plain.mask)
+        assert (fast.logps - plain.logps).abs().max() < 1e-5
+
+
+def test_same_tokens_without_padding_and_as_the_reference(tiny_policy, prompts, merged, how):  # noqa: F811
+    one = prompts[2]
+    plain = sample_groups(tiny_policy, one, 5, 12, seed=3, decoding="plain")
+    assert torch.equal(
+        sample_groups(tiny_policy, one, 5, 12, seed=3, decoding=how).completion_ids, plain.completion_ids
+    )
+    with tiny_policy.reference():
+        reference = sample_groups(tiny_policy, one, 5, 12, seed=3, decoding="plain")
+        fast = sample_groups(tiny_policy, one, 5, 12, seed=3, decoding=how)
+    assert torch.equal(fast.completion_ids, reference.completion_ids)
+    assert not torch.equal(reference.logps, plain.logps)
+
+
+def test_merging_leaves_the_policy_as_it_was(tiny_policy, prompts):  # noqa: F811
+    before = {name: weight.clone() for name, weight in tiny_policy.model.named_parameters()}
+    sample_groups(tiny_policy, prompts, 2, 6, seed=0, decoding="static")
+    assert all(torch.equal(weight, before[name]) for name, weight in tiny_policy.model.named_parameters())
+
+
+def test_rows_leave(tiny_policy, prompts, how):  # noqa: F811
+    """The work of a step shrinks with the rows that are left, and the prompts nobody continues are dropped."""
+    groups = torch.arange(4).repeat_interleave(6)
+    decoder = start_decoding(tiny_policy, prompts, groups, 10, how)
+    decoder.step(torch.arange(24))
+    assert decoder.tokens.shape == (24,)
+    decoder.keep(torch.tensor([0, 1, 7, 8, 9]))  # two rows of prompt 0, three of prompt 1
+    assert decoder.tokens.shape == (6,) and decoder.attends[0].prompt_keys.shape[0] == 2
+    assert decoder.step(torch.arange(5)).shape == (5, 64)
+    decoder.keep(torch.tensor([0, 2, 3, 4]))
+    assert decoder.step(torch.arange(4)).shape == (4, 64)
+
+
+def test_graphs_are_captured_after_one_step_a_grid(tiny_policy, prompts, how):  # noqa: F811
+    if how == "static" or torch.cuda.is_available():
+        pytest.skip("counts the captures that stand in for a GPU's")
+    Uncaptured.captures = 0
+    decoder = start_decoding(tiny_policy, prompts, torch.arange(4).repeat_interleave(4), 10, how)
+    for _ in range(3):
+        decoder.step(torch.zeros(16, dtype=torch.long))
+    assert Uncaptured.captures == 1
+    decoder.keep(torch.tensor([0, 4, 8, 12]))
+    decoder.step(torch.zeros(4, dtype=torch.long))
+    assert Uncaptured.captures == 2
+
+
+def test_messages(tiny_policy, prompts):  # noqa: F811
+    if not torch.cuda.is_available():
+        with pytest.warns(UserWarning, match="needs a CUDA device"):
+            sample_groups(tiny_policy, prompts, 2, 3, seed=0, decoding="graph")
+    with pytest.raises(ValueError, match="unknown decoding 'fast'; valid: auto, plain, static, graph"):
+        sample_groups(tiny_policy, prompts, 2, 3, seed=0, decoding="fast")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample_groups(tiny_policy, prompts, 2, 3, seed=0, decoding="auto")
+    with pytest.raises(ValueError, match="window"):
+        start_decoding(tiny_policy, prompts, torch.arange(4), 600, "static")
+
+
+def test_a_capture_that_fails_goes_on_with_a_message(tiny_policy, prompts, monkeypatch):  # noqa: F811
+    class Broken:
+        def __init__(self):
+            raise RuntimeError("capture is not allowed here")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Broken)
+    plain = start_decoding(tiny_policy, prompts, torch.arange(4), 6, "plain")
+    decoder = StaticDecoder(tiny_policy, prompts, torch.arange(4), 6, graph=True)
+    with pytest.warns(UserWarning, match="goes on without a CUDA graph.*not allowed here"):
+        decoder.step(torch.arange(4))
+    with torch.no_grad():
+        plain.step(torch.arange(4))
+        assert (decoder.step(torch.arange(4)) - plain.step(torch.arange(4))).abs().max() < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_graph_on_a_gpu(tiny_checkpoint, tiny_examples):
+    from favor_lab.vlm.policy import load_policy
+
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", dtype="float32")
+    batch = encode_prompts(policy, tiny_examples, None)
+    plain = sample_groups(policy, batch, 8, 32, seed=0, decoding="plain")
+    assert torch.equal(
+        sample_groups(policy, batch, 8, 32, seed=0, decoding="graph").completion_ids, plain.completion_ids
+    )

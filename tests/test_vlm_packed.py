@@ -1,0 +1,126 @@
+"""The packed scoring pass against transformers' own row-by-row forward, with and without gradient checkpointing."""
+
+import pytest
+import torch
+
+from favor_lab.grpo.sampling import Rollout, score_completions
+from favor_lab.vlm import layers
+from favor_lab.vlm.layers import is_plain_lora
+from favor_lab.vlm.packed import packed_hidden
+from favor_lab.vlm.processing import encode_prompts
+from test_vlm_prefix import G, L, completions, plain_row, prompts, score  # noqa: F401  (fixtures)
+
+
+def rollout_of(ids, mask, group_size=G):
+    return Rollout(ids, mask, torch.zeros(mask.shape), [""] * len(ids), group_size)
+
+
+@pytest.fixture(params=["fused", "apart"])
+def fused(request, monkeypatch):
+    """Both ways to multiply: matrices side by side in one copy, or each on its own, as in a large model."""
+    if request.param == "apart":
+        monkeypatch.setattr(layers, "FUSE_LIMIT", 0)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_equal_to_plain_rows(tiny_policy, tiny_examples, prompts, completions, fused, checkpointing):  # noqa: F811
+    """Prompts and completions of different lengths; log-probabilities within 1e-5 and gradients within 1e-4."""
+    ids, mask = completions
+    weights = torch.randn(4 * G, L, generator=torch.Generator().manual_seed(5))
+    names, parameters = zip(*tiny_policy.trainable_parameters(), strict=True)
+    if checkpointing:
+        tiny_policy.model.train()
+        tiny_policy.base.gradient_checkpointing_enable()  # transformers' own switch must not matter either
+    packed = score_completions(tiny_policy, prompts, rollout_of(ids, mask), gradient_checkpointing=checkpointing)
+    packed_gradients = torch.autograd.grad((packed * weights)[mask].sum(), parameters)
+    tiny_policy.model.eval()
+    plain = torch.zeros(4 * G, L)
+    for n in range(4 * G):
+        row = plain_row(tiny_policy, tiny_examples[n // G], prompts.texts[n // G], ids[n][mask[n]])
+        plain[n, : len(row)] = row
+    plain_gradients = torch.autograd.grad((plain * weights)[mask].sum(), parameters)
+    assert (packed - plain)[mask].abs().max() < 1e-5
+    assert (packed[~mask] == 0).all()
+    for name, a, b in zip(names, packed_gradients, plain_gradients, strict=True):
+        assert b.norm() > 1e-3, f"{name} has no gradient to compare"
+        assert (a - b).norm() < 1e-4 * b.norm(), name
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_prompts_and_completions_of_one_length(tiny_policy, tiny_examples, length):
+    """The case without any padding, down to completions of one token, equals the cache of `prefix`."""
+    images = [tiny_examples[i].image.resize((56, 56)) for i in range(4)]
+    same = [type(e)(image, e.label, e.source) for e, image in zip(tiny_examples, images, strict=True)]
+    even = encode_prompts(tiny_policy, same, None)
+    assert even.attention_mask.all()
+    ids = torch.randint(0, 300, (4 * G, length), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    packed = score_completions(tiny_policy, even, rollout_of(ids, mask))
+    assert (packed - score(tiny_policy, even, ids, mask)).abs().max() < 1e-5
+
+
+def test_each_token_is_run_once(tiny_policy, prompts, completions, monkeypatch):  # noqa: F811
+    """Prompt tokens without their group's copies and without padding, and all but the last completion tokens."""
+    ids, mask = completions
+    seen = []
+    call = layers.Layer.__call__
+    monkeypatch.setattr(layers.Layer, "__call__", lambda self, x, *rest: seen.append(len(x)) or call(self, x, *rest))
+    hidden = packed_hidden(tiny_policy, prompts, ids, mask, torch.arange(4).repeat_interleave(G))
+    assert seen == 2 * [int(prompts.attention_mask.sum() + (mask.sum(1) - 1).sum())]
+    assert hidden.shape == (int(mask.sum()), 64)
+
+
+def test_the_reference_has_no_adapter(tiny_policy, prompts, completions, fused):  # noqa: F811
+    ids, mask = completions
+    with torch.no_grad(), tiny_policy.reference():
+        packed = score_completions(tiny_policy, prompts, rollout_of(ids, mask))
+        cached = score(tiny_policy, prompts, ids, mask)
+    assert (packed - cached)[mask].abs().max() < 1e-5
+    with torch.no_grad():
+        assert (score_completions(tiny_policy, prompts, rollout_of(ids, mask)) - cached)[mask].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("change", ["dropout", "dora", "merged", "bias"])
+def test_other_adapters_are_run_as_peft_runs_them(tiny_checkpoint, tiny_examples, completions, change):  # noqa: F811
+    from peft import LoraConfig, get_peft_model
+
+    from favor_lab.vlm.policy import LORA_TARGETS, Policy, load_policy
+
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=LORA_TARGETS, init_lora_weights=False, use_dora=change == "dora",
+        lora_dropout=0.5 if change == "dropout" else 0.0, lora_bias=change == "bias",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    policy = Policy(get_peft_model(policy.base, config).eval(), policy.processor, "other")
+    if change == "merged":
+        policy.model.merge_adapter()
+    some = policy.base.model.language_model.layers[0].mlp.up_proj
+    assert is_plain_lora(some) == (change in ("dropout", "merged"))  # dropout is off in evaluation mode
+    batch = encode_prompts(policy, tiny_examples, None)
+    ids, mask = completions
+    with torch.no_grad():
+        packed = score_completions(policy, batch, rollout_of(ids, mask))
+        assert (packed - score(policy, batch, ids, mask))[mask].abs().max() < 1e-5
+    if change == "dropout":
+        policy.model.train()
+        assert not is_plain_lora(some)
+
+
+def test_all_weights_learn_without_an_adapter(tiny_checkpoint, tiny_examples, completions, fused):  # noqa: F811
+    from favor_lab.vlm.policy import load_policy
+
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
+    batch = encode_prompts(policy, tiny_examples, None)
+    ids, mask = completions
+    parameters = [weight for _, weight in policy.trainable_parameters()]
+    packed = torch.autograd.grad(score_completions(policy, batch, rollout_of(ids, mask)).sum(), parameters)
+    cached = torch.autograd.grad(score(policy, batch, ids, mask)[mask].sum(), parameters)
+    for a, b in zip(packed, cached, strict=True):
+        assert (a - b).norm() < 1e-4 * b.norm() and b.norm() > 0
+
+
+def test_a_window_too_small_is_refused(tiny_policy, prompts, monkeypatch):  # noqa: F811
+    ids = torch.zeros(4, 500, dtype=torch.long)
+    with pytest.raises(ValueError, match="lower max_new_tokens"):
+        packed_hidden(tiny_policy, prompts, ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(4))
