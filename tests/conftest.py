@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 REBUILD = Path(__file__).parents[1] / "data" / "pocket-qwen2-vl" / "rebuild"
+collect_ignore = ["benchmarks"]  # scripts, which test_benchmarks runs at their smallest
 LABELS = ["riding a bike", "reading", "phoning", "fishing"]
 
 

@@ -15,7 +15,7 @@ from test_vlm_prefix import prompts  # noqa: F401  (a fixture)
 @pytest.fixture(params=["merged", "apart"])
 def merged(request, monkeypatch):
     if request.param == "apart":
-        monkeypatch.setattr(layers, "FUSE_LIMIT", 0)
+        monkeypatch.setattr(layers, "MERGE_LIMIT", 0)
 
 
 @pytest.fixture(params=["static", "graph"])

@@ -15,15 +15,8 @@ def rollout_of(ids, mask, group_size=G):
     return Rollout(ids, mask, torch.zeros(mask.shape), [""] * len(ids), group_size)
 
 
-@pytest.fixture(params=["fused", "apart"])
-def fused(request, monkeypatch):
-    """Both ways to multiply: matrices side by side in one copy, or each on its own, as in a large model."""
-    if request.param == "apart":
-        monkeypatch.setattr(layers, "FUSE_LIMIT", 0)
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_equal_to_plain_rows(tiny_policy, tiny_examples, prompts, completions, fused, checkpointing):  # noqa: F811
+def test_equal_to_plain_rows(tiny_policy, tiny_examples, prompts, completions, checkpointing):  # noqa: F811
     """Prompts and completions of different lengths; log-probabilities within 1e-5 and gradients within 1e-4."""
     ids, mask = completions
     weights = torch.randn(4 * G, L, generator=torch.Generator().manual_seed(5))
@@ -70,7 +63,7 @@ def test_each_token_is_run_once(tiny_policy, prompts, completions, monkeypatch):
     assert hidden.shape == (int(mask.sum()), 64)
 
 
-def test_the_reference_has_no_adapter(tiny_policy, prompts, completions, fused):  # noqa: F811
+def test_the_reference_has_no_adapter(tiny_policy, prompts, completions):  # noqa: F811
     ids, mask = completions
     with torch.no_grad(), tiny_policy.reference():
         packed = score_completions(tiny_policy, prompts, rollout_of(ids, mask))
@@ -107,7 +100,7 @@ def test_other_adapters_are_run_as_peft_runs_them(tiny_checkpoint, tiny_examples
         assert not is_plain_lora(some)
 
 
-def test_all_weights_learn_without_an_adapter(tiny_checkpoint, tiny_examples, completions, fused):  # noqa: F811
+def test_all_weights_learn_without_an_adapter(tiny_checkpoint, tiny_examples, completions):  # noqa: F811
     from favor_lab.vlm.policy import load_policy
 
     policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")

@@ -148,15 +148,15 @@ def head_flops(shape: ModelShape, predicted: int) -> float:
 
 def backward_flops(shape: ModelShape, tokens: int, pairs: int, predicted: int) -> float:
     """The gradient of activations costs as much as the forward pass, that of weights again, and only the adapter's are
-    wanted (lora_rank 0: all). Flash attention computes its scores again: 2.5 times. Nothing below the first layer
-    learns, so that its q, k and v pass no gradient on."""
-    base = linear_flops(shape, tokens, lora=False)
+    wanted (lora_rank 0: all, the head's too). Flash attention computes its scores again: 2.5 times. With an adapter
+    nothing below the first layer learns, so that its q, k and v pass no gradient on."""
+    base, head = linear_flops(shape, tokens, lora=False), head_flops(shape, predicted)
     if shape.lora_rank:
         base -= 2.0 * tokens * shape.hidden * shape.head_dim * (shape.heads + 2 * shape.kv_heads)
-        adapter = 2 * 2.0 * tokens * shape.lora_weights
+        base += 2 * 2.0 * tokens * shape.lora_weights
     else:
-        base, adapter = 2 * base, 0.0
-    return base + adapter + 2.5 * attention_flops(shape, pairs) + head_flops(shape, predicted)
+        base, head = 2 * base, 2 * head
+    return base + head + 2.5 * attention_flops(shape, pairs)
 
 
 def tower_flops(shape: ModelShape, images: int, image_tokens: int) -> float:

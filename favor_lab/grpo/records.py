@@ -17,6 +17,8 @@ SCALES = ("group", "batch", "none")  # of advantages: see `advantages.group_adva
 DECODINGS = ("auto", "static", "graph", "plain")  # ways to sample: see `vlm.decoding`
 SCHEDULES = ("linear", "constant", "cosine")  # of the learning rate: see `mechanics.learning_rate`
 
+# What may change when a run is resumed; any other setting would make it another run.
+FREE = {"steps", "micro_batch", "gradient_checkpointing", "offload_tower", "decoding", "log_rows"}
 POSITIVE = ("steps", "prompts_per_step", "max_new_tokens", "temperature", "learning_rate", "updates_per_rollout")
 NOT_NEGATIVE = ("beta", "clip", "eps", "warmup_steps", "micro_batch", "max_grad_norm", "log_rows", "weight_decay")
 

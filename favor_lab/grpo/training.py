@@ -23,7 +23,7 @@ from favor_lab.grpo.checkpoints import Batch, TrainingState
 from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.mechanics import Clock, accepts, ask, draw, learning_rate, seed_for, uninterrupted
 from favor_lab.grpo.memory import what_to_lower
-from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import Rollout, check_rows, sample_groups, score_completions
 from favor_lab.grpo.summary import describe, some_samples, weighted_sum
@@ -148,8 +148,7 @@ def begin(policy: Policy, shots: FewShot, settings: GRPOSettings, resume: Traini
             f"the run to resume has seen other images ({len(state.sources)}, the first {state.sources[0]}) than "
             f"these ({len(sources)}, the first {', '.join(sources[:1])}): draw the same shots with the same seed"
         )
-    free = {"steps", "micro_batch", "log_rows"}  # may change on the way; any other would make it another run
-    names = [item.name for item in fields(settings) if item.name not in free]
+    names = [item.name for item in fields(settings) if item.name not in FREE]
     if unlike := [name for name in names if getattr(settings, name) != getattr(state.settings, name)]:
         raise ValueError(f"the run to resume has other settings ({', '.join(unlike)}): pass its own, state.settings")
     if settings.beta:

@@ -199,7 +199,7 @@ class StaticDecoder:
         """Hidden states (B * R, D) behind the tokens of the grid."""
         hidden = self.model.get_input_embeddings()(self.tokens)  # (B * R, D)
         for layer, attend in zip(self.layers, self.attends, strict=True):
-            hidden = layer(hidden, *self.turn, attend)
+            hidden = layer(hidden, self.turn[0], self.turn[1], attend)
         return norm(self.model.norm, hidden)
 
     def capture(self) -> None:

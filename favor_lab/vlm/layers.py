@@ -21,30 +21,32 @@ from torch.nn.functional import linear, rms_norm, silu
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
 
-FUSE_LIMIT = 2**27  # bytes of layers up to which matrices are copied side by side (the pocket policy: 2**22.6)
+MERGE_LIMIT = 2**27  # bytes of layers up to which a merged copy is made (the pocket policy's are 6 MB)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Projections:
     """Linear layers that read the same input, with their LoRA adapters, run together.
 
-    fuse: copy the matrices into one, so that a token pays for one multiplication and not for several. merge: add the
-    adapter to that copy, exact up to float32 rounding and without gradient. A layer that is neither plain nor plain
-    LoRA (dropout, DoRA, several adapters) is called as it is.
+    merge: copy the matrices into one and add the adapter to it, exact up to float32 rounding and without gradient: a
+    few tokens then pay for one multiplication, not for nine (for many tokens it would cost more: the one large result
+    has to be cut, and put together again in the backward pass). A layer that is neither plain nor plain LoRA (dropout,
+    DoRA, several adapters) is called as it is.
     """
 
-    def __init__(self, modules: Sequence[Any], fuse: bool = False, merge: bool = False):
+    def __init__(self, modules: Sequence[Any], merge: bool = False):
         self.bases = [module.get_base_layer() if is_plain_lora(module) else module for module in modules]
         self.sizes = [base.out_features for base in self.bases]
         adapters = [lora_of(module) for module in modules]
         self.ups = [(up, scale) for _, up, scale in adapters] if all(up is not None for _, up, _ in adapters) else []
-        self.down = torch.cat([down for down, _, _ in adapters]) if self.ups else None  # (modules * r, D)
-        self.weight = self.bias = None
-        if fuse and all(type(base) is torch.nn.Linear for base in self.bases):
+        self.down = torch.cat([down for down, _, _ in adapters]) if self.ups else torch.empty(0)  # (modules * r, D)
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+        if merge and all(type(base) is torch.nn.Linear for base in self.bases):
             self.weight = torch.cat([base.weight for base in self.bases])  # (sum of outputs, D)
             if self.bases[0].bias is not None:
                 self.bias = torch.cat([base.bias for base in self.bases])
-            if merge and self.ups:
+            if self.ups:
                 self.weight += torch.cat([scale * up @ down for down, up, scale in adapters])
                 self.ups = []
 
@@ -82,13 +84,13 @@ def lora_of(module: Any) -> tuple[Any, Any, float]:
 class Layer:
     """One decoder layer, ready to run on flat tokens."""
 
-    def __init__(self, layer: Any, fuse: bool = False, merge: bool = False):
+    def __init__(self, layer: Any, merge: bool = False):
         attention, mlp = layer.self_attn, layer.mlp
         self.head_dim = attention.head_dim
-        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj], fuse, merge)
-        self.out = Projections([attention.o_proj], fuse, merge)
-        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj], fuse, merge)
-        self.down = Projections([mlp.down_proj], fuse, merge)
+        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj], merge)
+        self.out = Projections([attention.o_proj], merge)
+        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj], merge)
+        self.down = Projections([mlp.down_proj], merge)
         self.norm_before, self.norm_after = layer.input_layernorm, layer.post_attention_layernorm
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -101,12 +103,13 @@ class Layer:
 
 
 def layers_of(policy: Policy, merge: bool = False) -> list[Layer]:
-    """The decoder layers as they are now; small ones in float32 fused, and merged if asked for."""
+    """The decoder layers as they are now; merged, if asked for, where they are small and in float32."""
     layers = policy.base.model.language_model.layers
+    if not merge:
+        return [Layer(layer) for layer in layers]
     size = sum(weight.numel() * weight.element_size() for weight in layers.parameters())
-    fuse = policy.dtype == torch.float32 and size <= FUSE_LIMIT
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not merge):
-        return [Layer(layer, fuse, merge) for layer in layers]
+    with torch.no_grad():
+        return [Layer(layer, policy.dtype == torch.float32 and size <= MERGE_LIMIT) for layer in layers]
 
 
 def norm(module: Any, x: Tensor) -> Tensor:

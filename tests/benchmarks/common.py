@@ -1,0 +1,399 @@
+"""What the benchmarks share: their arguments, the policies and images they run on, clocks, and the file of results.
+
+Every result carries the machine, the versions and the date, and all single times next to what was computed from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from favor_lab import ACTIVITIES, Example, FewShot, GRPOSettings, Policy, draw_scene, load_policy
+from favor_lab.grpo.costs import Cost, bound_seconds, machine_rates, shape_of, step_costs, step_memory
+from favor_lab.grpo.records import DECODINGS
+from favor_lab.vlm.policy import DTYPES, POCKET_DIR, _fresh_adapter, _quietly
+from favor_lab.vlm.processing import load_processor
+
+RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"
+PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "favor-lab")
+
+# Qwen2-VL-2B-Instruct's shape (2 208 985 600 parameters), and one of thousands of parameters for the tests.
+SHAPES: dict[str, dict[str, dict[str, Any]]] = {
+    "2b": {
+        "text_config": dict(
+            hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
+            intermediate_size=8960, vocab_size=151_936, max_position_embeddings=32_768, mrope_section=[16, 24, 24],
+        ),
+        "vision_config": dict(embed_dim=1280, depth=32, num_heads=16, mlp_ratio=4, hidden_size=1536),
+    },
+    "tiny": {
+        "text_config": dict(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            intermediate_size=48, max_position_embeddings=2048, mrope_section=[2, 3, 3],
+        ),
+        "vision_config": dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=2, hidden_size=32),
+    },
+}  # fmt: skip
+# What a script assumes where the command line says nothing.
+SIZES = {
+    "pocket": dict(device="cpu", prompts=4, group_size=8, length=32, image_size=140, images=64),
+    "2b": dict(device="cuda", prompts=4, group_size=8, length=256, image_size=448, images=64),
+    "tiny": dict(device="cpu", prompts=2, group_size=2, length=4, image_size=56, images=4),
+}
+
+
+# ------------------------------------------------------------------------------------------------------- arguments
+
+
+def parser(description: str | None, policy: str, without: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The arguments that every script about a policy has, but for those named in `without`; `policy` is the script's
+    default."""
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+    def add(name: str, **kwargs: Any) -> None:
+        if name.removeprefix("--") not in without:
+            options.add_argument(name, **kwargs)
+
+    kinds = "pocket: the shipped one; 2b: Qwen2-VL-2B's shape with random weights; tiny: for tests"
+    add("--policy", choices=tuple(SIZES), default=policy, help=f"{kinds} (default: {policy})")
+    add("--device", default="auto", help="cpu or cuda (default: cuda for 2b, cpu for the others)")
+    add("--dtype", choices=tuple(DTYPES), help="of the weights (default: bfloat16 on cuda, float32 on the CPU)")
+    add("--prompts", type=int, help="B, prompts in a step (default: 4)")
+    add("--group-size", type=int, help="G, completions of a prompt (default: 8)")
+    add(
+        "--length",
+        type=int,
+        help="tokens of every completion (default: 256 for 2b, 32 for pocket, whose answers have 18 to 31)",
+    )
+    add("--image-size", type=int, help="pixels a side, a multiple of 28 (default: 448 for 2b, 140 for pocket)")
+    add("--images", type=int, help="images of the run, each encoded once (default: 64)")
+    add("--labels", type=int, default=16, help="labels named in the prompt, 1 to 16 (default: 16)")
+    add("--beta", type=float, default=0.04, help="weight of the KL penalty; 0: no reference pass (default: 0.04)")
+    add("--lora-rank", type=int, default=16, help="rank of the adapter (default: 16)")
+    add("--micro-batch", type=int, default=0, help="completions in a forward and backward pass (default: 0, all)")
+    add("--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=False)
+    add("--offload-tower", action="store_true", help="the vision tower leaves the GPU once all images are encoded")
+    add("--decoding", choices=DECODINGS, default=GRPOSettings().decoding, help="how tokens are sampled")
+    add("--seed", type=int, default=0)
+    add_output(options)
+    return options
+
+
+def add_output(options: argparse.ArgumentParser) -> None:
+    """Where the result goes, and what it is called."""
+    add = options.add_argument
+    add("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    add("--out", type=Path, default=RESULTS, help=f"folder of the JSON file (default: {_shown(RESULTS)})")
+    add("--machine", help="name of this machine in the file's name (default: that of its GPU or processor)")
+    add("--tag", default="", help="added to the file's name, to keep several settings apart")
+
+
+def parse(
+    options: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    sizes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> argparse.Namespace:
+    """The arguments, completed by `SIZES` and a script's own `sizes` (by policy) and checked; an error that says what
+    to do, where this machine lacks what they need."""
+    args = options.parse_args(argv)
+    for name, value in (SIZES[args.policy] | dict((sizes or {}).get(args.policy, {}))).items():
+        if getattr(args, name, None) in (None, "auto"):
+            setattr(args, name, value)
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        options.error(f"--policy {args.policy} runs on --device {args.device}, but torch sees no CUDA device here")
+    args.dtype = args.dtype or ("bfloat16" if torch.device(args.device).type == "cuda" else "float32")
+    for size in (args.image_size, *(getattr(args, "image_sizes", None) or ())):
+        if size < 28 or size % 28:
+            options.error(f"image size {size} is no multiple of 28, the side of an image token in pixels")
+    if not 1 <= args.labels <= len(ACTIVITIES):
+        options.error(f"--labels {args.labels} is not between 1 and {len(ACTIVITIES)}")
+    if args.images < args.prompts:
+        options.error(f"--images {args.images} are fewer than the --prompts {args.prompts} of one step")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return args
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path(__file__).resolve().parents[2]))
+
+
+# ------------------------------------------------------------------------------------------------ policies, images
+
+
+def random_config(name: str) -> Qwen2VLConfig:
+    """The configuration "2b" or "tiny" with the ids of the pocket tokenizer, whose tokens stand first in its
+    vocabulary."""
+    config = Qwen2VLConfig.from_pretrained(POCKET_DIR, local_files_only=True).to_dict()
+    for part, sizes in SHAPES[name].items():
+        config[part] |= {key: value for key, value in sizes.items() if key != "mrope_section"}
+        config[part].pop("layer_types", None)  # one entry a layer: to be made anew
+    rope = config["text_config"]["rope_parameters"]
+    config["text_config"]["rope_parameters"] = rope | {"mrope_section": SHAPES[name]["text_config"]["mrope_section"]}
+    return Qwen2VLConfig(**config)
+
+
+def random_policy(name: str, device: str, dtype: str, lora_rank: int, image_size: int, seed: int = 0) -> Policy:
+    """A policy with random weights, made on the device in their final type; else as `load_policy` makes it."""
+    with _quietly(), torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(seed)
+        config = random_config(name)
+        model: Any = Qwen2VLForConditionalGeneration._from_config(
+            config, dtype=DTYPES[dtype], attn_implementation="sdpa"
+        )
+        model.generation_config = GenerationConfig.from_pretrained(POCKET_DIR, local_files_only=True)
+        model.requires_grad_(False)
+        if lora_rank:
+            model = _fresh_adapter(model, lora_rank, None, name)
+        else:
+            model.model.language_model.requires_grad_(True)
+            model.lm_head.requires_grad_(True)
+    return Policy(model.eval(), processor(image_size), name)
+
+
+@functools.cache
+def processor(image_size: int) -> Any:
+    """The pocket processor for square images of this side."""
+    return load_processor(str(POCKET_DIR), max_pixels=image_size**2, min_pixels=image_size**2, local_files_only=True)
+
+
+def make_policy(args: argparse.Namespace, lora_rank: int | None = None) -> Policy:
+    """The policy of the command line, with its adapter or with `lora_rank` instead."""
+    rank = args.lora_rank if lora_rank is None else lora_rank
+    if args.policy != "pocket":
+        return random_policy(args.policy, args.device, args.dtype, rank, args.image_size, args.seed)
+    pixels = dict(max_pixels=args.image_size**2, min_pixels=args.image_size**2)
+    return load_policy("pocket", rank, device=args.device, dtype=args.dtype, seed=args.seed, **pixels)
+
+
+def make_shots(args: argparse.Namespace) -> FewShot:
+    """`args.images` drawn scenes of `args.labels` activities, at the size that the processor wants."""
+    examples = []
+    for k in range(args.images):
+        scene = draw_scene("cartoon", "train", k // args.labels * 16 + k % args.labels, size=args.image_size)
+        examples.append(Example(scene.image, str(scene.label), scene.source))
+    return FewShot(examples, [], [], list(ACTIVITIES[: args.labels]))
+
+
+def make_settings(args: argparse.Namespace, steps: int) -> GRPOSettings:
+    return GRPOSettings(
+        steps=steps, prompts_per_step=args.prompts, group_size=args.group_size, max_new_tokens=args.length,
+        beta=args.beta, micro_batch=args.micro_batch, decoding=args.decoding, seed=args.seed, log_rows=1,
+        gradient_checkpointing=args.gradient_checkpointing, offload_tower=args.offload_tower,
+    )  # fmt: skip
+
+
+def never_end(policy: Policy) -> None:
+    """From now on every completion has `max_new_tokens` tokens: the tokens that end one cannot be sampled."""
+    forbidden = policy.forbidden.clone()
+    forbidden[policy.end_token_ids] = True
+    policy.forbidden = forbidden
+    policy.end_token_ids = [policy.base.config.image_token_id]  # forbidden anyway
+
+
+def check_lengths(record: Any, length: int) -> None:
+    """RuntimeError unless all completions of a step had exactly `length` tokens."""
+    if not record.length_min == record.length_max == length:
+        raise RuntimeError(
+            f"step {record.step}: completions of {record.length_min} to {record.length_max} tokens, not {length}"
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+def now(device: str) -> float:
+    """Seconds on the wall clock, once everything that was started on the device is done."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median and quartiles, and the values themselves.
+
+    >>> summary([3.0, 1.0, 2.0])["median"]
+    2.0
+    """
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    return {"median": middle, "quartiles": [low, high], "values": list(values)}
+
+
+def phase_seconds(records: Sequence[Any]) -> dict[str, float]:
+    """Median seconds of each phase over step records.
+
+    >>> from favor_lab import StepRecord
+    >>> phase_seconds([StepRecord(1, seconds={"sample": second}) for second in (1.0, 2.0, 6.0)])
+    {'sample': 2.0}
+    """
+    phases = dict.fromkeys(phase for record in records for phase in record.seconds)
+    return {phase: statistics.median(record.seconds.get(phase, 0.0) for record in records) for phase in phases}
+
+
+def reset_peak(device: str) -> int:
+    """Start to watch the memory in use, and return it: bytes allocated on a GPU, else resident bytes of the process."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError):  # Linux alone can set the mark back
+        Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def peak(device: str) -> int:
+    """The most bytes in use since `reset_peak`."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _resident("VmHWM")
+
+
+def _resident(name: str) -> int:
+    """A line of /proc/self/status in bytes; 0 where there is no such file."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def count_tokens(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[str, int]:
+    """Tokens of one prompt: all of them, and those of its image."""
+    from favor_lab import encode_prompts
+
+    prompts = encode_prompts(policy, shots.train[:1], shots.labels, completion_tokens=args.length)
+    return {"prompt_tokens": int(prompts.attention_mask.sum()), "image_tokens": len(prompts.image_features[0])}
+
+
+# ----------------------------------------------------------------------------------------------------------- counted
+
+
+def counted(policy: Policy, args: argparse.Namespace, tokens: dict[str, int], shared: bool = True) -> dict[str, Cost]:
+    """What the ideal step of `favor_lab.grpo.costs` costs by phase, images encoded before. shared=False: with every
+    prompt once a completion instead of once a group, as a trainer without a shared prefix has it."""
+    return step_costs(
+        shape_of(policy),
+        args.prompts if shared else args.prompts * args.group_size,
+        args.group_size if shared else 1,
+        prompt_tokens=tokens["prompt_tokens"],
+        image_tokens=tokens["image_tokens"],
+        completion_tokens=args.length,
+        beta=args.beta,
+        gradient_checkpointing=args.gradient_checkpointing,
+    )
+
+
+def measured_rates(args: argparse.Namespace) -> dict[str, float]:
+    """This machine's matrix rate and memory bandwidth for the policy's number type."""
+    rates = machine_rates(args.device, DTYPES[args.dtype])
+    return {name: float(rates[name]) for name in ("flops_per_second", "bytes_per_second")}
+
+
+def seconds_of(costs: dict[str, Cost], rates: dict[str, float]) -> dict[str, float]:
+    """The least time of each phase at these rates."""
+    return bound_seconds(costs, rates["flops_per_second"], rates["bytes_per_second"])
+
+
+def estimate_memory(policy: Policy, args: argparse.Namespace, tokens: dict[str, int]) -> dict[str, float]:
+    """What `favor_lab.grpo.costs` expects in use at the peak of each phase, in bytes."""
+    shape = shape_of(policy)
+    return step_memory(
+        shape,
+        args.prompts,
+        args.group_size,
+        prompt_tokens=tokens["prompt_tokens"],
+        image_tokens=tokens["image_tokens"],
+        completion_tokens=args.length,
+        beta=args.beta,
+        gradient_checkpointing=args.gradient_checkpointing,
+        micro_batch=args.micro_batch,
+        tower_on_device=not args.offload_tower,
+        features_kept_bytes=args.images * tokens["image_tokens"] * shape.hidden * shape.value_bytes,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- results
+
+
+def environment(device: str, machine: str | None = None) -> dict[str, Any]:
+    """What a time depends on besides the code."""
+    gpu = torch.device(device).type == "cuda"
+    hardware: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if gpu:
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+        hardware["gpu_memory_gb"] = round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1)
+    named = hardware["gpu"] if gpu else f"cpu-{hardware['threads']}-threads"
+    return {
+        "machine": slug(machine or named),
+        **hardware,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def slug(name: str) -> str:
+    """A name for a file.
+
+    >>> slug("NVIDIA H200")
+    'nvidia-h200'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def result_path(args: argparse.Namespace, name: str, folder: Path | None = None) -> Path:
+    """NAME-MACHINE.json, or NAME-TAG-MACHINE.json."""
+    machine = environment(getattr(args, "device", "cpu"), args.machine)["machine"]
+    return (folder or args.out) / ("-".join(filter(None, (name, slug(args.tag), machine))) + ".json")
+
+
+def save(args: argparse.Namespace, name: str, benchmark: str, result: dict[str, Any]) -> Path:
+    """Write a result, with its arguments and where and when it was measured; an older one is replaced in one move."""
+    arguments = {key: value for key, value in vars(args).items() if isinstance(value, str | int | float | list)}
+    for key in ("machine", "tag"):
+        arguments.pop(key, None)
+    path = result_path(args, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "benchmark": benchmark,
+        "environment": environment(getattr(args, "device", "cpu"), args.machine),
+        "arguments": arguments,
+        **result,
+    }
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    unfinished.replace(path)
+    return path
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,385 @@
+"""The committed results as text and picture: ``python tests/benchmarks/render.py``.
+
+Reads data/results/benchmarks/*.json and writes, in data/results, `benchmarks.md` (every result, with where and when it
+was measured), `benchmarks_summary.md` (the few lines that a page quotes through quote.py) and `figures/benchmarks.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
+POLICIES = {"pocket": "pocket policy", "2b": "Qwen2-VL-2B's shape, random weights", "tiny": "tiny policy"}
+CARDS = (6, 8, 12, 16, 24)  # GB, as in memory.py
+Result = dict[str, Any]
+
+
+def read(folder: Path) -> list[Result]:
+    """All results of a folder, in the order of their names."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def of(results: Iterable[Result], benchmark: str) -> list[Result]:
+    return [result for result in results if result["benchmark"] == benchmark]
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table.
+
+    >>> print(table(["a", "b"], [[1, 2]]), end="")
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def place(result: Result) -> str:
+    """The hardware a result was measured on."""
+    where = result["environment"]
+    return where.get("gpu") or f"{where['processor']}, {where['threads']} thread{'s' * (where['threads'] != 1)}"
+
+
+def origin(result: Result) -> str:
+    """Machine, versions and date, for the line under a table."""
+    where = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    return f"{place(result)}; Python {where['python']}, {versions}; {where['date'][:10]}."
+
+
+def seconds(value: float) -> str:
+    """
+    >>> seconds(12.345), seconds(0.12345), seconds(0.0021)
+    ('12.3 s', '0.123 s', '2.1 ms')
+    """
+    return f"{value:.1f} s" if value >= 10 else f"{value:.3f} s" if value >= 0.1 else f"{1e3 * value:.1f} ms"
+
+
+def gigabytes(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e9:.2f} GB"
+
+
+def setting(result: Result) -> str:
+    """What was run, in words."""
+    args = result["arguments"]
+    words = [f"{args['prompts']} prompts x G {args['group_size']}", f"{args['length']} tokens"]
+    words += [f"{args['image_size']}² images", args["dtype"], f"LoRA rank {args['lora_rank']}", f"beta {args['beta']}"]
+    words += ["gradient checkpointing"] * bool(args["gradient_checkpointing"])
+    words += [f"{args['micro_batch']} rows in a pass"] * bool(args["micro_batch"])
+    words += [f"decoding {args['decoding']}"] + ["TRL in autocast"] * bool(args.get("trl_autocast"))
+    return ", ".join(words)
+
+
+def step_text(result: Result) -> str:
+    """Both trainers, their ratio, and where our seconds go."""
+    rows = []
+    for side, name in (("trl", "TRL GRPOTrainer"), ("ours", "favor_lab")):
+        if side in result:
+            low, high = result[side]["seconds"]["quartiles"]
+            time = f"{seconds(result[side]['seconds']['median'])} ({seconds(low)} to {seconds(high)})"
+            rows.append([name, time, gigabytes(result[side].get("peak_bytes"))])
+    text = table(["trainer", "a step, median (quartiles)", "peak memory"], rows) + "\n"
+    if "ratio" in result:
+        low, high = result["ratio"]["quartiles"]
+        text += f"Ratio, step by step: median **{result['ratio']['median']:.2f}**, quartiles {low:.2f} to {high:.2f}. "
+    if "ours" in result:
+        phases = ", ".join(f"{phase} {seconds(value)}" for phase, value in result["ours"]["phases"].items())
+        bound = sum(result["bound"].values())
+        times = result["ours"]["seconds"]["median"] / bound
+        text += (
+            f"The counted bound at this machine's rates is {seconds(bound)}: favor_lab takes {times:.2f} times that. "
+        )
+        text += f"favor_lab by phase: {phases}. All images are encoded once a run, in "
+        text += f"{seconds(result['encode_once_seconds'])}, which is not in these steps.\n"
+    return f"{POLICIES[result['arguments']['policy']]}; {setting(result)}.\n\n{text}"
+
+
+def memory_text(result: Result) -> str:
+    """The grid: measured, estimated, and the smallest card."""
+    gpu = result["kind"] == "gpu"
+    rows = []
+    for entry in result["cells"]:
+        cell = entry["cell"]
+        measured = entry.get("allocated_bytes") if gpu else entry.get("growth_bytes")
+        card = f"{entry['card_gb']} GB" if entry.get("card_gb") else f"over {CARDS[-1]} GB" if "cards" in entry else ""
+        rows.append([
+            cell["group_size"], f"{cell['image_size']}²", cell["length"],
+            "4-bit LoRA" if cell["weights"] == "4bit" else f"{cell['dtype']} LoRA",
+            "kept" if cell["features"] == "kept" else "each step",
+            gigabytes(measured) if measured is not None else "out of memory" if "oom" in entry else "failed",
+            gigabytes(max(entry["estimate_bytes"].values())) if entry.get("estimate_bytes") else "",
+            card,
+        ])  # fmt: skip
+    head = ["G", "image", "tokens", "weights", "features", "peak memory", "estimated", "smallest card"]
+    args, note = result["arguments"], "" if gpu else f" Mind: {result['note']}."
+    every = f"{args['prompts']} prompts a step, one group in a pass" if not args.get("micro_batch") else (
+        f"{args['prompts']} prompts a step, {args['micro_batch']} rows in a pass"
+    )  # fmt: skip
+    checkpointing = "with" if args["gradient_checkpointing"] else "without"
+    return f"{POLICIES[args['policy']]}; {every}, {checkpointing} gradient checkpointing.{note}\n\n" + table(
+        head, sorted(rows, key=lambda row: (row[3], row[4], *row[:1], len(row[1]), row[1], row[2]))
+    )
+
+
+def growth_text(result: Result) -> str:
+    """The sweeps with the expected seconds, and the two claims."""
+    from growth import expected
+
+    text = f"{POLICIES[result['arguments']['policy']]}; around {setting(result)}.\n\n"
+    rows = []
+    for points in result["sweeps"].values():
+        for point, line in zip(points, expected(points), strict=True):
+            group = point.get("group_size", result["arguments"]["group_size"])
+            length = point.get("length", result["arguments"]["length"])
+            phases = [seconds(point["phases"].get(phase, 0.0)) for phase in ("sample", "reference", "loss")]
+            rows.append(
+                [group, point["prompt_tokens"], length, seconds(point["seconds"]["median"]), seconds(line), *phases]
+            )
+    head = ["G", "prompt tokens", "completion tokens", "a step", "expected", "sample", "reference", "loss"]
+    text += table(head, rows) + "\n"
+    for step in result.get("doubling", ()):
+        text += (
+            f"- G {step['from']} to {2 * step['from']}: {step['measured']:.2f} times the seconds, "
+            f"{step['counted']:.2f} times counted; quotient {step['excess']:.2f}\n"
+        )
+    if growth := result.get("prompt_growth"):
+        text += (
+            f"- prompt of {growth['from_tokens']} to {growth['to_tokens']} tokens: {growth['measured']:.2f} times the "
+            f"seconds; counted {growth['counted_once_a_group']:.2f} with each prompt once a group, "
+            f"{growth['counted_once_a_completion']:.2f} with each prompt once a completion\n"
+        )
+    return text
+
+
+def run_text(result: Result) -> str:
+    """The long run: total, phases, memory, decoding."""
+    args, found = result["arguments"], result["decoding"]
+    phases = [[phase, seconds(value)] for phase, value in result["phases"].items()]
+    text = f"{POLICIES[args['policy']]}; {args['steps']} steps of {setting(result)}.\n\n"
+    text += table(
+        ["phase", "median seconds of a step"], [*phases, ["whole step", seconds(result["seconds"]["median"])]]
+    )
+    text += f"\n{args['steps']} steps in **{result['total_seconds'] / 60:.2f} min**, encoding the images included"
+    text += f"; peak memory {gigabytes(result['peak_bytes'])}. " if "peak_bytes" in result else ". "
+    return text + (
+        f"Decoding takes {seconds(found['decode_seconds'])} a step; reading {gigabytes(found['weight_bytes'])} of "
+        f"weights once a token position at {found['bytes_per_second'] / 1e9:.0f} GB/s takes "
+        f"{seconds(found['bound_seconds'])}: "
+        f"{100 * found['share']:.0f} % of this bound.\n"
+    )
+
+
+def import_text(result: Result) -> str:
+    rows = []
+    for entry in result["imports"].values():
+        low, high = entry["quartiles"]
+        rows.append([f"`{entry['statement']}`", f"{seconds(entry['median'])} ({seconds(low)} to {seconds(high)})"])
+    return table(["in a fresh interpreter", "median (quartiles)"], rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "step": ("A step, next to TRL's", step_text),
+    "run": ("A long run", run_text),
+    "memory": ("Memory", memory_text),
+    "growth": ("Growth", growth_text),
+    "import": ("Imports", import_text),
+}
+
+
+def page(results: Sequence[Result]) -> str:
+    """All results."""
+    text = "# Benchmarks\n\nMade by the scripts in tests/benchmarks; every single time is in the folder benchmarks.\n"
+    if pictured(results):
+        text += "\n![Steps, memory and growth](figures/benchmarks.png)\n"
+    for benchmark, (title, write) in SECTIONS.items():
+        if found := of(results, benchmark):
+            text += f"\n## {title}\n"
+        for result in found:
+            text += f"\n{write(result).rstrip()}\n\n{origin(result)}\n"
+    return text
+
+
+def summary(results: Sequence[Result]) -> str:
+    """One line a result: what a page quotes."""
+    rows: list[list[str]] = []
+    for result in of(results, "step"):
+        if "ratio" in result:
+            low, high = result["ratio"]["quartiles"]
+            trl, ours = (seconds(result[side]["seconds"]["median"]) for side in ("trl", "ours"))
+            found = f"{ours}, TRL {trl}: ratio **{result['ratio']['median']:.1f}** ({low:.1f} to {high:.1f})"
+            rows.append([f"a step, {short(result)}", found, place(result)])
+    for result in of(results, "run"):
+        share = f"decoding at {100 * result['decoding']['share']:.0f} % of the bandwidth bound"
+        minutes = f"{result['total_seconds'] / 60:.1f} min, {share}"
+        rows.append([f"{result['arguments']['steps']} steps, {short(result)}", minutes, place(result)])
+    for result in of(results, "memory"):
+        rows += [
+            [f"peak memory, {policy_of(result)}, {words}", value, place(result)]
+            for words, value in memory_lines(result)
+        ]
+    for result in of(results, "growth"):
+        if result.get("doubling"):
+            worst = max(step["excess"] for step in result["doubling"])
+            found = f"at most {worst:.2f} times what its completion tokens alone cost"
+            rows.append([f"doubling G, {policy_of(result)}", found, place(result)])
+    for result in of(results, "import"):
+        ours, theirs = result["imports"]["favor_lab"], result["imports"]["torch_transformers"]
+        found = f"{seconds(ours['median'])}; torch and transformers {seconds(theirs['median'])}"
+        rows.append(["`import favor_lab`", found, place(result)])
+    return table(["what", "measured", "on"], rows)
+
+
+def policy_of(result: Result) -> str:
+    return POLICIES[result["arguments"]["policy"]]
+
+
+def short(result: Result) -> str:
+    args = result["arguments"]
+    text = f"{policy_of(result)}, {args['prompts']} prompts x G {args['group_size']}, {args['length']} tokens"
+    return text + ", gradient checkpointing" * bool(args["gradient_checkpointing"])
+
+
+def memory_lines(result: Result) -> list[tuple[str, str]]:
+    """The largest measured cell of G 8 with kept features for each kind of weights, in words."""
+    lines = []
+    for weights in ("unquantised", "4bit"):
+        cells = [
+            entry for entry in result["cells"]
+            if "allocated_bytes" in entry and entry["cell"]["weights"] == weights
+            and entry["cell"]["features"] == "kept" and entry["cell"]["group_size"] == 8
+        ]  # fmt: skip
+        for entry in sorted(cells, key=lambda entry: entry["allocated_bytes"])[-1:]:
+            cell = entry["cell"]
+            kind = "4-bit" if weights == "4bit" else cell["dtype"]
+            words = f"{kind} LoRA, G 8, {cell['image_size']}² image, {cell['length']} tokens"
+            card = f", fits on a card of {entry['card_gb']} GB" if entry.get("card_gb") else ""
+            lines.append((words, gigabytes(entry["allocated_bytes"]) + card))
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------------------- figure
+
+
+def pictured(results: Sequence[Result]) -> bool:
+    return any(of(results, benchmark) for benchmark in ("step", "memory", "growth"))
+
+
+def figure(results: Sequence[Result]) -> Any:
+    """First row: seconds of a step, and peak memory; then a row of growth for each policy and machine."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from favor_lab.study.plots import _style
+
+    grown = of(results, "growth")
+    top = [
+        (draw, found) for draw, name in ((draw_steps, "step"), (draw_memory, "memory")) if (found := of(results, name))
+    ]
+    rows = bool(top) + len(grown)
+    with matplotlib.rc_context(_style()):
+        drawn = Figure(figsize=(9.0, 3.0 * rows), layout="constrained", dpi=120)
+        bands = drawn.subfigures(rows, 1, squeeze=False)[:, 0]
+        if top:
+            for axes, (draw, found) in zip(bands[0].subplots(1, len(top), squeeze=False)[0], top, strict=True):
+                draw(axes, found)
+        for band, result in zip(bands[bool(top) :], grown, strict=True):
+            draw_growth(band, result)
+    return drawn
+
+
+def draw_steps(axes: Any, results: Sequence[Result]) -> None:
+    """A pair of bars for each comparison."""
+    from favor_lab.study.plots import BLUE, GREY
+
+    names = []
+    for i, result in enumerate(results):
+        slowest = max(result[side]["seconds"]["median"] for side in ("trl", "ours") if side in result)
+        for side, colour, shift in (("trl", GREY, -0.19), ("ours", BLUE, 0.19)):
+            if side in result:
+                value = result[side]["seconds"]["median"]
+                axes.barh(i + shift, value / slowest, height=0.34, color=colour)
+                name = "TRL" if side == "trl" else "favor_lab"
+                axes.text(value / slowest + 0.01, i + shift, f"{name} {seconds(value)}", va="center", fontsize=8)
+        names.append(f"{result['arguments']['policy']}\n{result['environment']['machine']}")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 1.45), xticks=[], ylim=(len(names) - 0.4, -0.6), title="a step")
+    axes.spines["bottom"].set_visible(False)
+
+
+def draw_memory(axes: Any, results: Sequence[Result]) -> None:
+    """Peak memory against G, features kept: colours for image and length, dashed for weights in four bits."""
+    from favor_lab.study.plots import CYCLE, FAINT, GREY, MARKERS
+
+    lines: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
+    for entry in (entry for result in results for entry in result["cells"] if entry["cell"]["features"] == "kept"):
+        cell, size = entry["cell"], entry.get("allocated_bytes", entry.get("growth_bytes"))
+        if size is not None:
+            key = (cell["image_size"], cell["length"], cell["weights"] == "4bit")
+            lines.setdefault(key, []).append((cell["group_size"], size / 1e9))
+    kinds = sorted({key[:2] for key in lines})
+    for (image, length, quantised), points in sorted(lines.items()):
+        i = kinds.index((image, length))
+        style = dict(color=CYCLE[i % len(CYCLE)], marker=MARKERS[i % len(MARKERS)], markersize=4)
+        name = f"{image}², {length} tokens" + ", 4-bit" * quantised
+        axes.plot(*zip(*sorted(points), strict=True), label=name, linestyle="--" if quantised else "-", **style)
+    gpu, top = results[0]["kind"] == "gpu", max((size for points in lines.values() for _, size in points), default=1.0)
+    for card in (card for card in CARDS if gpu and card < 1.4 * top):
+        axes.axhline(card, color=FAINT, zorder=0)
+        right = dict(transform=axes.get_yaxis_transform(), va="center")
+        axes.text(1.0, card, f" {card} GB card", color=GREY, fontsize=7, **right)
+    groups = sorted({group for points in lines.values() for group, _ in points})
+    title = "peak GPU memory, GB" if gpu else "CPU process, no GPU figure, GB"
+    axes.set(title=title, xlabel="G", xticks=groups, ylim=(0, None))
+    if lines:
+        axes.legend(fontsize=7, ncols=2, handlelength=3, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+
+
+def draw_growth(band: Any, result: Result) -> None:
+    """Seconds of a step in each sweep: points measured, line expected."""
+    from growth import expected
+
+    from favor_lab.study.plots import BLUE, ORANGE
+
+    sweeps = result["sweeps"]
+    keys = {"group": "group_size", "prompt": "prompt_tokens", "completion": "length"}
+    labels = {"group": "G", "prompt": "prompt tokens", "completion": "completion tokens"}
+    for axes, (sweep, points) in zip(band.subplots(1, len(sweeps), squeeze=False)[0], sweeps.items(), strict=True):
+        x, y = [point[keys[sweep]] for point in points], [point["seconds"]["median"] for point in points]
+        spread = [
+            [abs(v - q) for v, q in zip(y, (p["seconds"]["quartiles"][i] for p in points), strict=True)] for i in (0, 1)
+        ]
+        axes.errorbar(x, y, spread, color=BLUE, marker="o", linestyle="none", label="measured, quartiles")
+        axes.plot(x, expected(points), color=ORANGE, label="counted, from the first point")
+        axes.set(xlabel=labels[sweep], ylim=(0, None), title="")
+        if sweep == next(iter(sweeps)):
+            axes.set(ylabel="seconds of a step")
+            axes.legend(fontsize=7)
+    band.suptitle(f"{policy_of(result)}, {result['environment']['machine']}", fontsize=9)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--results", type=Path, default=RESULTS / "benchmarks", help="folder of the JSON files")
+    options.add_argument("--out", type=Path, default=RESULTS, help="where the pages go (default: data/results)")
+    args = options.parse_args(argv)
+    results = read(args.results)
+    if not results:
+        options.error(f"{args.results} holds no results: run a benchmark first")
+    (args.out / "figures").mkdir(parents=True, exist_ok=True)
+    (args.out / "benchmarks.md").write_text(page(results))
+    (args.out / "benchmarks_summary.md").write_text(summary(results))
+    if pictured(results):
+        figure(results).savefig(args.out / "figures" / "benchmarks.png")
+    print(page(results))
+
+
+if __name__ == "__main__":
+    main()

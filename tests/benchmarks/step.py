@@ -1,0 +1,277 @@
+"""Seconds of an optimiser step, favor_lab's and that of TRL's GRPOTrainer (transformers rollouts), side by side.
+
+    python tests/benchmarks/step.py                    # the pocket policy on the CPU
+    python tests/benchmarks/step.py --policy 2b        # Qwen2-VL-2B's shape, random weights, on a GPU
+    python tests/benchmarks/step.py --only ours        # without trl and datasets
+
+TRL's trainer drives: after each of its steps one step of `favor_lab.train` is made, so that both see the same machine
+minute by minute. Same model, images, question, rewards, adapter, number type, optimiser, learning rate, completions a
+prompt, and rows in a pass; every completion has exactly --length tokens on both sides, which is checked. What differs
+besides the code: each side draws its own order of the images. TRL gets its adapter as `peft_config`, so that its
+reference is the same model with the adapter off, as here. favor_lab encodes the images once, before the first step:
+that time is reported apart (`encode_once_seconds`), TRL's is in each of its steps. The bound is the time in which this
+machine, at its measured matrix rate and memory bandwidth, could do what `favor_lab.grpo.costs` counts for the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import importlib.util
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from common import (
+    check_lengths,
+    count_tokens,
+    counted,
+    make_policy,
+    make_settings,
+    make_shots,
+    measured_rates,
+    never_end,
+    now,
+    parse,
+    parser,
+    peak,
+    phase_seconds,
+    random_policy,
+    reset_peak,
+    save,
+    seconds_of,
+    summary,
+)
+from tqdm import tqdm
+
+from favor_lab import TrainingState, accuracy_reward, build_prompt, encode_prompts, format_reward, train
+
+REWARDS = (accuracy_reward, format_reward)
+
+
+class Side:
+    """The steps of one trainer: their seconds, and on a GPU the most memory that a step had in use."""
+
+    def __init__(self, device: str):
+        self.device, self.seconds, self.peaks = device, list[float](), list[float]()
+        self.gpu = torch.device(device).type == "cuda"
+        self.own: Callable[[], float] = lambda: 0.0  # bytes that this side holds between two steps
+
+    def begin(self) -> None:
+        if self.gpu:
+            self.before = reset_peak(self.device)
+        self.started = now(self.device)
+
+    def end(self) -> None:
+        self.seconds.append(now(self.device) - self.started)
+        if self.gpu:  # the other side's weights lie on the same card: count only what came on top, and its own
+            self.peaks.append(peak(self.device) - self.before + self.own())
+
+    def result(self, warmup: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"seconds": summary(self.seconds[warmup:]), "warmup_seconds": self.seconds[:warmup]}
+        return found | ({"peak_bytes": max(self.peaks[warmup:])} if self.gpu else {})
+
+
+def held(model: Any, optimiser: Any) -> float:
+    """Bytes of a model's weights and buffers and of its optimiser's state on a GPU."""
+    states = [value for state in optimiser.state.values() for value in state.values() if torch.is_tensor(value)]
+    sizes = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers(), *states] if t.is_cuda}
+    return float(sum(sizes.values()))
+
+
+class Ours(Side):
+    """favor_lab's steps, one at a time."""
+
+    def __init__(self, args: argparse.Namespace):
+        super().__init__(args.device)
+        self.policy, self.shots, self.length = make_policy(args), make_shots(args), args.length
+        never_end(self.policy)
+        self.tokens = count_tokens(self.policy, self.shots, args)
+        start = now(args.device)
+        prompts = encode_prompts(self.policy, self.shots.train, self.shots.labels, completion_tokens=args.length)
+        self.encode_seconds = now(args.device) - start
+        features = sum(feature.nbytes for feature in prompts.image_features if feature.is_cuda)
+        settings = make_settings(args, args.warmup + args.steps)
+        state = TrainingState.start(self.policy, settings)
+        self.own = lambda: held(self.policy.model, state.optimiser) + features
+        self.records: list[Any] = []
+        self.steps = train(self.policy, self.shots, settings, rewards=REWARDS, resume=state)
+
+    def step(self) -> None:
+        self.begin()
+        record = next(self.steps)
+        self.end()
+        check_lengths(record, self.length)
+        self.records.append(record)
+
+
+class Trl(Side):
+    """TRL's trainer, and in it what it needs to be the same run."""
+
+    def __init__(self, args: argparse.Namespace, after_step: Callable[[], None]):
+        super().__init__(args.device)
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        from transformers import TrainerCallback
+
+        side, self.length, self.tokens = self, args.length, list[tuple[Any, Any]]()
+
+        class Clock(TrainerCallback):
+            def on_step_begin(self, *_: Any, **__: Any) -> None:
+                side.begin()
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                side.end()
+                after_step()
+
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.*")
+        self.folder = tempfile.TemporaryDirectory()
+        self.trainer = make_trainer(args, self.folder.name, Clock())
+        self.watch()
+        self.own = lambda: held(self.trainer.model, self.trainer.optimizer)
+
+    def watch(self) -> None:
+        """Keep the prompt and completion lengths of every generated batch."""
+        generate = self.trainer._generate_and_score_completions
+
+        @functools.wraps(generate)
+        def watched(inputs: Any) -> Any:
+            batch = generate(inputs)
+            self.tokens.append((batch["prompt_mask"].sum(1), batch["completion_mask"].sum(1)))
+            return batch
+
+        self.trainer._generate_and_score_completions = watched
+
+    def run(self) -> None:
+        self.trainer.train()
+        self.folder.cleanup()
+
+    def check(self, prompt_tokens: int) -> None:
+        """RuntimeError unless its prompts and completions had the lengths that ours have."""
+        for prompts, completions in self.tokens:
+            lengths = {(int(p), int(c)) for p, c in zip(prompts, completions, strict=True)}
+            if lengths != {(prompt_tokens, self.length)}:
+                raise RuntimeError(
+                    f"TRL: (prompt, completion) tokens {sorted(lengths)}, not {(prompt_tokens, self.length)}"
+                )
+
+
+def make_trainer(args: argparse.Namespace, folder: str, callback: Any) -> Any:
+    """A GRPOTrainer with the settings of `GRPOSettings`, on a policy of its own with the same weights."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    settings = make_settings(args, args.warmup + args.steps)
+    shots, plain = make_shots(args), make_policy(args, lora_rank=0)
+    plain.base.requires_grad_(False)
+    small = random_policy("tiny", "cpu", "float32", args.lora_rank, 56)
+    adapter = copy.deepcopy(small.model.peft_config["default"])  # the settings do not depend on the model's size
+    rows = args.prompts * args.group_size
+    at_once = args.micro_batch or rows
+    config = GRPOConfig(
+        output_dir=folder, use_cpu=args.device == "cpu", bf16=args.trl_autocast, fp16=False,
+        per_device_train_batch_size=at_once, gradient_accumulation_steps=rows // at_once,
+        num_generations=args.group_size, num_iterations=1, max_completion_length=args.length,
+        max_steps=settings.steps, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm, beta=settings.beta, epsilon=settings.clip, temperature=1.0,
+        loss_type="grpo", use_bias_correction_kl=False, scale_rewards="group", seed=args.seed,
+        gradient_checkpointing=args.gradient_checkpointing, generation_kwargs={"min_new_tokens": args.length},
+        report_to=[], logging_steps=10**6, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    turn = [{"type": "image"}, {"type": "text", "text": build_prompt(shots.labels, settings.style)}]
+    data = [
+        {"prompt": [{"role": "user", "content": turn}], "image": example.image, "label": example.label}
+        for example in shots.train
+    ]
+    trainer = GRPOTrainer(
+        plain.model, list(REWARDS), args=config, train_dataset=Dataset.from_list(data),
+        processing_class=plain.processor, peft_config=adapter, callbacks=[callback],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Alternate the two trainers (or run one), and compare step by step."""
+    total = args.warmup + args.steps
+    bar = tqdm(total=total, desc="step", mininterval=1.0)
+    ours = None if args.only == "trl" else Ours(args)
+    theirs = None
+
+    def after_step() -> None:
+        if ours:
+            ours.step()
+        bar.update()
+
+    if args.only == "ours":
+        for _ in range(total):
+            after_step()
+    else:
+        theirs = Trl(args, after_step)
+        theirs.run()
+    bar.close()
+    result: dict[str, Any] = dict(ours.tokens) if ours else {}
+    if ours:
+        result["encode_once_seconds"] = ours.encode_seconds
+        result["ours"] = ours.result(args.warmup) | {"phases": phase_seconds(ours.records[args.warmup :])}
+        result["rates"] = measured_rates(args)
+        result["bound"] = seconds_of(counted(ours.policy, args, ours.tokens), result["rates"])
+    if theirs:
+        theirs.check(ours.tokens["prompt_tokens"] if ours else int(theirs.tokens[0][0][0]))
+        result["trl"] = theirs.result(args.warmup)
+    if ours and theirs:
+        pairs = zip(theirs.seconds[args.warmup :], ours.seconds[args.warmup :], strict=True)
+        result["ratio"] = summary([their / our for their, our in pairs])
+    return result
+
+
+def report(result: dict[str, Any]) -> str:
+    """The lines to print."""
+    lines = []
+    for side in ("trl", "ours"):
+        if side in result:
+            seconds, peak = result[side]["seconds"], result[side].get("peak_bytes")
+            low, high = seconds["quartiles"]
+            lines.append(f"{side:<6}{seconds['median']:9.3f} s a step ({low:.3f} to {high:.3f})")
+            lines[-1] += f", peak {peak / 1e9:.2f} GB" if peak else ""
+    if "ours" in result:
+        lines += [f"  {phase:<12}{seconds:9.3f} s" for phase, seconds in result["ours"]["phases"].items()]
+        bound = sum(result["bound"].values())
+        times = result["ours"]["seconds"]["median"] / bound
+        lines.append(f"counted bound of a step: {bound:.3f} s; favor_lab takes {times:.2f} times as long")
+        lines.append(f"encoding all images, once a run: {result['encode_once_seconds']:.3f} s")
+    if "ratio" in result:
+        low, high = result["ratio"]["quartiles"]
+        lines.append(
+            f"ratio TRL / favor_lab: median {result['ratio']['median']:.2f}, quartiles {low:.2f} to {high:.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parser(__doc__, policy="pocket")
+    options.add_argument("--steps", type=int, default=10, help="steps that are timed (default: 10)")
+    options.add_argument("--warmup", type=int, default=2, help="steps before them (default: 2)")
+    options.add_argument("--only", choices=("ours", "trl"), help="one side alone")
+    options.add_argument("--trl-autocast", action="store_true", help="TRL's option bf16=True: autocast to bfloat16")
+    args = parse(options, argv)
+    if args.only != "ours" and (missing := [n for n in ("trl", "datasets") if not importlib.util.find_spec(n)]):
+        options.error(f"the comparison needs {' and '.join(missing)} (pip install {' '.join(missing)}); or --only ours")
+    if args.micro_batch and args.prompts * args.group_size % args.micro_batch:
+        options.error(
+            f"--micro-batch {args.micro_batch} must divide the {args.prompts * args.group_size} rows of a step"
+        )
+    if not args.lora_rank and args.only != "ours":
+        options.error("the comparison is about an adapter: --lora-rank must be above 0")
+    result = measure(args)
+    print(report(result))
+    print(save(args, f"step-{args.policy}", "step", result))
+
+
+if __name__ == "__main__":
+    main()
