@@ -27,10 +27,11 @@ _ROOMS = {
     "grpo.checkpoints": ("TrainingState", "load_checkpoint", "save_checkpoint"),
     "study.evaluation": ("Evaluation", "evaluate", "wilson_interval"),
     "study.baselines": ("sft",),
+    "grpo.costs": ("step_costs", "step_memory"),
+    "study.profiling": ("Profile", "profile_step"),
     "study.plots": (
         "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_group", "plot_loop",
-        "plot_records",
-        "plot_truth",
+        "plot_profile", "plot_records", "plot_truth",
     ),
 }  # fmt: skip
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

@@ -100,7 +100,8 @@ class RunOptions:
     out: Path | None = None
     """New folder for the run. None: runs/COMMAND-DATA, with a number if that is taken."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own options; only --steps and --micro-batch may be changed."""
+    """Go on with the run in this folder, with its own options; only --steps and what bounds memory
+    (--micro-batch, --gradient-checkpointing, --offload-tower) may be changed."""
     checkpoint_every: int = 10
     """Steps between two checkpoints; there is one after Ctrl-C and at the end as well."""
 
@@ -168,6 +169,18 @@ def settings_type(names: Sequence[str] | None = None) -> type:
     return made
 
 
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What is measured."""
+
+    repeats: int = 5
+    """Timed runs of the step, after two to warm up; the table shows medians."""
+    fixed_length: bool = False
+    """Let every completion have --max-new-tokens tokens, so that the work does not depend on what is sampled."""
+    out: Path | None = None
+    """New folder for profile.json and profile.png; left out: print only."""
+
+
 # ----------------------------------------------------------------------------------------------------------- training
 
 
@@ -232,7 +245,7 @@ def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any
 
 def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any) -> None:
     """A new run from these options, or an earlier one with its own."""
-    from favor_lab.grpo.records import GRPOSettings
+    from favor_lab.grpo.records import FREE, GRPOSettings
     from favor_lab.study.report import RunFolder
 
     if run.resume is None:
@@ -248,7 +261,7 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
     plan = Plan.load(folder.settings)
     if (plan.command == "sft") != (command == "sft"):
         raise ValueError(f"{run.resume} is a run of {plan.command}: go on with `{resume_command(plan, folder)}`")
-    free = {"resume", "steps", "micro_batch"}
+    free = {"resume"} | FREE
     given = [
         item.name
         for part in (data, policy, run, settings)
@@ -401,7 +414,7 @@ def open_state(plan: Plan, policy: Policy, folder: RunFolder) -> TrainingState:
     return TrainingState.start(policy, plan.settings)
 
 
-# ------------------------------------------------------------------------------------------- evaluate, data and doctor
+# ---------------------------------------------------------------------------------- evaluate, data, profile and doctor
 
 
 def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
@@ -458,6 +471,43 @@ def data(draw: DrawOptions) -> None:
         say(f"sheet written to {draw.sheet}")
 
 
+def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: Any) -> None:
+    """Where a training step spends its time, FLOPs and memory, beside the least that this machine could need.
+
+    favor-lab profile --fixed-length --max-new-tokens 32
+
+    favor-lab profile --policy Qwen/Qwen2-VL-2B-Instruct --gradient-checkpointing --out profile-2b
+    """
+    import json
+
+    from tqdm import tqdm
+
+    from favor_lab.grpo.records import GRPOSettings
+    from favor_lab.study.profiling import profile_step
+    from favor_lab.study.report import RunFolder
+
+    if measure.out is not None:
+        need("matplotlib", "the figure of a profile")
+        RunFolder.create(measure.out)
+    shots = load_shots(dataclasses.replace(data, test=0), settings.seed)
+    model = open_policy(policy, settings.seed)
+    found = profile_step(
+        model,
+        shots,
+        GRPOSettings(**asdict(settings)),
+        repeats=measure.repeats,
+        fixed_length=measure.fixed_length,
+        progress=lambda turns: tqdm(turns, "profile", unit="step", leave=False),
+    )
+    say(found.table())
+    if measure.out is not None:
+        from favor_lab.study.plots import plot_profile
+
+        (measure.out / "profile.json").write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        plot_profile(found, f"One step of {found.policy} on {found.device}").savefig(measure.out / "profile.png")
+        say(f"figure       {measure.out / 'profile.png'}")
+
+
 def doctor() -> None:
     """Check this machine: versions, cores, memory, GPU, the pocket checkpoint, and what can be run here."""
     from favor_lab.doctor import check_machine
@@ -491,6 +541,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "sft": sft,
     "evaluate": evaluate,
+    "profile": profile,
     "data": data,
     "doctor": doctor,
 }
@@ -530,7 +581,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("stopped")
         return 130
-    except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError, MemoryError) as error:
         if debug:
             raise
         complain(f"error: {error}")

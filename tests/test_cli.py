@@ -298,3 +298,14 @@ def test_the_seed_of_a_run_decides_the_start_of_its_adapter(tiny_checkpoint):
         return next(weight for name, weight in weights if "lora_A" in name)
 
     assert start(1).equal(start(1)) and not start(1).equal(start(0))
+
+
+def test_profile_prints_a_table_and_keeps_it(options, capsys):
+    small = ["--group-size", "2", "--max-new-tokens", "4", "--repeats", "1", "--fixed-length", "--out", "profile"]
+    assert main(["profile", *options, *small]) == 0
+    shown = capsys.readouterr().out
+    assert "prefill" in shown and "times the bound" in shown
+    assert json.loads(Path("profile/profile.json").read_text())["setting"]["completion_tokens"] == 4
+    assert Path("profile/profile.png").stat().st_size > 10_000
+    assert main(["profile", *options, *small]) == 2 and "not empty" in capsys.readouterr().err
+    assert main(["profile", *options, "--repeats", "0"]) == 2 and "repeats is 0" in capsys.readouterr().err

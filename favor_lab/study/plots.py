@@ -343,6 +343,38 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     return figure
 
 
+@_styled
+def plot_profile(profile: Any, title: str = "") -> Figure:
+    """Each phase of a step (a `Profile`, or its dictionary): its time, and the bound of it, the least it could take.
+
+    At the right the share of the bound that is reached. `encode` is left out: it happens once a run, not in a step.
+    """
+    values = profile if isinstance(profile, Mapping) else profile.to_dict()
+    phases = {name: phase for name, phase in values["phases"].items() if name != "encode"}
+    figure = _new_figure(0.36 * len(phases) + 1.1 + (0.3 if title else 0))
+    axes = figure.add_subplot()
+    measured = [1e3 * phase["seconds"] for phase in phases.values()]
+    bounds = [1e3 * phase["bound"] for phase in phases.values()]
+    rows = range(len(phases))
+    axes.barh(rows, measured, height=0.62, color=SKY, label="measured")
+    axes.barh(rows, bounds, height=0.26, color=BLUE, label="bound: the ideal step at this machine's measured rates")
+    for row, (seconds, bound) in enumerate(zip(measured, bounds, strict=True)):
+        text = f"{seconds:,.1f} ms, {bound / seconds:.0%} of the bound reached" if seconds else "too short to measure"
+        axes.annotate(
+            text, (max(seconds, bound), row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+    axes.set_yticks(rows, list(phases))
+    axes.invert_yaxis()
+    axes.set(xlabel="milliseconds of an optimiser step", xlim=(0, 1.45 * max(measured + bounds)))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=2)
+    if title:
+        figure.suptitle(_printable(title), weight="bold", fontsize=11, x=0.01, ha="left")
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------------- one group
 
 _TAG = re.compile(r"(</?\w+>)")

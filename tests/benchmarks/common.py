@@ -26,6 +26,7 @@ from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalG
 from favor_lab import ACTIVITIES, Example, FewShot, GRPOSettings, Policy, draw_scene, load_policy
 from favor_lab.grpo.costs import Cost, bound_seconds, machine_rates, shape_of, step_costs, step_memory
 from favor_lab.grpo.records import DECODINGS
+from favor_lab.study.profiling import peak_memory, start_watching_memory
 from favor_lab.vlm.policy import DTYPES, POCKET_DIR, _fresh_adapter, _quietly
 from favor_lab.vlm.processing import load_processor
 
@@ -200,14 +201,6 @@ def make_settings(args: argparse.Namespace, steps: int) -> GRPOSettings:
     )  # fmt: skip
 
 
-def never_end(policy: Policy) -> None:
-    """From now on every completion has `max_new_tokens` tokens: the tokens that end one cannot be sampled."""
-    forbidden = policy.forbidden.clone()
-    forbidden[policy.end_token_ids] = True
-    policy.forbidden = forbidden
-    policy.end_token_ids = [policy.base.config.image_token_id]  # forbidden anyway
-
-
 def check_lengths(record: Any, length: int) -> None:
     """RuntimeError unless all completions of a step had exactly `length` tokens."""
     if not record.length_min == record.length_max == length:
@@ -248,30 +241,14 @@ def phase_seconds(records: Sequence[Any]) -> dict[str, float]:
 
 
 def reset_peak(device: str) -> int:
-    """Start to watch the memory in use, and return it: bytes allocated on a GPU, else resident bytes of the process."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    with suppress(OSError):  # Linux alone can set the mark back
-        Path("/proc/self/clear_refs").write_text("5")
-    return _resident("VmRSS")
+    """Start to watch the memory in use, and return it: bytes allocated on a GPU, else resident bytes of the process; 0
+    where the system does not say."""
+    return start_watching_memory(torch.device(device)) or 0
 
 
 def peak(device: str) -> int:
-    """The most bytes in use since `reset_peak`."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return _resident("VmHWM")
-
-
-def _resident(name: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where there is no such file."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    """The most bytes in use since `reset_peak`; 0 where the system does not say."""
+    return peak_memory(torch.device(device)) or 0
 
 
 def count_tokens(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[str, int]:

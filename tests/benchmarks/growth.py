@@ -24,7 +24,6 @@ from common import (
     make_settings,
     make_shots,
     measured_rates,
-    never_end,
     now,
     parse,
     parser,
@@ -37,6 +36,7 @@ from common import (
 from tqdm import tqdm
 
 from favor_lab import Policy, train
+from favor_lab.study.profiling import never_end
 
 PHASES = {"sample": ("prefill", "decode"), "reference": ("reference",), "loss": ("score", "backward")}
 SWEEPS = {  # where the command line says nothing

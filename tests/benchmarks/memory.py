@@ -38,7 +38,6 @@ from common import (
     make_policy,
     make_settings,
     make_shots,
-    never_end,
     parse,
     parser,
     peak,
@@ -50,6 +49,7 @@ from common import (
 from tqdm import tqdm
 
 from favor_lab import FewShot, Policy, TrainingState, load_policy, train
+from favor_lab.study.profiling import never_end
 
 CARDS = (6, 8, 12, 16, 24)  # GB
 STEPS = 2  # the optimiser's state exists from the second one on

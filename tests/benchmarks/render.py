@@ -63,6 +63,20 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 10 else f"{value:.3f} s" if value >= 0.1 else f"{1e3 * value:.1f} ms"
 
 
+def amount(result: Result, value: float, unit: float) -> str:
+    """A time: in seconds where a GPU with a name took it, else in units of another time of the same run, since seconds
+    of some CPU tell nobody anything.
+
+    >>> amount({"environment": {}}, 3.0, unit=2.0), amount({"environment": {"gpu": "some"}}, 3.0, unit=2.0)
+    ('1.50', '3.000 s')
+    """
+    return seconds(value) if result["environment"].get("gpu") else f"{value / unit:.2f}"
+
+
+def time_head(result: Result, unit: str) -> str:
+    return "" if result["environment"].get("gpu") else f", in units of {unit}"
+
+
 def gigabytes(value: float | None) -> str:
     return "" if value is None else f"{value / 1e9:.2f} GB"
 
@@ -80,25 +94,22 @@ def setting(result: Result) -> str:
 
 def step_text(result: Result) -> str:
     """Both trainers, their ratio, and where our seconds go."""
-    rows = []
+    rows, unit = [], result.get("ours", result.get("trl"))["seconds"]["median"]
     for side, name in (("trl", "TRL GRPOTrainer"), ("ours", "favor_lab")):
         if side in result:
-            low, high = result[side]["seconds"]["quartiles"]
-            time = f"{seconds(result[side]['seconds']['median'])} ({seconds(low)} to {seconds(high)})"
-            rows.append([name, time, gigabytes(result[side].get("peak_bytes"))])
-    text = table(["trainer", "a step, median (quartiles)", "peak memory"], rows) + "\n"
+            found = result[side]["seconds"]
+            middle, low, high = (amount(result, value, unit) for value in (found["median"], *found["quartiles"]))
+            rows.append([name, f"{middle} ({low} to {high})", gigabytes(result[side].get("peak_bytes"))])
+    head = "a step, median (quartiles)" + time_head(result, "favor_lab's step")
+    text = table(["trainer", head, "peak memory"], rows) + "\n"
     if "ratio" in result:
         low, high = result["ratio"]["quartiles"]
         text += f"Ratio, step by step: median **{result['ratio']['median']:.2f}**, quartiles {low:.2f} to {high:.2f}. "
     if "ours" in result:
-        phases = ", ".join(f"{phase} {seconds(value)}" for phase, value in result["ours"]["phases"].items())
-        bound = sum(result["bound"].values())
-        times = result["ours"]["seconds"]["median"] / bound
-        text += (
-            f"The counted bound at this machine's rates is {seconds(bound)}: favor_lab takes {times:.2f} times that. "
-        )
-        text += f"favor_lab by phase: {phases}. All images are encoded once a run, in "
-        text += f"{seconds(result['encode_once_seconds'])}, which is not in these steps.\n"
+        phases = ", ".join(f"{phase} {value / unit:.0%}" for phase, value in result["ours"]["phases"].items())
+        times = unit / sum(result["bound"].values())
+        text += f"favor_lab takes {times:.2f} times the counted bound at this machine's rates. Its phases: {phases}. "
+        text += "Its images are encoded once, before the first step, which is not in these times.\n"
     return f"{POLICIES[result['arguments']['policy']]}; {setting(result)}.\n\n{text}"
 
 
@@ -139,11 +150,12 @@ def growth_text(result: Result) -> str:
         for point, line in zip(points, expected(points), strict=True):
             group = point.get("group_size", result["arguments"]["group_size"])
             length = point.get("length", result["arguments"]["length"])
-            phases = [seconds(point["phases"].get(phase, 0.0)) for phase in ("sample", "reference", "loss")]
-            rows.append(
-                [group, point["prompt_tokens"], length, seconds(point["seconds"]["median"]), seconds(line), *phases]
-            )
+            times = [point["seconds"]["median"], line]
+            times += [point["phases"].get(phase, 0.0) for phase in ("sample", "reference", "loss")]
+            unit = points[0]["seconds"]["median"]
+            rows.append([group, point["prompt_tokens"], length, *(amount(result, time, unit) for time in times)])
     head = ["G", "prompt tokens", "completion tokens", "a step", "expected", "sample", "reference", "loss"]
+    head[3] += time_head(result, "the first of its sweep")
     text += table(head, rows) + "\n"
     for step in result.get("doubling", ()):
         text += (
@@ -178,11 +190,11 @@ def run_text(result: Result) -> str:
 
 
 def import_text(result: Result) -> str:
-    rows = []
+    rows, unit = [], result["imports"]["torch_transformers"]["median"]
     for entry in result["imports"].values():
-        low, high = entry["quartiles"]
-        rows.append([f"`{entry['statement']}`", f"{seconds(entry['median'])} ({seconds(low)} to {seconds(high)})"])
-    return table(["in a fresh interpreter", "median (quartiles)"], rows)
+        middle, low, high = (f"{value / unit:.3f}" for value in (entry["median"], *entry["quartiles"]))
+        rows.append([f"`{entry['statement']}`", f"{middle} ({low} to {high})"])
+    return table(["in a fresh interpreter", "median (quartiles), in units of the last line"], rows)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
@@ -213,8 +225,11 @@ def summary(results: Sequence[Result]) -> str:
     for result in of(results, "step"):
         if "ratio" in result:
             low, high = result["ratio"]["quartiles"]
-            trl, ours = (seconds(result[side]["seconds"]["median"]) for side in ("trl", "ours"))
-            found = f"{ours}, TRL {trl}: ratio **{result['ratio']['median']:.1f}** ({low:.1f} to {high:.1f})"
+            found = f"**{result['ratio']['median']:.1f}** times as fast as TRL ({low:.1f} to {high:.1f})"
+            if result["environment"].get("gpu"):
+                trl, ours = (seconds(result[side]["seconds"]["median"]) for side in ("trl", "ours"))
+                found += f": {ours}, TRL {trl}"
+            found += f"; {result['ours']['seconds']['median'] / sum(result['bound'].values()):.1f} times the bound"
             rows.append([f"a step, {short(result)}", found, place(result)])
     for result in of(results, "run"):
         share = f"decoding at {100 * result['decoding']['share']:.0f} % of the bandwidth bound"
@@ -232,7 +247,7 @@ def summary(results: Sequence[Result]) -> str:
             rows.append([f"doubling G, {policy_of(result)}", found, place(result)])
     for result in of(results, "import"):
         ours, theirs = result["imports"]["favor_lab"], result["imports"]["torch_transformers"]
-        found = f"{seconds(ours['median'])}; torch and transformers {seconds(theirs['median'])}"
+        found = f"1/{theirs['median'] / ours['median']:.0f} of the time of `import torch, transformers`"
         rows.append(["`import favor_lab`", found, place(result)])
     return table(["what", "measured", "on"], rows)
 
@@ -307,10 +322,16 @@ def draw_steps(axes: Any, results: Sequence[Result]) -> None:
                 value = result[side]["seconds"]["median"]
                 axes.barh(i + shift, value / slowest, height=0.34, color=colour)
                 name = "TRL" if side == "trl" else "favor_lab"
-                axes.text(value / slowest + 0.01, i + shift, f"{name} {seconds(value)}", va="center", fontsize=8)
-        names.append(f"{result['arguments']['policy']}\n{result['environment']['machine']}")
+                shown = amount(result, value, result.get("ours", result.get("trl"))["seconds"]["median"])
+                axes.text(value / slowest + 0.01, i + shift, f"{name} {shown}", va="center", fontsize=8)
+        names.append(f"{result['arguments']['policy']}, {result['arguments']['length']} tokens\n{place(result)}")
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlim=(0, 1.45), xticks=[], ylim=(len(names) - 0.4, -0.6), title="a step")
+    axes.set(
+        xlim=(0, 1.45),
+        xticks=[],
+        ylim=(len(names) - 0.4, -0.6),
+        title="Time of an optimiser step" + time_head(results[0], "favor_lab's"),
+    )
     axes.spines["bottom"].set_visible(False)
 
 
@@ -352,17 +373,18 @@ def draw_growth(band: Any, result: Result) -> None:
     keys = {"group": "group_size", "prompt": "prompt_tokens", "completion": "length"}
     labels = {"group": "G", "prompt": "prompt tokens", "completion": "completion tokens"}
     for axes, (sweep, points) in zip(band.subplots(1, len(sweeps), squeeze=False)[0], sweeps.items(), strict=True):
-        x, y = [point[keys[sweep]] for point in points], [point["seconds"]["median"] for point in points]
-        spread = [
-            [abs(v - q) for v, q in zip(y, (p["seconds"]["quartiles"][i] for p in points), strict=True)] for i in (0, 1)
-        ]
+        unit = 1.0 if result["environment"].get("gpu") else points[0]["seconds"]["median"]
+        x, y = [point[keys[sweep]] for point in points], [point["seconds"]["median"] / unit for point in points]
+        quartiles = [[point["seconds"]["quartiles"][i] / unit for point in points] for i in (0, 1)]
+        spread = [[abs(v - q) for v, q in zip(y, side, strict=True)] for side in quartiles]
         axes.errorbar(x, y, spread, color=BLUE, marker="o", linestyle="none", label="measured, quartiles")
-        axes.plot(x, expected(points), color=ORANGE, label="counted, from the first point")
+        line = [value / unit for value in expected(points)]
+        axes.plot(x, line, color=ORANGE, label="expected: tokens and FLOPs, from the first point")
         axes.set(xlabel=labels[sweep], ylim=(0, None), title="")
         if sweep == next(iter(sweeps)):
-            axes.set(ylabel="seconds of a step")
-            axes.legend(fontsize=7)
-    band.suptitle(f"{policy_of(result)}, {result['environment']['machine']}", fontsize=9)
+            axes.set(ylabel="seconds of a step" if unit == 1.0 else "step (first point: 1)")
+    band.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    band.suptitle(f"Growth: {policy_of(result)}, {place(result)}", fontsize=10, weight="bold", x=0.01, ha="left")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,7 +27,6 @@ from common import (
     make_settings,
     make_shots,
     measured_rates,
-    never_end,
     now,
     parse,
     parser,
@@ -42,6 +41,7 @@ from common import (
 from tqdm import tqdm
 
 from favor_lab import FewShot, Policy, encode_prompts, run_prompt, train
+from favor_lab.study.profiling import never_end
 
 
 def run(policy: Policy, shots: FewShot, args: argparse.Namespace, lines: Path) -> dict[str, Any]:

@@ -34,7 +34,6 @@ from common import (
     make_settings,
     make_shots,
     measured_rates,
-    never_end,
     now,
     parse,
     parser,
@@ -49,6 +48,7 @@ from common import (
 from tqdm import tqdm
 
 from favor_lab import TrainingState, accuracy_reward, build_prompt, encode_prompts, format_reward, train
+from favor_lab.study.profiling import never_end
 
 REWARDS = (accuracy_reward, format_reward)
 
