@@ -266,7 +266,7 @@ def _four_bit(quantize: str, lora_rank: int, device: torch.device) -> dict[str, 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["visual", "lm_head"],
+        llm_int8_skip_modules=["model.visual", "lm_head"],  # from the root: "visual" would match nothing
     )
     return dict(quantization_config=config, device_map={"": device})
 
