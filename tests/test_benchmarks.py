@@ -113,12 +113,12 @@ def test_what_cannot_run_is_said_at_once(arguments, problem, capsys, monkeypatch
     assert problem in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["common", "step", "memory", "growth", "run200", "import_time", "render"])
+@pytest.mark.parametrize("name", ["common", "step", "memory", "growth", "parts", "run200", "import_time", "render"])
 def test_the_examples_in_docstrings(name):
     assert doctest.testmod(script(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", ["step", "memory", "growth", "run200", "import_time", "render"])
+@pytest.mark.parametrize("name", ["step", "memory", "growth", "parts", "run200", "import_time", "render"])
 def test_every_script_has_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         script(name).main(["--help"])
@@ -248,6 +248,15 @@ def test_memory_grid_begins_with_the_goal():
 
 
 @pytest.mark.slow
+def test_parts_do_the_same_work(tmp_path):
+    result = run("parts", tmp_path, *TINY, "--steps", "2", "--warmup", "0", "--length", "6")
+    assert list(result["parts"]) == ["sample", "score", "reference"]
+    assert list(result["parts"]["score"]) == ["plain rows", "shared cache", "packed"]
+    assert result["parts"]["score"]["packed"]["ratio"]["values"] == [1.0, 1.0]
+    assert result["largest_difference"] < 1e-4
+    rendered(tmp_path, "What each part of the fast path buys")
+
+
 def test_imports(tmp_path):
     result = run("import_time", tmp_path, "--rounds", "1", "--machine", "here")
     assert all(len(entry["values"]) == 1 for entry in result["imports"].values())

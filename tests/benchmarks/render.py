@@ -171,6 +171,22 @@ def growth_text(result: Result) -> str:
     return text
 
 
+def parts_text(result: Result) -> str:
+    """Each part of a step, plainly and fast."""
+    rows = []
+    for part, found in result["parts"].items():
+        for way, entry in found.items():
+            low, high = entry["ratio"]["quartiles"]
+            rows.append([part, way, f"{entry['ratio']['median']:.2f} ({low:.2f} to {high:.2f})"])
+    args = result["arguments"]
+    words = "of a fixed length" if args["fixed_length"] else f"of {result['mean_length']:.0f} tokens on average"
+    text = (
+        f"{POLICIES[args['policy']]}; {args['prompts']} prompts x G {args['group_size']}, completions {words}, at most "
+    )
+    text += f"{args['length']}; log-probabilities differ by {result['largest_difference']:.1e} at most.\n\n"
+    return text + table(["part", "way", "time, in units of the part's last line (quartiles)"], rows)
+
+
 def run_text(result: Result) -> str:
     """The long run: total, phases, memory, decoding."""
     args, found = result["arguments"], result["decoding"]
@@ -199,6 +215,7 @@ def import_text(result: Result) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "step": ("A step, next to TRL's", step_text),
+    "parts": ("What each part of the fast path buys", parts_text),
     "run": ("A long run", run_text),
     "memory": ("Memory", memory_text),
     "growth": ("Growth", growth_text),
