@@ -108,8 +108,8 @@ def report(result: dict[str, Any]) -> str:
         for way, entry in found.items():
             low, high = entry["ratio"]["quartiles"]
             lines.append(
-                f"{part:<10} {way:<13}{entry['seconds']['median']:8.4f} s, {entry['ratio']['median']:.2f} times the fast"
-                f" way ({low:.2f} to {high:.2f})"
+                f"{part:<10} {way:<13}{entry['seconds']['median']:8.4f} s, {entry['ratio']['median']:.2f} times the"
+                f" fast way ({low:.2f} to {high:.2f})"
             )
     return "\n".join(lines)
 
