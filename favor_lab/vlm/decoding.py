@@ -8,7 +8,8 @@ same random numbers and runs the layers of `layers` instead:
 * a prompt's keys and values are held and read once for its group, not once a row;
 * buffers have their final size from the start: nothing is concatenated, and on a GPU a step is captured as a graph.
 
-Rows that have ended leave here too, as soon as the others fit on a smaller grid.
+Rows that have ended leave here too, as soon as the others fit on a smaller grid. Measured on the pocket policy
+(4 prompts, G = 8, two CPU threads), sampling takes 1/1.9 of the plain decoder's time (`tests/benchmarks/parts.py`).
 """
 
 from __future__ import annotations
