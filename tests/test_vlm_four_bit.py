@@ -1,4 +1,8 @@
-"""4-bit weights on every path, with bitsandbytes' CPU kernels: scoring, decoding, and the reference."""
+"""4-bit weights on every path, with bitsandbytes' CPU kernels: scoring, decoding, and the reference.
+
+Skipped without bitsandbytes, which is not among the test packages: where it is installed, peft imports it, and it
+writes to standard error. `pip install -e ".[qlora]"` runs them.
+"""
 
 import pytest
 import torch
