@@ -35,10 +35,23 @@ def check_machine() -> Iterator[Finding]:
     yield Finding(sys.version_info >= (3, 11), f"Python {platform.python_version()} (3.11 or newer is needed)")
     yield from _packages()
     yield Finding(True, f"{os.cpu_count()} CPU cores, {_memory_gb():.1f} GB of memory ({platform.platform()})")
+    yield from _neighbours()
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         return
     yield from _gpus()
     yield _pocket()
+
+
+def _neighbours() -> Iterator[Finding]:
+    """Whether other processes are busy: threads that wait by spinning then keep each other from working."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    settled = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" or os.environ.get("OMP_NUM_THREADS") == "1"
+    if load > 0.4 * (os.cpu_count() or 1) and not settled:
+        yield Finding(
+            None,
+            f"other processes are busy (load {load:.1f} on {os.cpu_count()} cores): set OMP_WAIT_POLICY=passive before "
+            "you start Python, or a training step may take ten times as long",
+        )
 
 
 def _packages() -> Iterator[Finding]:

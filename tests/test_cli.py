@@ -195,6 +195,22 @@ def test_data_lists_draws_and_exports(photos, capsys):
     assert "it has train, test" in capsys.readouterr().err
 
 
+def test_doctor_warns_of_busy_neighbours(monkeypatch):
+    from favor_lab.doctor import _neighbours
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.getloadavg", lambda: (64.0, 0, 0), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    (finding,) = _neighbours()
+    assert finding.ok is None and "OMP_WAIT_POLICY=passive" in finding.text
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert not list(_neighbours())
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0, 0), raising=False)
+    assert not list(_neighbours())
+
+
 def test_doctor(tiny_checkpoint, monkeypatch, tmp_path, capsys):
     from favor_lab.vlm import policy
 
