@@ -53,7 +53,7 @@ class GRPOSettings:
     weight_decay: float = option(0.0, "weight decay of AdamW (TRL 1.16)")
     max_grad_norm: float = option(1.0, "gradient norm above which the gradient is scaled down, 0: never (TRL 1.16)")
     beta: float = option(0.04, "weight of the KL penalty, 0: no reference pass (GRPO paper, Visual-RFT)")
-    clip: float = option(0.2, "the ratio earns nothing beyond 1 +- clip (GRPO paper, TRL 1.16)")
+    clip: float = option(0.2, "the ratio earns nothing beyond 1 +- clip (value: TRL 1.16)")
     clip_high: float | None = option(
         None, "upper clip where it differs from the lower, 0.28 in DAPO (GRPO paper: same)"
     )
