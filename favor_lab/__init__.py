@@ -31,7 +31,7 @@ _ROOMS = {
     "study.profiling": ("Profile", "profile_step"),
     "study.plots": (
         "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_group", "plot_loop",
-        "plot_profile", "plot_records", "plot_truth",
+        "new_figure", "plot_profile", "plot_records", "plot_truth",
     ),
 }  # fmt: skip
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

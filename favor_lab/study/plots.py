@@ -13,6 +13,7 @@ import functools
 import io
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,11 +45,17 @@ CJK_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Microsoft YaHei"
 def _figure_class() -> type[Figure]:
     """A `Figure` that a notebook displays by itself, so that pyplot and its global state are not needed."""
     try:
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('pictures need matplotlib: pip install "favor-lab[lab]"') from error
 
     class LabFigure(Figure):
+        def add_subplot(self, *args: Any, **kwargs: Any) -> Axes:
+            """Axes in the house's style, wherever they are made."""
+            with matplotlib.rc_context(_style()):
+                return super().add_subplot(*args, **kwargs)
+
         def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
             """As PNG of 256 colours, or as JPEG if it is a sheet of pictures: a notebook stays small."""
             from PIL import Image
@@ -64,7 +71,17 @@ def _figure_class() -> type[Figure]:
             return {f"image/{'jpeg' if pictures > 4 else 'png'}": base64.b64encode(small.getvalue()).decode()}
 
     LabFigure.__name__ = LabFigure.__qualname__ = "Figure"
+    _keep_small(LabFigure)
     return LabFigure
+
+
+def _keep_small(figures: type[Figure]) -> None:
+    """In IPython, pyplot registers its own PNG for every Figure, which would come before ours: register ours too."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is not None:
+        png = shell.display_formatter.formatters["image/png"]
+        png.for_type(figures, lambda figure: figure._repr_mimebundle_().get("image/png"))
 
 
 @functools.cache
@@ -122,8 +139,18 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def _new_figure(height: float, width: float = WIDTH, layout: Any = "constrained") -> Figure:
-    return _figure_class()(figsize=(width, height), layout=layout)
+def new_figure(height: float, width: float = WIDTH, layout: Any = "constrained") -> Figure:
+    """An empty figure in the house's style that a notebook displays by itself: width and height in inches.
+
+    >>> axes = new_figure(2.5).subplots()
+    >>> axes.spines["top"].get_visible(), axes.figure.get_size_inches().tolist()
+    (False, [9.0, 2.5])
+    """
+    figure_class = _figure_class()
+    import matplotlib
+
+    with matplotlib.rc_context(_style()):
+        return figure_class(figsize=(width, height), layout=layout)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -273,7 +300,7 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
         panels.insert(0, _line_panel("loss", "loss", "nats per token"))
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure = _new_figure(2.5 * lines + (0.35 if title else 0.1))
+    figure = new_figure(2.5 * lines + (0.35 if title else 0.1))
     grid = figure.subplots(lines, columns, squeeze=False).flat
     steps = [row["step"] for row in rows]
     for axes, draw in zip(grid, panels, strict=False):
@@ -314,7 +341,7 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
         raise ValueError("these records count no sampled answers by label; records of GRPO do")
     totals = _count_labels(rows)
     order = sorted(totals, key=lambda label: (totals[label][0] / max(totals[label][1], 1), label))
-    figure = _new_figure(0.24 * len(order) + 1.1 + (0.3 if title else 0))
+    figure = new_figure(0.24 * len(order) + 1.1 + (0.3 if title else 0))
     axes = figure.add_subplot()
     seen = [
         (row["step"], order.index(label), count["right"] / max(count["completions"], 1))
@@ -351,7 +378,7 @@ def plot_profile(profile: Any, title: str = "") -> Figure:
     """
     values = profile if isinstance(profile, Mapping) else profile.to_dict()
     phases = {name: phase for name, phase in values["phases"].items() if name != "encode"}
-    figure = _new_figure(0.36 * len(phases) + 1.1 + (0.3 if title else 0))
+    figure = new_figure(0.36 * len(phases) + 1.1 + (0.3 if title else 0))
     axes = figure.add_subplot()
     measured = [1e3 * phase["seconds"] for phase in phases.values()]
     bounds = [1e3 * phase["bound"] for phase in phases.values()]
@@ -548,7 +575,7 @@ def plot_group(
     rows = {g: _lay_out(texts[g], room - 0.1) for g in order}
     top = 0.95 if title else 0.45
     height = top + max(sum(map(_row_height, rows.values())), _TEXT_LEFT - 0.1) + 0.3
-    figure = _new_figure(height, layout=None)
+    figure = new_figure(height, layout=None)
     axes = _canvas(figure, WIDTH, height)
     axes.text(0.25, 0.36, _printable(title), fontsize=12.5, weight="bold", va="center")
     _group_picture(figure, axes, image, label, top, height)
@@ -584,7 +611,7 @@ def plot_confusion(evaluation: Evaluation, title: str = "") -> Figure:
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(size, size + 1, dtype=bool)
     side = min(max(0.34 * size, 2.0), 7.0)
-    figure = _new_figure(height=side + 1.5, width=side + 2.5)
+    figure = new_figure(height=side + 1.5, width=side + 2.5)
     axes = figure.add_subplot()
     for mask, colour in ((diagonal, BLUE), (~diagonal, VERMILLION)):
         axes.imshow(np.ma.masked_array(share, ~mask), cmap=_fade(colour), vmin=0, vmax=1)
@@ -630,7 +657,7 @@ def plot_examples(
     columns = min(columns, len(examples))
     rows = math.ceil(len(examples) / columns)
     side = WIDTH / max(columns, 4)
-    figure = _new_figure(rows * (side + (0.38 if evaluation else 0.2)) + (0.4 if title else 0.1), columns * side)
+    figure = new_figure(rows * (side + (0.38 if evaluation else 0.2)) + (0.4 if title else 0.1), columns * side)
     for axes, example in zip(figure.subplots(rows, columns, squeeze=False).flat, examples, strict=False):
         axes.imshow(_rgb(example.image))
         axes.set_xlabel(_printable(example.label), fontsize=9, labelpad=3)
@@ -650,7 +677,7 @@ def plot_examples(
 @_styled
 def plot_truth(scene: Scene, title: str = "") -> Figure:
     """A drawn scene, and beside it the truth it knows: joints (blue), boxes of things (vermillion), statements."""
-    figure = _new_figure(WIDTH / 3 + (0.3 if title else 0.0))
+    figure = new_figure(WIDTH / 3 + (0.3 if title else 0.0))
     plain, marked, said = figure.subplots(1, 3)
     for axes in (plain, marked, said):
         axes.axis("off")
@@ -685,7 +712,7 @@ def plot_before_after(evaluations: Mapping[str, Evaluation], title: str = "") ->
     by_label = [evaluation.label_accuracy() for evaluation in evaluations.values()]
     labels = [label for label in by_label[-1] if all(label in accuracy for accuracy in by_label)]
     labels.sort(key=lambda label: by_label[-1][label])
-    figure = _new_figure(max(3.4, 0.21 * len(labels) + 1.2))
+    figure = new_figure(max(3.4, 0.21 * len(labels) + 1.2))
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
     colours = dict(zip(evaluations, ("#9aa5b1", *CYCLE), strict=False))
     _rate_bars(left, evaluations, colours)
@@ -815,7 +842,7 @@ def plot_loop(image: Image | None = None) -> Figure:
     from favor_lab.grpo.advantages import group_advantages
 
     height = 4.35
-    figure = _new_figure(height, layout=None)
+    figure = new_figure(height, layout=None)
     axes = _canvas(figure, WIDTH, height)
     _loop_cards(axes)
     totals = [sum(values) for values in zip(*_LOOP_REWARDS.values(), strict=True)]
