@@ -1,0 +1,80 @@
+"""The learning rate of each method of the study, chosen on validation images: ``python data/results/tune_methods.py``.
+
+Every method gets the same trials: the same learning rates, two seeds that are used nowhere else, four shots of
+``cartoon``, judged on validation images of the same set. No test image and no other set is looked at. Finished trials
+are kept in ``tune_methods.json``; the page is ``tune_methods.md``, and ``chosen`` is what the study runs with.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
+from favor_lab.study.experiments import METHODS, learn
+
+HERE = Path(__file__).resolve().parent
+SHOTS, VALIDATION, SEEDS = 4, 12, (100, 101)  # images a label
+RATES = (2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+TRAINED = [method for method in METHODS if not method.startswith("zero-shot")]
+
+
+def trial(method: str, rate: float, seed: int) -> dict[str, Any]:
+    """Train with this learning rate; validation accuracy after it."""
+    shots = few_shot(load_activities("cartoon"), SHOTS, seed=seed, validation=VALIDATION, test=0)
+    policy = load_policy("pocket", seed=seed)
+    settings = GRPOSettings(seed=seed, style=METHODS[method], learning_rate=rate)
+    for _ in learn(method, policy, shots, settings):
+        pass
+    after = evaluate(policy, shots.validation, shots.labels, METHODS[method])
+    rates = {"accuracy": after.accuracy, "format_rate": after.format_rate, "truth_rate": after.truth_rate}
+    return {"method": method, "learning_rate": rate, "seed": seed, **rates}
+
+
+def mean(trials: list[dict[str, Any]], method: str, rate: float) -> float:
+    return float(np.mean([t["accuracy"] for t in trials if (t["method"], t["learning_rate"]) == (method, rate)]))
+
+
+def chosen(trials: list[dict[str, Any]]) -> dict[str, float]:
+    """The learning rate with the best mean validation accuracy, by method."""
+    return {method: max(RATES, key=lambda rate: mean(trials, method, rate)) for method in TRAINED}
+
+
+def page(trials: list[dict[str, Any]]) -> str:
+    best = chosen(trials)
+    lines = [
+        "# The learning rate of each method",
+        "",
+        f"`python data/results/tune_methods.py`: cartoon, {SHOTS} shots, {GRPOSettings.steps} steps, "
+        f"{16 * VALIDATION} validation images, mean of {len(SEEDS)} seeds: share of right answers. The best of each "
+        "method, in bold, is what the study runs with. Differences below about 7 points mean little.",
+        "",
+        f"| method | {' | '.join(f'{rate:g}' for rate in RATES)} |",
+        f"| --- |{' --- |' * len(RATES)}",
+    ]
+    for method in TRAINED:
+        shown = [f"{100 * mean(trials, method, rate):.1f} %" for rate in RATES]
+        shown = [f"**{s}**" if rate == best[method] else s for s, rate in zip(shown, RATES, strict=True)]
+        lines.append(f"| {method} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    target = HERE / "tune_methods.json"
+    done = json.loads(target.read_text()) if target.exists() else []
+    for rate in RATES:
+        for method in TRAINED:
+            for seed in SEEDS:
+                if (method, rate, seed) not in [(t["method"], t["learning_rate"], t["seed"]) for t in done]:
+                    done.append(trial(method, rate, seed))
+                    target.write_text(json.dumps(done, indent=1) + "\n")
+                    print(done[-1], flush=True)
+    (HERE / "tune_methods.md").write_text(page(done))
+    print(page(done))
+
+
+if __name__ == "__main__":
+    main()

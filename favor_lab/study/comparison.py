@@ -1,0 +1,100 @@
+"""Is one better than the other? Paired differences of evaluations on the same images, with intervals.
+
+Two policies that answer the same images share what is hard about them, so their difference is known far better than
+either accuracy: compare image by image, never one interval with another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from favor_lab.study.evaluation import Evaluation
+
+
+def paired_gains(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> np.ndarray:
+    """What each image gained in each of S runs: (S, M) of -1 (lost), 0 (same verdict) and 1 (gained).
+
+    One evaluation before serves all the runs after it. Raises ValueError unless all are of the same images, in order.
+    """
+    before = list(before) * (len(after) if len(before) == 1 else 1)
+    if len(before) != len(after) or not after:
+        raise ValueError(f"{len(before)} evaluations before and {len(after)} after: one before, or one for each after")
+    sources = [answer.source for answer in after[0].answers]
+    for evaluation in [*before, *after]:
+        if [answer.source for answer in evaluation.answers] != sources:
+            raise ValueError(
+                "these evaluations are not of the same images in the same order, so they cannot be paired: evaluate "
+                "both on the same list of examples"
+            )
+    right = [np.array([[a.correct for a in e.answers] for e in side], dtype=int) for side in (before, after)]
+    return right[1] - right[0]  # (S, M)
+
+
+def bootstrap_interval(
+    values: np.ndarray, confidence: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of (S, M) values: runs and images are both redrawn (Efron, 1979;
+    both ways at once as in Owen, 2007, "The pigeonhole bootstrap").
+
+    With S = 1 the interval says nothing about other runs, since there is one.
+
+    >>> [round(bound, 3) for bound in bootstrap_interval(np.eye(4))]
+    [0.0, 0.5]
+    """
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"need (runs, images) values, at least one of them, got the shape {values.shape}")
+    random, (runs, images) = np.random.default_rng(seed), values.shape
+    of_runs = random.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs  # (draws, S)
+    of_images = random.multinomial(images, np.full(images, 1 / images), size=draws) / images  # (draws, M)
+    means = np.einsum("ds,sm,dm->d", of_runs, values, of_images, optimize=True)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """Two-sided p-value that as many or more changes point one way by chance (McNemar's test, exact).
+
+    >>> round(sign_test(9, 1), 4), sign_test(5, 5), sign_test(0, 0)
+    (0.0215, 1.0, 1.0)
+    """
+    changes, fewer = gained + lost, min(gained, lost)
+    return min(1.0, 2 * sum(math.comb(changes, k) for k in range(fewer + 1)) / 2**changes)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired difference of two accuracies: means over runs and images, as shares."""
+
+    difference: float  #: accuracy after less accuracy before
+    interval: tuple[float, float]  #: 95 % bootstrap interval of the difference
+    gained: float  #: images that became right, a run
+    lost: float  #: images that became wrong, a run
+    runs: int
+    images: int
+
+    def summary(self) -> str:
+        """The difference in points, and what changed sides."""
+        low, high = self.interval
+        return (
+            f"{100 * self.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}); "
+            f"of {self.images} images {self.gained:g} became right, {self.lost:g} wrong"
+        )
+
+
+def compare(before: Evaluation | Sequence[Evaluation], after: Evaluation | Sequence[Evaluation]) -> Comparison:
+    """How much better `after` is than `before`, image by image; either may be a list of runs (seeds).
+
+    Raises ValueError for evaluations of different images.
+    """
+    sides = [list(side) if isinstance(side, Sequence) else [side] for side in (before, after)]
+    gains = paired_gains(*sides)
+    gained, lost = (gains == 1).sum(axis=1).mean(), (gains == -1).sum(axis=1).mean()
+    return Comparison(float(gains.mean()), bootstrap_interval(gains), float(gained), float(lost), *gains.shape)

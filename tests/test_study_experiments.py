@@ -1,0 +1,144 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from favor_lab.activities.fewshot import FewShot
+from favor_lab.grpo.records import GRPOSettings
+from favor_lab.study import experiments
+from favor_lab.study.evaluation import Answered, Evaluation
+from favor_lab.study.experiments import (
+    METHODS,
+    Cell,
+    Result,
+    learn,
+    load_results,
+    plan,
+    run_cell,
+    run_study,
+    self_written,
+    test_images,
+)
+from favor_lab.study.report import versions
+
+SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=24)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cell_answers_the_same_images_whatever_the_method(method):
+    cell = Cell(method, "sketch", shots=0 if method.startswith("zero") else 1, seed=3 * (not method.startswith("zero")))
+    result = run_cell(cell, SETTINGS, sets=("cartoon", "sketch"), test=1)
+    assert list(result.tests) == ["sketch", "cartoon"]
+    for name, evaluation in result.tests.items():
+        assert [a.source for a in evaluation.answers] == [e.source for e in test_images(name, 1)]
+        assert evaluation.style == METHODS[method]
+    assert len(result.records) == cell.trains
+    assert result.evaluation is result.tests["sketch"]
+    if cell.trains:
+        assert result.settings["seed"] == 3 and result.settings["style"] == METHODS[method]
+
+
+def result_of(cell, right=True):
+    answer = Answered("cartoon/test/0", "reading", "reading", right, True, 2, 1, "<answer>lesé & ü</answer>")
+    evaluation = Evaluation("pocket", cell.style, ["reading"], [answer], 1.0)
+    return Result(cell, {cell.dataset: evaluation}, [{"step": 1}], {"steps": 1}, 2.0, versions())
+
+
+def test_a_result_survives_the_disk(tmp_path):
+    result = result_of(Cell("grpo", "cartoon", 4, 1))
+    path = result.save(tmp_path)
+    assert Result.load(path) == result
+    first = path.read_bytes()
+    assert result.save(tmp_path).read_bytes() == first, "the same result is the same file"
+    assert [file.name for file in tmp_path.iterdir()] == ["grpo-cartoon-4-1.json.gz"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:40], lambda b: b"not gzip", lambda b: b""])
+def test_a_damaged_cell_is_named(tmp_path, damage):
+    path = result_of(Cell("sft", "cctv", 2, 0)).save(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="sft-cctv-2-0.json.gz is not a finished cell"):
+        load_results(tmp_path)
+
+
+def test_results_are_found_by_what_they_are_of(tmp_path):
+    cells = plan(["zero-shot-answer", "sft-reasoning"], ["cartoon", "thermal"], {1: 1, 4: 2})
+    for cell in cells:
+        result_of(cell).save(tmp_path)
+    assert len(load_results(tmp_path)) == len(cells) == 2 + 2 * 3
+    found = load_results(tmp_path, method="sft-reasoning", shots=4)
+    assert [result.cell.name for result in found] == [
+        f"sft-reasoning-{name}-4-{seed}" for name in ("cartoon", "thermal") for seed in (0, 1)
+    ]
+
+
+def test_a_study_goes_on_where_it_was_killed(tmp_path):
+    """Finished cells are not run again, and one that was being run leaves nothing."""
+    cells, ran = plan(["grpo"], ["cartoon", "sketch", "cctv"], {4: 1}), []
+
+    def run(cell, settings):
+        ran.append((cell.dataset, settings.learning_rate))
+        if cell.dataset == "sketch" and len(ran) == 2:
+            raise KeyboardInterrupt
+        return result_of(cell)
+
+    settings = {"grpo": GRPOSettings(learning_rate=0.5)}
+    with pytest.raises(KeyboardInterrupt):
+        list(run_study(cells, tmp_path, settings, run=run))
+    assert [path.name for path in tmp_path.iterdir()] == ["grpo-cartoon-4-0.json.gz"]
+    again = list(run_study(cells, tmp_path, settings, run=run))
+    assert [result and result.cell.dataset for result in again] == [None, "sketch", "cctv"]
+    assert ran == [("cartoon", 0.5), ("sketch", 0.5), ("sketch", 0.5), ("cctv", 0.5)]
+
+
+def test_cells_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="unknown method 'dpo'"):
+        Cell("dpo", "cartoon", 4)
+    for method, shots in (("grpo", 0), ("zero-shot", 4)):
+        with pytest.raises(ValueError, match="needs shots"):
+            Cell(method, "cartoon", shots)
+
+
+def test_self_written_reasoning_is_the_first_that_was_well_formed_and_right(tiny_policy, tiny_examples, monkeypatch):
+    texts = [
+        "<answer>riding a bike</answer>", "<think>two wheels.</think><answer>riding a bike</answer>",
+        "<think>later.</think><answer>riding a bike</answer>",
+        "<think>a page.</think><answer>fishing</answer>", "<think>a page.</think><answer>reading</answer>", "",
+        "", "", "", "<think>a rod.</think><answer>fishing</answer>.", "", "",
+    ]  # fmt: skip
+
+    class Sampled(list):
+        groups = np.arange(4).repeat(3)
+
+        @property
+        def texts(self):
+            return self
+
+    monkeypatch.setattr("favor_lab.grpo.sampling.sample_groups", lambda *_, **__: Sampled(texts))
+    shots = FewShot(tiny_examples, [], [], [e.label for e in tiny_examples])
+    assert self_written(tiny_policy, shots, SETTINGS, tries=3) == {"tiny/0": "two wheels.", "tiny/1": "a page."}
+    taught = []
+    monkeypatch.setattr(
+        "favor_lab.study.baselines.sft",
+        lambda policy, shots, settings, reasoning: taught.extend((e.source, reasoning(e)) for e in shots.train),
+    )
+    learn("sft-reasoning", tiny_policy, shots, SETTINGS)
+    assert taught == [("tiny/0", "two wheels."), ("tiny/1", "a page.")]
+    texts[:] = [""] * 12
+    with pytest.raises(ValueError, match="none of 12 samples was right"):
+        self_written(tiny_policy, shots, SETTINGS, tries=3)
+
+
+def test_a_seed_gives_the_same_answers_again():
+    cell, settings = Cell("grpo-answer", "cartoon", 1, 5), dataclasses.replace(SETTINGS, steps=2)
+    first, second = (run_cell(cell, settings, sets=("cartoon",), test=2) for _ in range(2))
+    assert first.evaluation.answers == second.evaluation.answers
+    assert first.records == second.records
+
+
+def test_progress_is_told_each_step():
+    seen = []
+    settings = dataclasses.replace(SETTINGS, steps=3)
+    run_cell(Cell("sft", "cartoon", 1, 0), settings, ("cartoon",), 1, lambda cell, *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert set(experiments.SERIES) <= {field.name for field in dataclasses.fields(experiments.StepRecord)}
