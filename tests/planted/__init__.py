@@ -1,0 +1,11 @@
+"""Wrong answers to the labs' exercises, the classic mistakes: the checks must reject each, and say what to look at."""
+
+from typing import NamedTuple
+
+
+class Wrong(NamedTuple):
+    """One wrong answer."""
+
+    mistake: str  #: what is wrong, in a few words, for the table
+    answer: str  #: source that stands in place of the whole solution cell
+    hint: str  #: regular expression for what the check's message must say
