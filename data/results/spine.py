@@ -20,6 +20,8 @@ from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy, train
 from favor_lab.activities.pocket import SETS
+from favor_lab.study.comparison import bootstrap_interval
+from favor_lab.study.experiments import percent
 
 HERE = Path(__file__).resolve().parent
 SHOTS, TEST = 4, 20  # images a label
@@ -47,23 +49,8 @@ def correct(cell: dict[str, Any], when: str) -> np.ndarray:
     return np.array([answer["correct"] for answer in cell[when]["answers"]], float)
 
 
-def interval(gains: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of (seeds, images) paired differences: seeds and images are both redrawn."""
-    random = np.random.default_rng(0)
-    seeds, images = gains.shape
-    means = [
-        gains[random.integers(seeds, size=seeds)][:, random.integers(images, size=images)].mean() for _ in range(draws)
-    ]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def points(gains: np.ndarray) -> str:
-    low, high = interval(gains)
+    low, high = bootstrap_interval(gains)
     return f"{100 * gains.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
