@@ -81,7 +81,7 @@ def wrong_answers(verdicts: list[tuple[labs.Exercise, labs.Wrong, str | None]]) 
     lines = [
         "# What the checks say to wrong answers",
         "",
-        f"{len(verdicts)} wrong answers are planted in `tests/planted/`; the tests put each in the place of a solution, and "
+        f"{len(verdicts)} wrong answers are planted in `tests/planted/`. The tests put each in a solution's place, and "
         "its check must reject it with the message given here. `python tests/course.py --write` makes this page.",
     ]
     title = ""

@@ -122,7 +122,8 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
             examples[part].append(example)
     if faults:
         total = sum(map(len, records.values()))
-        raise ValueError(f"{dataset.name}: {len(faults)} faults in {total} images:\n  " + "\n  ".join(faults))
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ValueError(f"{dataset.name}: {count} in {total} images:\n  " + "\n  ".join(faults))
     return examples
 
 

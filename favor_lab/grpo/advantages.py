@@ -72,7 +72,7 @@ def to_groups(values: Tensor, groups: Tensor) -> tuple[Tensor, tuple[Tensor, Ten
     (tensor([[1., 3.],
             [2., nan]]), tensor([1., 2., 3.]))
     """
-    group = groups.unique(return_inverse=True)[1]  # (N,) 0 to B - 1
+    group = groups.to(values.device).unique(return_inverse=True)[1]  # (N,) 0 to B - 1
     column = (group[:, None] == group[None, :]).tril(-1).sum(dim=1)  # (N,) earlier rows of the same group
     size = (int(group.max()) + 1, max(2, int(column.max()) + 1)) if len(group) else (0, 2)
     table = values.new_full(size, torch.nan)  # (B, G)
