@@ -136,6 +136,27 @@ class DrawOptions(SetOptions):
     """Write the images of a drawn set as files to this new folder: train and test, a folder per label."""
 
 
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which cells of the study: every method on every set, with every number of shots and every seed."""
+
+    methods: tuple[str, ...] = ("zero-shot", "zero-shot-answer", "sft", "sft-reasoning", "grpo", "grpo-answer")
+    """zero-shot, zero-shot-answer, sft (answer alone), sft-reasoning (self-written reasoning that was right), grpo,
+    grpo-answer."""
+    sets: tuple[str, ...] = ("cartoon", "sketch", "thermal", "cctv")
+    """Sets to learn from; each policy is tested on all of these."""
+    shots: tuple[int, ...] = (4,)
+    """Training images per activity."""
+    seeds: int = 3
+    """Seeds of each cell that trains."""
+    steps: int | None = None
+    """Optimiser steps; None: as in `train`."""
+    test: int = 20
+    """Test images per activity and set, the same for every cell."""
+    out: Path = Path("runs/study")
+    """Folder of the finished cells. Those that are there are not run again: kill it and start it again as you like."""
+
+
 # The settings that supervised fine-tuning uses: nothing is sampled there, and nothing compared.
 SFT_FIELDS = (
     "steps",
@@ -508,6 +529,31 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
         say(f"figure       {measure.out / 'profile.png'}")
 
 
+def study(study: StudyOptions) -> None:
+    """Compare methods on drawn sets, cell by cell: training, test images of every set, every response kept.
+
+    favor-lab study --methods zero-shot grpo --sets cartoon --shots 1 4 --seeds 2
+    """
+    from tqdm import tqdm
+
+    from favor_lab.study import experiments
+
+    shots = dict.fromkeys(study.shots, study.seeds)
+    cells = experiments.plan(study.methods, study.sets, shots)
+    settings = experiments.chosen_settings(study.steps)
+    with tqdm(cells, "study", unit="cell") as bar:
+
+        def progress(cell: experiments.Cell, step: int, steps: int) -> None:
+            bar.set_postfix_str(f"{cell.name}: step {step} of {steps}")
+
+        options = {"sets": study.sets, "test": study.test, "progress": progress}
+        for cell, result in zip(cells, experiments.run_study(cells, study.out, settings, **options), strict=True):
+            bar.update()
+            if result:
+                bar.write(f"{cell.name:<26} {result.evaluation.summary()}")
+    say(experiments.table(experiments.load_results(study.out)))
+
+
 def doctor() -> None:
     """Check this machine: versions, cores, memory, GPU, the pocket checkpoint, and what can be run here."""
     from favor_lab.doctor import check_machine
@@ -542,6 +588,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sft": sft,
     "evaluate": evaluate,
     "profile": profile,
+    "study": study,
     "data": data,
     "doctor": doctor,
 }

@@ -325,3 +325,24 @@ def test_profile_prints_a_table_and_keeps_it(options, capsys):
     assert Path("profile/profile.png").stat().st_size > 10_000
     assert main(["profile", *options, *small]) == 2 and "not empty" in capsys.readouterr().err
     assert main(["profile", *options, "--repeats", "0"]) == 2 and "repeats is 0" in capsys.readouterr().err
+
+
+def test_study_runs_cells_once_and_prints_the_table(capsys):
+    arguments = ["study", "--methods", "zero-shot-answer", "sft", "--sets", "cartoon", "--shots", "1", "--seeds", "1"]
+    arguments += ["--steps", "1", "--test", "1", "--out", "cells"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert "| sft | cartoon | 1 | 1 |" in first
+    times = {path.name: path.stat().st_mtime_ns for path in Path("cells").iterdir()}
+    assert set(times) == {"zero-shot-answer-cartoon-0-0.json.gz", "sft-cartoon-1-0.json.gz"}
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert first.endswith(table) and table.startswith("| method")
+    assert {path.name: path.stat().st_mtime_ns for path in Path("cells").iterdir()} == times
+
+
+def test_study_refuses_what_it_does_not_know(capsys):
+    assert main(["study", "--methods", "dpo", "--out", "cells"]) == 2
+    assert "unknown method 'dpo'; the methods are zero-shot" in capsys.readouterr().err
+    assert main(["study", "--sets", "manga", "--methods", "zero-shot", "--out", "cells"]) == 2
+    assert "manga" in capsys.readouterr().err

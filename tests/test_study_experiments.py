@@ -1,4 +1,7 @@
 import dataclasses
+import importlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from favor_lab.grpo.records import GRPOSettings
 from favor_lab.study import experiments
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.experiments import (
+    LEARNING_RATES,
     METHODS,
     Cell,
     Result,
@@ -19,7 +23,7 @@ from favor_lab.study.experiments import (
     self_written,
     test_images,
 )
-from favor_lab.study.report import versions
+from favor_lab.study.report import plain, versions
 
 SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=24)
 
@@ -80,7 +84,7 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path):
         ran.append((cell.dataset, settings.learning_rate))
         if cell.dataset == "sketch" and len(ran) == 2:
             raise KeyboardInterrupt
-        return result_of(cell)
+        return dataclasses.replace(result_of(cell), settings=plain(settings))
 
     settings = {"grpo": GRPOSettings(learning_rate=0.5)}
     with pytest.raises(KeyboardInterrupt):
@@ -89,6 +93,16 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path):
     again = list(run_study(cells, tmp_path, settings, run=run))
     assert [result and result.cell.dataset for result in again] == [None, "sketch", "cctv"]
     assert ran == [("cartoon", 0.5), ("sketch", 0.5), ("sketch", 0.5), ("cctv", 0.5)]
+
+
+def test_cells_of_other_settings_are_not_taken_for_these(tmp_path):
+    def run(cell, settings):
+        return dataclasses.replace(result_of(cell), settings=plain(settings))
+
+    cells = plan(["grpo"], ["cartoon"], {4: 1})
+    list(run_study(cells, tmp_path, {"grpo": GRPOSettings()}, run=run))
+    with pytest.raises(ValueError, match="grpo-cartoon-4-0.json.gz was run with steps 100, not 7; beta 0.04, not 0.1"):
+        list(run_study(cells, tmp_path, {"grpo": GRPOSettings(steps=7, beta=0.1)}, run=run))
 
 
 def test_cells_that_make_no_sense_are_refused():
@@ -142,3 +156,31 @@ def test_progress_is_told_each_step():
     run_cell(Cell("sft", "cartoon", 1, 0), settings, ("cartoon",), 1, lambda cell, *step: seen.append(step))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert set(experiments.SERIES) <= {field.name for field in dataclasses.fields(experiments.StepRecord)}
+
+
+def test_the_table_averages_seeds_and_keeps_the_other_sets_apart():
+    cells = [Cell("zero-shot", "cartoon"), Cell("sft", "cartoon", 4, 0), Cell("sft", "cartoon", 4, 1)]
+    results = [result_of(cell, right) for cell, right in zip(cells, (False, True, False), strict=True)]
+    wrong = dataclasses.replace(results[1].evaluation.answers[0], correct=False)
+    elsewhere = dataclasses.replace(results[1].evaluation, answers=[wrong])
+    results[1].tests["sketch"] = elsewhere
+    shown = experiments.table(results).splitlines()
+    assert shown[2].startswith("| zero-shot | cartoon | 0 | 1 | 0.0 % (0.0 % to 0.0 %) |  | 100.0 % | 50.0 % |")
+    assert shown[3].startswith("| sft | cartoon | 4 | 2 | 50.0 % (0.0 % to 100.0 %) | 0.0 % |")
+    rows = experiments.tidy(results)
+    assert [(row["method"], row["seed"], row["tested_on"], row["accuracy"]) for row in rows] == [
+        ("zero-shot", 0, "cartoon", 0.0), ("sft", 0, "cartoon", 1.0), ("sft", 0, "sketch", 0.0),
+        ("sft", 1, "cartoon", 0.0),
+    ]  # fmt: skip
+
+
+def test_the_learning_rates_are_those_that_the_trials_chose(monkeypatch):
+    """The trials on validation images are kept; what the study runs with must follow from them."""
+    folder = Path(__file__).parents[1] / "data" / "results"
+    monkeypatch.syspath_prepend(folder)
+    trials = json.loads((folder / "tune_methods.json").read_text())
+    budgets = [sorted((t["learning_rate"], t["seed"]) for t in trials if t["method"] == m) for m in LEARNING_RATES]
+    assert budgets[0] and all(budget == budgets[0] for budget in budgets), "every method gets the same trials"
+    assert importlib.import_module("tune_methods").chosen(trials) == LEARNING_RATES
+    assert set(LEARNING_RATES) == {method for method in METHODS if not method.startswith("zero-shot")}
+    assert experiments.chosen_settings(7)["sft"].steps == 7

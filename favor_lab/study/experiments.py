@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from favor_lab.activities import few_shot, load_activities
 from favor_lab.activities.pocket import SETS
 from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Evaluation, evaluate
 from favor_lab.study.report import plain, versions
 
@@ -30,6 +33,8 @@ METHODS = {
     "zero-shot": "think", "zero-shot-answer": "answer",
     "sft": "answer", "sft-reasoning": "think", "grpo": "think", "grpo-answer": "answer",
 }  # fmt: skip
+#: chosen on validation images of one set, with the same trials for each method: data/results/tune_methods.md
+LEARNING_RATES = {"sft": 0.002, "sft-reasoning": 0.004, "grpo": 0.004, "grpo-answer": 0.001}
 TEST = 20  # images a label
 SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
 
@@ -143,7 +148,7 @@ def run_cell(
     """Train as the cell says (or not) and answer the test images of each set, the one that it learnt from first."""
     from favor_lab.vlm.policy import load_policy
 
-    settings = replace(settings, seed=cell.seed, style=cell.style)
+    settings = settings_of(cell, settings)
     policy = load_policy("pocket", seed=cell.seed)
     shots = few_shot(load_activities(cell.dataset), max(cell.shots, 1), cell.seed, validation=0, test=test)
     records, start = [], time.perf_counter()
@@ -158,6 +163,12 @@ def run_cell(
         images = shots.test if name == cell.dataset else test_images(name, test)
         tests[name] = evaluate(policy, images, shots.labels, cell.style, settings.max_new_tokens)
     return Result(cell, tests, records, plain(settings) if cell.trains else {}, seconds, versions())
+
+
+def chosen_settings(steps: int | None = None) -> dict[str, GRPOSettings]:
+    """The settings of each method that trains: the defaults, with the learning rate chosen for it."""
+    steps = GRPOSettings.steps if steps is None else steps
+    return {method: GRPOSettings(steps=steps, learning_rate=rate) for method, rate in LEARNING_RATES.items()}
 
 
 Progress = Callable[[Cell, int, int], None]
@@ -219,13 +230,85 @@ def run_study(
 ) -> Iterator[Result | None]:
     """Run the cells that the folder lacks, in order; yields each new result, or None for one that was there.
 
-    settings: by method; a method without an entry uses the defaults.
+    settings: by method; a method without an entry uses the defaults. Raises ValueError for a finished cell that was run
+    with other settings.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for cell in cells:
-        if (Path(folder) / f"{cell.name}.json.gz").exists():
+        asked, path = (
+            settings_of(cell, settings.get(cell.method, GRPOSettings())),
+            Path(folder) / f"{cell.name}.json.gz",
+        )
+        if path.exists():
+            check_same(Result.load(path).settings, plain(asked) if cell.trains else {}, path)
             yield None
             continue
-        result = run(cell, settings.get(cell.method, GRPOSettings()), **options)
+        result = run(cell, asked, **options)
         result.save(folder)
         yield result
+
+
+def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
+    """The method's settings, with the seed and the style of the cell."""
+    return replace(settings, seed=cell.seed, style=cell.style)
+
+
+def check_same(kept: Mapping[str, Any], asked: Mapping[str, Any], path: Path) -> None:
+    """ValueError that lists the differences between the settings of a finished cell and those asked for."""
+    differences = [f"{name} {kept.get(name)}, not {value}" for name, value in asked.items() if kept.get(name) != value]
+    if differences:
+        raise ValueError(f"{path} was run with {'; '.join(differences)}: name another folder, or delete the cell")
+
+
+def tidy(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row for each cell and test set, for a data frame or a CSV file: rates are shares."""
+    return [
+        {
+            **asdict(result.cell),
+            "tested_on": name,
+            "accuracy": test.accuracy,
+            "format_rate": test.format_rate,
+            "truth_rate": test.truth_rate,
+            "images": len(test),
+            "training_seconds": result.seconds,
+        }
+        for result in results
+        for name, test in result.tests.items()
+    ]
+
+
+def table(results: Sequence[Result]) -> str:
+    """A line for each method, set and number of shots, as Markdown: accuracy with its 95 % interval over seeds and
+    images, accuracy on the other sets, form and truth of the responses."""
+    lines = [
+        "| method | set | shots | seeds | right (95 % interval) | right on the other sets | well formed | true |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    groups: dict[tuple[str, str, int], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.cell.method, result.cell.dataset, result.cell.shots), []).append(result)
+    order = {name: place for place, name in enumerate((*METHODS, *SETS))}
+    for (method, dataset, shots), runs in sorted(
+        groups.items(), key=lambda g: (order[g[0][0]], g[0][2], order[g[0][1]])
+    ):
+        own = [run.evaluation for run in runs]
+        right = np.array([[answer.correct for answer in test.answers] for test in own], dtype=float)
+        low, high = bootstrap_interval(right)
+        others = [test.accuracy for run in runs for name, test in run.tests.items() if name != dataset]
+        truth = [test.truth_rate for test in own if test.truth_rate is not None]
+        columns = [
+            method, dataset, str(shots), str(len(runs)), f"{percent(right.mean())} ({percent(low)} to {percent(high)})",
+            percent(np.mean(others)) if others else "", percent(np.mean([test.format_rate for test in own])),
+            percent(np.mean(truth)) if truth else "",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def percent(share: Any) -> str:
+    """A share as it is printed.
+
+    >>> percent(0.7709)
+    '77.1 %'
+    """
+    return f"{100 * share:.1f} %"
