@@ -35,7 +35,9 @@ def trial(method: str, rate: float, seed: int) -> dict[str, Any]:
 
 
 def mean(trials: list[dict[str, Any]], method: str, rate: float, what: str = "accuracy") -> float:
-    return float(np.mean([t[what] for t in trials if (t["method"], t["learning_rate"]) == (method, rate)]))
+    """Mean over the seeds; where nothing was stated there is no truth rate to average."""
+    mine = [t[what] for t in trials if (t["method"], t["learning_rate"]) == (method, rate)]
+    return float(np.mean([share for share in mine if share is not None]))
 
 
 def chosen(trials: list[dict[str, Any]]) -> dict[str, float]:

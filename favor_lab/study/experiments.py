@@ -34,7 +34,7 @@ METHODS = {
     "sft": "answer", "sft-reasoning": "think", "grpo": "think", "grpo-answer": "answer",
 }  # fmt: skip
 #: chosen on validation images of one set, with the same trials for each method: data/results/tune_methods.md
-LEARNING_RATES = {"sft": 0.002, "sft-reasoning": 0.004, "grpo": 0.004, "grpo-answer": 0.001}
+LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
 TEST = 20  # images a label
 SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
 
