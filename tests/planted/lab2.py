@@ -357,7 +357,9 @@ def mended(completions, label, labels):
             "honest answer goes unpaid|labels are normalised",
         ),
         Wrong(
-            "clear, whatever the picture shows", changed(MENDED, "meant == [gold]", "len(meant) == 1"), "than this picture"
+            "clear, whatever the picture shows",
+            changed(MENDED, "meant == [gold]", "len(meant) == 1"),
+            "than this picture",
         ),
         Wrong(
             "the first label that begins so",
