@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import asdict
 
@@ -13,6 +16,7 @@ from favor_lab.activities.pocket import ACTIVITIES, draw_scene
 from favor_lab.grpo.records import StepRecord
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.plots import (
+    new_figure,
     plot_before_after,
     plot_confusion,
     plot_coverage,
@@ -241,3 +245,35 @@ def test_the_truth_of_a_scene_is_drawn_where_it_is():
     assert {"walking the dog", *(f"\N{BULLET} {s}" for s in scene.truth.statements)} == {
         text.get_text() for text in figure.axes[2].texts
     }
+
+
+def test_a_new_figure_is_in_the_house_style_without_changing_anybody_elses():
+    import matplotlib
+
+    before = matplotlib.rcParams.copy()
+    axes = new_figure(2.5).subplots(1, 2)[1]
+    axes.plot([0, 1], label="one")
+    axes.set(title="accuracy")
+    assert axes.get_title(loc="left") == "accuracy" and not axes.legend().get_frame_on()
+    assert not axes.spines["top"].get_visible()
+    assert matplotlib.rcParams == before
+
+
+def test_a_figure_in_a_notebook_stays_small_after_pyplot_was_imported(tmp_path):
+    """pyplot registers a PNG of full colour for every Figure in IPython; ours comes first."""
+    code = """
+from matplotlib_inline.backend_inline import configure_inline_support
+configure_inline_support(get_ipython(), "module://matplotlib_inline.backend_inline")
+get_ipython().display_formatter.formatters["image/png"].enabled = True  # as in a notebook
+from favor_lab import new_figure
+axes = new_figure(2).subplots()
+axes.imshow([[0.0, 1.0], [2.0, 3.0]], interpolation="bicubic")
+data, _ = get_ipython().display_formatter.format(axes.figure)
+import base64, io
+from PIL import Image
+png = data["image/png"]
+print("MODE", Image.open(io.BytesIO(png if isinstance(png, bytes) else base64.b64decode(png))).mode)
+"""
+    command = [sys.executable, "-m", "IPython", "--quick", "--no-banner", "-c", code]
+    shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "IPYTHONDIR": str(tmp_path)})
+    assert "MODE P" in shown.stdout, shown.stdout + shown.stderr
