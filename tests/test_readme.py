@@ -35,6 +35,11 @@ def test_the_tables_are_computed_from_the_committed_cells():
     assert (RESULTS / "zero_shot.md").read_text() == spine.zero_shot(cells)
 
 
+def test_the_page_of_the_methods_learning_rates_is_computed_from_the_committed_trials():
+    trials = json.loads((RESULTS / "tune_methods.json").read_text())
+    assert (RESULTS / "tune_methods.md").read_text() == script("tune_methods").page(trials)
+
+
 def test_the_defaults_are_the_tuned_ones():
     from favor_lab import GRPOSettings
 
@@ -50,7 +55,9 @@ def test_the_size_table_is_the_measured_one():
         assert f"| {row['size']} | {row['image_tokens']} | {images} | {row['statement_f1']:.2f} |" in card
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/pocket-qwen2-vl/README.md", "data/pocket-activities/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "data/pocket-qwen2-vl/README.md", "data/pocket-activities/README.md", "notebooks/README.md"]
+)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
