@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from favor_lab import experiments
 from favor_lab.activities.fewshot import FewShot
-from favor_lab.grpo.records import GRPOSettings
-from favor_lab.study import experiments
-from favor_lab.study.evaluation import Answered, Evaluation
-from favor_lab.study.experiments import (
+from favor_lab.experiments import (
     LEARNING_RATES,
     METHODS,
     Cell,
@@ -23,6 +21,8 @@ from favor_lab.study.experiments import (
     self_written,
     test_images,
 )
+from favor_lab.grpo.records import GRPOSettings
+from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.report import plain, versions
 
 SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=24)

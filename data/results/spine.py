@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy, train
 from favor_lab.activities.pocket import SETS
+from favor_lab.experiments import percent
 from favor_lab.study.comparison import bootstrap_interval
-from favor_lab.study.experiments import percent
 
 HERE = Path(__file__).resolve().parent
 SHOTS, TEST = 4, 20  # images a label

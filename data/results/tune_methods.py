@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
-from favor_lab.study.experiments import METHODS, learn
+from favor_lab.experiments import METHODS, learn
 
 HERE = Path(__file__).resolve().parent
 SHOTS, VALIDATION, SEEDS = 4, 12, (100, 101)  # images a label

@@ -59,8 +59,8 @@ def cispo_surrogate(logps: Tensor, old_logps: Tensor, advantages: Tensor, ratio_
 def k3_kl(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """Estimate of KL(policy || reference) at each sampled token: exp(d) - d - 1 with d = ref - policy, as (N, L).
 
-    Never negative (but for rounding), unbiased for samples of the policy. Source: k3 of http://joschu.net/blog/kl-approx.html; GRPO
-    (arXiv 2402.03300) equation 4. d is bounded by MAX_LOG_RATIO.
+    Never negative (but for rounding), unbiased for samples of the policy. Source: k3 of
+    http://joschu.net/blog/kl-approx.html; GRPO (arXiv 2402.03300) equation 4. d is bounded by MAX_LOG_RATIO.
 
     >>> k3_kl(torch.tensor([[-1.0, -1.0]]), torch.tensor([[-1.0, -2.0]]))
     tensor([[0.0000, 0.3679]])

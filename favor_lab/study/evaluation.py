@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
 
+THOUGHT = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
+
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson, 1927; Brown, Cai and DasGupta, 2001, equation 4).
@@ -253,19 +255,30 @@ def sample_judged_groups(
     return groups
 
 
+def reasoning_statements(text: str) -> list[str]:
+    """What the reasoning of a response says, in its order: cut at full stops, commas and semicolons, in lower case;
+    what is said twice counts once. Empty for a response without reasoning; a `<think>` left open reaches to the end.
+
+    >>> reasoning_statements("<think>Standing, hands together. standing</think><answer>applauding</answer>")
+    ['standing', 'hands together']
+    """
+    thought = THOUGHT.search(text)
+    pieces = re.split(r"[.,;\n]", thought[1]) if thought else []
+    return [piece for piece in dict.fromkeys(piece.strip().casefold() for piece in pieces) if piece]
+
+
 def judge_statements(text: str, source: str) -> tuple[int, int]:
     """How many statements the reasoning makes about a drawn scene, and how many of them are true: (stated, true).
 
-    The reasoning is cut at full stops, commas and semicolons; what is said twice counts once, and what the scene's
-    language has no statement for counts as stated and not true. (0, 0) for images whose truth is not known.
+    The statements are those of `reasoning_statements`; what the scene's language has no statement for counts as stated
+    and not true. (0, 0) for images whose truth is not known.
 
     >>> judge_statements("<think>phone at the ear. dancing.</think><answer>phoning</answer>", "cartoon/test/00006")
     (2, 1)
     """
     from favor_lab.activities.pocket import is_pocket_source, scene_from_source
 
-    thought = re.search(r"<think>(.*?)(?:</think>|$)", text, re.DOTALL)
-    if thought is None or not is_pocket_source(source):
+    stated = reasoning_statements(text)
+    if not stated or not is_pocket_source(source):
         return 0, 0
-    stated = {statement.strip().casefold() for statement in re.split(r"[.,;\n]", thought[1])} - {""}
-    return len(stated), len(stated & set(scene_from_source(source).truth.statements))
+    return len(stated), len(set(stated) & set(scene_from_source(source).truth.statements))

@@ -14,6 +14,7 @@ import io
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
     from favor_lab.activities.pocket import Scene
     from favor_lab.study.evaluation import Evaluation
+    from favor_lab.study.explanations import Explanation
 
 BLUE, VERMILLION, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
 INK, GREY, FAINT, PAPER = "#1f2933", "#66727f", "#d9dee4", "#ffffff"
@@ -46,15 +48,26 @@ def _figure_class() -> type[Figure]:
     """A `Figure` that a notebook displays by itself, so that pyplot and its global state are not needed."""
     try:
         import matplotlib
+        from matplotlib.axes import Axes
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('pictures need matplotlib: pip install "favor-lab[lab]"') from error
 
+    class LabAxes(Axes):
+        """Axes whose title and legend have the house's style, whoever asks for them."""
+
+        def set_title(self, *args: Any, **kwargs: Any) -> Any:
+            with matplotlib.rc_context(_style()):
+                return super().set_title(*args, **kwargs)
+
+        def legend(self, *args: Any, **kwargs: Any) -> Any:
+            with matplotlib.rc_context(_style()):
+                return super().legend(*args, **kwargs)
+
     class LabFigure(Figure):
         def add_subplot(self, *args: Any, **kwargs: Any) -> Axes:
-            """Axes in the house's style, wherever they are made."""
             with matplotlib.rc_context(_style()):
-                return super().add_subplot(*args, **kwargs)
+                return super().add_subplot(*args, **{"axes_class": LabAxes} | kwargs)
 
         def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
             """As PNG of 256 colours, or as JPEG if it is a sheet of pictures: a notebook stays small."""
@@ -167,7 +180,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() and _has_glyph(c) else "\N{REPLACEMENT CHARACTER}" for c in flat)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A reward's column head: `accuracy_reward` is printed as "accuracy"."""
     return name.removesuffix("_reward").replace("_", " ")
 
@@ -207,15 +220,17 @@ def _fields(records: Sequence[Any]) -> list[dict[str, Any]]:
     return [asdict(record) if is_dataclass(record) else dict(record) for record in records]  # type: ignore[arg-type]
 
 
-def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean over the last `window` values that exist (NaN are left out).
 
-    >>> _smooth(np.array([0.0, 1.0, np.nan, 3.0]), 2).tolist()
+    >>> running_mean(np.array([0.0, 1.0, np.nan, 3.0]), 2).tolist()
     [0.0, 0.5, 1.0, 3.0]
     """
-    starts = [max(0, i + 1 - window) for i in range(len(values))]
-    parts = [values[start : i + 1] for i, start in enumerate(starts)]
-    return np.array([part[~np.isnan(part)].mean() if (~np.isnan(part)).any() else np.nan for part in parts])
+    exist = ~np.isnan(values)
+    sums, counts = (np.concatenate([[0.0], np.cumsum(part)]) for part in (np.where(exist, values, 0.0), exist))
+    start = np.maximum(np.arange(len(values)) + 1 - window, 0)
+    with np.errstate(invalid="ignore"):  # no value in the window: NaN
+        return (sums[1:] - sums[start]) / (counts[1:] - counts[start])
 
 
 def _curve(axes: Axes, steps: list[int], values: Sequence[float | None], colour: str, label: str = "") -> None:
@@ -226,7 +241,7 @@ def _curve(axes: Axes, steps: list[int], values: Sequence[float | None], colour:
         axes.plot(steps, numbers, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(
         steps,
-        _smooth(numbers, window),
+        running_mean(numbers, window),
         color=colour,
         linewidth=1.8,
         label=label,
@@ -236,7 +251,7 @@ def _curve(axes: Axes, steps: list[int], values: Sequence[float | None], colour:
 
 def _rewards_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
     for colour, name in zip(CYCLE, rows[0]["rewards"], strict=False):
-        _curve(axes, steps, [row["rewards"].get(name) for row in rows], colour, _printable(_short(name)))
+        _curve(axes, steps, [row["rewards"].get(name) for row in rows], colour, _printable(short_name(name)))
     axes.set(title="mean reward", ylabel="reward per completion")
     axes.legend(loc="upper left", ncols=2, columnspacing=1.2)
 
@@ -542,7 +557,7 @@ def _group_numbers(
     count: int, rewards: Mapping[str, Sequence[float]], advantages: Sequence[float]
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Rewards by column head, and advantages, as floats; ValueError unless each has one number per completion."""
-    columns = {_short(name): [float(value) for value in values] for name, values in rewards.items()}
+    columns = {short_name(name): [float(value) for value in values] for name, values in rewards.items()}
     scores = [float(value) for value in advantages]
     counts = {**{name: len(column) for name, column in columns.items()}, "advantages": len(scores)}
     if not count or set(counts.values()) != {count}:
@@ -699,6 +714,118 @@ def plot_truth(scene: Scene, title: str = "") -> Figure:
     if title:
         figure.suptitle(_printable(title), weight="bold", fontsize=11, x=0.01, ha="left")
     return figure
+
+
+_VERDICTS = {
+    "true": ("\N{CHECK MARK}", BLUE),
+    "false": ("\N{BALLOT X}", VERMILLION),
+    "not a statement": ("\N{EN DASH}", VERMILLION),
+    "unknown": ("?", GREY),
+}
+_LEAST_NATS = 0.25  # the strongest colour is at least so large a drop: noise stays pale
+
+
+@_styled
+def plot_explanation(explanation: Explanation, title: str = "", max_lines: int = 14) -> Figure:
+    """One response explained: the image, where covering it makes answer and reasoning less likely, what was written.
+
+    Blue: where this is covered, the part becomes less likely (nats, mean over the windows that cover an image token);
+    vermillion: likelier. Solid frame: the window with the largest drop, and its number. Dashed frame: the true evidence
+    of a drawn scene. Marks: true, false, no statement of the drawn world (a dash), truth unknown (?).
+    """
+    lines = _said_lines(explanation, max_lines)
+    tall = explanation.image.height / explanation.image.width
+    figure = new_figure(max(2.15 * tall + 0.95, 0.185 * len(lines) + 0.5) + (0.3 if title else 0.0))
+    panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.0, 1.1))
+    panels[0].imshow(_rgb(explanation.image))
+    panels[0].set_title("image" if explanation.evidence is None else "true evidence")
+    for axes, part in zip(panels[1:3], ("answer", "reasoning"), strict=True):
+        _heat_panel(axes, explanation, part)
+    for axes in panels[:3]:
+        _evidence_frame(axes, explanation)
+        axes.set(xticks=[], yticks=[], anchor="N")
+        axes.spines[:].set(visible=True, color=FAINT)
+    panels[3].axis("off")
+    panels[3].set_title("response")
+    for i, (mark, text, look) in enumerate(lines):
+        for x, piece in ((0, mark), (14 if mark else 0, text)):
+            panels[3].annotate(
+                piece, (0, 1), xytext=(x, -13.3 * (i + 0.6)), xycoords="axes fraction", textcoords="offset points",
+                va="center_baseline", fontsize=8.5, annotation_clip=False, **look,
+            )  # fmt: skip
+    if title:
+        figure.suptitle(_printable(title), weight="bold", fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _said_lines(explanation: Explanation, most: int) -> list[tuple[str, str, dict[str, Any]]]:
+    """Answer, probabilities and statements as (mark, text, look) lines; of a long reasoning the end is left out."""
+    lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def add(text: str, mark: str = "", **look: Any) -> None:
+        for i, line in enumerate(textwrap.wrap(_printable(text), 31)):
+            lines.append((mark if i == 0 else " " * len(mark), line, look))
+
+    right = explanation.correct
+    mark, colour = ("", INK) if right is None else _VERDICTS["true" if right else "false"]
+    add(explanation.answer or "no answer", mark, weight="bold", color=colour)
+    if right is False:
+        add(f"gold label: {explanation.label}", color=GREY)
+    if explanation.answer_probability is not None:
+        add(f"probability {explanation.answer_probability:.2f}")
+        add(f"without the image {explanation.blank_probability:.2f}")
+    lines.append(("", "", {}))
+    for statement in explanation.statements:
+        mark, colour = _VERDICTS[statement.verdict]
+        add(statement.text, mark, color=colour)
+    if not explanation.statements:
+        add("no reasoning", color=GREY)
+    if explanation.reading and explanation.reading.telling:
+        lines.append(("", "", {}))
+        add(f"by the rule: {', '.join(explanation.reading.best)}", color=GREY)
+    return lines if len(lines) <= most else [*lines[: most - 1], ("", "[...]", {"color": GREY})]
+
+
+def _heat_panel(axes: Axes, explanation: Explanation, part: str) -> None:
+    """The drops of one part over the pale image, with their colour bar and the window of the largest."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
+
+    image, found = explanation.image, explanation.occlusion
+    axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=-300, vmax=255)  # pale
+    axes.set_title(part if part in found.drops else f"{part}: none written")
+    if part not in found.drops:
+        return
+    heat = found.heat(part)
+    limit = max(float(np.abs(heat).max()), _LEAST_NATS)
+    colours = LinearSegmentedColormap.from_list("drop", [VERMILLION, PAPER, BLUE])
+    extent = (0, image.width, image.height, 0)
+    drawn = axes.imshow(heat, cmap=colours, vmin=-limit, vmax=limit, alpha=0.55, extent=extent)
+    high = image.width / image.height  # of the bar, so that it looks the same below an image of any shape
+    bar = axes.figure.colorbar(
+        drawn, cax=axes.inset_axes((0.04, -0.115 * high, 0.92, 0.055 * high)), orientation="horizontal"
+    )
+    bar.set_label("drop when covered, nats", fontsize=8)
+    bar.ax.locator_params(nbins=3)
+    bar.ax.tick_params(labelsize=8)
+    unit = np.array([image.width / found.grid[1], image.height / found.grid[0]] * 2)
+    left, top, right, bottom = unit * found.peak(part)
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BLUE, linewidth=2))
+    number = f"{found.drops[part].max():+.2f}".replace("-", "\N{MINUS SIGN}")
+    tag = {"facecolor": BLUE, "edgecolor": "none", "pad": 1.5}
+    axes.text(left, top, number, fontsize=8, color=PAPER, va="top", bbox=tag)
+
+
+def _evidence_frame(axes: Axes, explanation: Explanation) -> None:
+    """The true evidence of a drawn scene, dashed."""
+    from matplotlib.patches import Rectangle
+
+    if explanation.evidence is None:
+        return
+    left, top, right, bottom = np.array(explanation.evidence) * (explanation.image.size * 2)
+    for colour, style in ((PAPER, "-"), (INK, (0, (3, 2)))):
+        look: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": style, "linewidth": 1.3}
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
 
 
 @_styled
