@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from favor_lab.activities import Example, FewShot
+    from favor_lab.activities import ActivityData, Example, FewShot
     from favor_lab.grpo.checkpoints import TrainingState
     from favor_lab.grpo.records import GRPOSettings, StepRecord
     from favor_lab.study.evaluation import Evaluation
@@ -38,9 +38,13 @@ class SetOptions:
     """Which images."""
 
     data: str = "cartoon"
-    """Set of images: cartoon, sketch, thermal or cctv (drawn), or folder (your own, with --root)."""
+    """Images: cartoon, sketch, thermal, cctv (drawn); with --root: folder (yours), stanford40, har15, ucf101, ppmi."""
     root: Path | None = None
-    """Your images, sorted by label: ROOT/LABEL/IMAGE, or ROOT/train/LABEL/IMAGE and ROOT/test/LABEL/IMAGE."""
+    """Folder of a public set, or of your images: ROOT/LABEL/IMAGE, or ROOT/train/LABEL/IMAGE and ROOT/test/..."""
+    person_crop: float | None = None
+    """stanford40: crop to the person, widened on each side by this share of the box; None: whole images."""
+    exclude: Path | None = None
+    """Text file with images to leave out, one path relative to ROOT a line, as `favor-lab data` names them."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,12 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DrawOptions(SetOptions):
-    """What to draw or to list."""
+    """What to check, to list or to draw."""
 
+    decode: bool = False
+    """Decode every image of the folder as well: finds damage in the middle of a file and compares pixels; slower."""
+    write_exclude: Path | None = None
+    """Write the images that faults are about to this new text file, for --exclude."""
     per_label: int = 4
     """Images per label."""
     split: str = "train"
@@ -270,7 +278,8 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
     from favor_lab.study.report import RunFolder
 
     if run.resume is None:
-        data = dataclasses.replace(data, root=absolute(data.root))  # so that the run can be resumed from anywhere
+        # absolute, so that the run can be resumed from anywhere
+        data = dataclasses.replace(data, root=absolute(data.root), exclude=absolute(data.exclude))
         is_folder = policy.policy != "pocket" and Path(policy.policy).is_dir()
         name = str(absolute(Path(policy.policy))) if is_folder else policy.policy
         policy = dataclasses.replace(policy, policy=name, adapter=absolute(policy.adapter))
@@ -410,9 +419,23 @@ def show_group(
 
 def load_shots(data: DataOptions, seed: int) -> FewShot:
     """The images of a run, read and checked."""
-    from favor_lab.activities import few_shot, load_activities
+    from favor_lab.activities import few_shot
 
-    return few_shot(load_activities(data.data, data.root), data.shots, seed, validation=0, test=data.test)
+    return few_shot(open_set(data), data.shots, seed, validation=0, test=data.test)
+
+
+def open_set(options: SetOptions) -> ActivityData:
+    """The set of images that the options name; its images are not read yet."""
+    from favor_lab.activities import load_activities
+
+    exclude = read_exclude(options.exclude)
+    return load_activities(options.data, options.root, person_crop=options.person_crop, exclude=exclude)
+
+
+def read_exclude(path: Path | None) -> list[str]:
+    """The lines of a file of images to leave out, without blank ones and those that begin with #."""
+    lines = [] if path is None else Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
@@ -449,7 +472,8 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     if test.out is not None:
         need("matplotlib", "the figures of a report")
     folder = None if test.out is None else RunFolder.create(test.out)
-    shots = load_shots(DataOptions(test.data, test.root, shots=1, test=test.test), seed=0)
+    asked = DataOptions(test.data, test.root, test.person_crop, test.exclude, shots=1, test=test.test)
+    shots = load_shots(asked, seed=0)
     labels = None if test.open_vocabulary else shots.labels
     model = open_policy(policy)
     result = evaluate(model, shots.test, labels, test.style, test.max_new_tokens, test.batch_size, "test images")
@@ -464,32 +488,76 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
 
 
 def data(draw: DrawOptions) -> None:
-    """List a set, draw a sheet of it, or write a drawn set as image files.
+    """Where to get a public set and what it is; check a folder of images; list, show or draw a set.
 
-    favor-lab data --data thermal --sheet thermal.png
+    favor-lab data stanford40
 
-    favor-lab data --data cartoon --out my_cartoon --per-label 8
+    favor-lab data stanford40 --root my_stanford40 --person-crop 0.1
+
+    favor-lab data folder --root my_photos --sheet sheet.png
+
+    favor-lab data cartoon --out my_cartoon --per-label 8
+
+    A folder is checked first, and nothing is downloaded; the exit status is 1 if training would trip over something.
     """
-    from favor_lab.activities import export_folder, load_activities
+    from favor_lab.activities import export_folder
+    from favor_lab.activities.catalogue import FOLDER_GUIDE, PUBLIC
 
-    found = load_activities(draw.data, draw.root)
+    if draw.root is None and draw.data in (*PUBLIC, "folder"):
+        return say(PUBLIC[draw.data].guide(draw.data) if draw.data in PUBLIC else FOLDER_GUIDE)
+    if draw.root is not None and not check(draw, draw.root):
+        raise SystemExit(1)
+    found = open_set(draw)
     say(f"{found.name}: {len(found.labels)} labels ({', '.join(found.labels)})")
     for split, records in found.splits.items():
         say(f"{split:<12}{len(records)} images")
     if draw.out is not None:
         say(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
     if draw.sheet is not None:
-        need("matplotlib", "a sheet of images")
-        from favor_lab.study.plots import plot_examples
+        write_sheet(draw, found, draw.sheet)
 
-        if draw.split not in found.splits:
-            raise ValueError(f"{found.name} has no split {draw.split!r}; it has {', '.join(found.splits)}")
-        by_label = [
-            [r for r in found.splits[draw.split] if r.label == label][: draw.per_label] for label in found.labels
-        ]
-        figure = plot_examples([found.read(record) for records in by_label for record in records], columns=8)
-        figure.savefig(draw.sheet)
-        say(f"sheet written to {draw.sheet}")
+
+def check(draw: DrawOptions, root: Path) -> bool:
+    """Say everything that is wrong with the folder of a set; whether training would go through."""
+    from tqdm import tqdm
+
+    from favor_lab.activities.checks import check_folder
+    from favor_lab.activities.pocket import SETS
+
+    if draw.data in SETS:
+        return True  # loading it says that a drawn set takes no root
+    report = check_folder(
+        draw.data,
+        root,
+        decode=draw.decode,
+        person_crop=draw.person_crop is not None,
+        exclude=read_exclude(draw.exclude),
+        progress=lambda records: tqdm(records, "check", unit="image", leave=False, disable=None),
+    )
+    for line in report.lines():
+        say(line)
+    say(report.summary())
+    if draw.write_exclude is not None:
+        lines = [*read_exclude(draw.exclude), *report.exclude]
+        with draw.write_exclude.open("x", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        say(f"{len(lines)} images to leave out written to {draw.write_exclude}")
+    elif report.exclude:
+        say(f"{len(report.exclude)} images are in doubt: mend or remove them, or leave them out: --write-exclude FILE")
+    return not report.fatal
+
+
+def write_sheet(draw: DrawOptions, found: ActivityData, path: Path) -> None:
+    """One picture of the first images of each label."""
+    need("matplotlib", "a sheet of images")
+    from favor_lab.study.plots import plot_examples
+
+    if draw.split not in found.splits:
+        raise ValueError(f"{found.name} has no split {draw.split!r}; it has {', '.join(found.splits)}")
+    by_label = [[r for r in found.splits[draw.split] if r.label == label][: draw.per_label] for label in found.labels]
+    figure = plot_examples([found.read(record) for records in by_label for record in records], columns=8)
+    figure.savefig(path)
+    say(f"sheet written to {path}")
 
 
 def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: Any) -> None:
@@ -536,7 +604,7 @@ def study(study: StudyOptions) -> None:
     """
     from tqdm import tqdm
 
-    from favor_lab.study import experiments
+    from favor_lab import experiments
 
     shots = dict.fromkeys(study.shots, study.seeds)
     cells = experiments.plan(study.methods, study.sets, shots)
@@ -546,7 +614,7 @@ def study(study: StudyOptions) -> None:
         def progress(cell: experiments.Cell, step: int, steps: int) -> None:
             bar.set_postfix_str(f"{cell.name}: step {step} of {steps}")
 
-        options = {"sets": study.sets, "test": study.test, "progress": progress}
+        options: dict[str, Any] = {"sets": study.sets, "test": study.test, "progress": progress}
         for cell, result in zip(cells, experiments.run_study(cells, study.out, settings, **options), strict=True):
             bar.update()
             if result:
@@ -579,7 +647,19 @@ def groups_of(command: str) -> dict[str, Any]:
     del groups["return"]
     if "settings" in groups:
         groups["settings"] = settings_type(SFT_FIELDS if command == "sft" else None)
+    if "draw" in groups:
+        groups["draw"] = with_positional(groups["draw"], "data")
     return groups
+
+
+def with_positional(options: type, name: str) -> type:
+    """The options with one of them to be named without a flag."""
+    import tyro
+
+    (item,) = (item for item in dataclasses.fields(options) if item.name == name)
+    kind = typing.Annotated[str, tyro.conf.Positional]
+    fields = [(name, kind, dataclasses.field(default=item.default))]
+    return dataclasses.make_dataclass(options.__name__, fields, bases=(options,), frozen=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -7,20 +7,32 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from favor_lab.activities import ActivityData, Record, few_shot, load_activities
+from favor_lab.activities import (
+    ActivityData,
+    Record,
+    base_to_new,
+    cross_dataset,
+    few_shot,
+    label_overlap,
+    load_activities,
+)
+from favor_lab.activities.fewshot import restrict
 from pictures import picture
 
 LABELS = ["phoning", "reading", "riding a bike"]
 
 
-def dots(name="dots", **pools) -> ActivityData:
-    """Records without files: `pools` says how many images a label has in each split."""
+def dots(name="dots", labels=LABELS, colour=0, **pools) -> ActivityData:
+    """Records without files: `pools` says how many images a label has in each split, `colour` where theirs begin."""
     splits = {
-        split: [Record(label, f"{split}/{label}/{i}") for label in LABELS for i in range(pool)]
+        split: [Record(label, f"{split}/{label}/{i}") for label in labels for i in range(pool)]
         for split, pool in pools.items()
     }
     everything = [record.source for records in splits.values() for record in records]
-    return ActivityData(name, LABELS, splits, lambda source: Image.new("I", (1, 1), everything.index(source)))
+    folders = {label: label.replace(" ", "_") for label in labels}
+    return ActivityData(
+        name, labels, splits, lambda source: Image.new("I", (1, 1), colour + everything.index(source)), folders
+    )
 
 
 def sources(examples) -> list[str]:
@@ -151,3 +163,91 @@ def test_a_selection_of_a_drawn_set():
     assert [len(part) for part in (shots.train, shots.validation, shots.test)] == [16, 16, 32]
     assert {source.split("/")[1] for source in sources(shots.test)} == {"test"}
     assert [example.label for example in shots.train] == data.labels
+
+
+# ------------------------------------------------------------------------------------------- base to new, cross-dataset
+
+FIVE = ["reading", "phoning", "riding a bike", "fishing", "running"]
+
+
+def test_the_first_half_of_the_labels_is_learnt_and_the_second_is_new():
+    data = dots(labels=FIVE, train=20, test=9)
+    found = base_to_new(data, shots=3, seed=1, validation=2, test=4)
+    assert found.source.labels == FIVE[:3] and found.target.labels == FIVE[3:]  # the odd one is base
+    assert [e.label for e in found.source.train] == FIVE[:3] * 3
+    assert [e.label for e in found.source.validation] == FIVE[:3] * 2 and [e.label for e in found.target.test] == FIVE[
+        3:
+    ] * 4
+    assert found.target.train == found.target.validation == [] and found.overlap == {}
+
+
+def test_halves_can_be_drawn_and_keep_the_order_of_the_set():
+    data = dots(labels=FIVE, train=20)
+    halves = [base_to_new(data, shots=1, label_seed=seed).source.labels for seed in range(8)]
+    assert base_to_new(data, shots=1, label_seed=3).source.labels == halves[3]
+    assert len(set(map(tuple, halves))) > 3 and all(half == sorted(half, key=FIVE.index) for half in halves)
+    other = base_to_new(data, shots=1, label_seed=3).target.labels
+    assert sorted(halves[3] + other) == sorted(FIVE) and len(halves[3]) == 3
+
+
+@pytest.mark.parametrize("pools", POOLS)
+def test_the_images_are_those_that_few_shot_has_for_the_labels(pools):
+    data = dots(labels=FIVE, **pools)
+    whole, found = few_shot(data, 3, 2, 1, 4), base_to_new(data, 3, 2, 1, 4)
+    for part in ("train", "validation", "test"):
+        both = getattr(found.source, part) + (found.target.test if part == "test" else [])
+        wanted = [e for e in getattr(whole, part) if part == "test" or e.label in FIVE[:3]]
+        assert sorted(sources(both)) == sorted(sources(wanted))
+    unseen = base_to_new(data, 3, 7, 1, 4).target
+    assert sources(unseen.test) == sources(found.target.test)
+
+
+def test_new_labels_need_test_images_alone():
+    data = dots(labels=FIVE, train=20, test=4)
+    for label in FIVE[3:]:
+        data.splits["train"] = [record for record in data.splits["train"] if record.label != label]
+    assert len(base_to_new(data, shots=3, test=4).target.test) == 8
+    with pytest.raises(ValueError, match=r"'fishing' has 4 in test, needs 5 \(5 test\)"):
+        restricted = restrict(data, FIVE[3:])
+        few_shot(restricted, 1, 0, 0, 5)
+
+
+def test_one_label_has_no_halves():
+    with pytest.raises(ValueError, match="dots has 1 label: two halves need"):
+        base_to_new(dots(labels=["reading"], train=9), shots=1)
+
+
+def test_a_part_of_a_set_keeps_its_order_names_and_records():
+    part = restrict(dots(labels=FIVE, train=2, test=1), ["running", "riding a bike"])
+    assert part.labels == ["riding a bike", "running"]
+    assert part.folders == {"riding a bike": "riding_a_bike", "running": "running"}
+    assert {split: [r.label for r in records] for split, records in part.splits.items()} == {
+        "train": ["riding a bike"] * 2 + ["running"] * 2,
+        "test": ["riding a bike", "running"],
+    }
+    with pytest.raises(ValueError, match="dots has no label 'skating'"):
+        restrict(part, ["running", "skating"])
+
+
+def test_cross_dataset_trains_on_one_set_and_tests_on_the_other_with_its_own_labels():
+    one = dots("one", labels=FIVE, train=20, test=9)
+    two = dots("two", labels=["Riding_a-bike", "bike", "diving"], colour=1000, train=5, test=6)
+    found = cross_dataset(one, two, shots=2, seed=3, validation=1, test=4)
+    assert sources(found.source.train) == sources(few_shot(one, 2, 3, 1, 4).train)
+    assert found.target.labels == two.labels and [e.label for e in found.target.test] == two.labels * 4
+    assert {e.source.split("/")[0] for e in found.target.test} == {"test"}
+    assert found.target.train == found.target.validation == []
+    assert found.overlap == {"riding a bike": "Riding_a-bike"}
+
+
+def test_labels_overlap_whole_or_not_at_all():
+    assert label_overlap(["diving", "push ups"], ["cliff diving", "handstand push ups"]) == {}
+    assert label_overlap(["Playing_Guitar"], ["playing guitar", "guitar"]) == {"Playing_Guitar": "playing guitar"}
+
+
+def test_an_image_that_is_learnt_from_and_tested_on_is_refused_with_both_names():
+    one, alone = dots("one", train=6), {"labels": ["reading", "running"], "train": 0, "test": 12}
+    assert len(cross_dataset(one, dots("two", colour=1000, **alone), 2, validation=2, test=2).target.test) == 4
+    with pytest.raises(ValueError, match="one and two: images that are learnt from and tested on") as fault:
+        cross_dataset(one, dots("two", **alone), 2, validation=2, test=2)
+    assert "train/reading/3 ('reading') is test/reading/9 ('reading', test)" in str(fault.value)

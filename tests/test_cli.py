@@ -1,12 +1,14 @@
 """The command line from beginning to end, on a tiny checkpoint and on images of other sizes, modes and suffixes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import trees
 from favor_lab.cli import COMMANDS, main
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.report import RunFolder
@@ -187,12 +189,92 @@ def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
 
 
 def test_data_lists_draws_and_exports(photos, capsys):
-    assert main(["data", "--data", "folder", "--root", str(photos), "--sheet", "sheet.png", "--per-label", "2"]) == 0
+    assert main(["data", "folder", "--root", str(photos), "--sheet", "sheet.png", "--per-label", "2"]) == 0
     assert "3 labels (phoning, reading, riding a bike)" in capsys.readouterr().out and Path("sheet.png").exists()
-    assert main(["data", "--data", "thermal", "--out", "drawn", "--per-label", "1"]) == 0
+    assert main(["data", "thermal", "--out", "drawn", "--per-label", "1"]) == 0
     assert len(list(Path("drawn").glob("*/*/*.png"))) == 32
-    assert main(["data", "--data", "folder", "--root", "drawn", "--split", "validation", "--sheet", "x.png"]) == 2
+    assert main(["data", "folder", "--root", "drawn", "--split", "validation", "--sheet", "x.png"]) == 2
     assert "it has train, test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["stanford40", "har15", "ucf101", "ppmi", "folder"])
+def test_data_without_a_root_says_where_to_get_a_set_and_how_it_must_lie(name, capsys):
+    assert main(["data", name]) == 0
+    shown = capsys.readouterr().out
+    assert "ROOT/" in shown and f"favor-lab data {name} --root ROOT" in shown
+    assert name == "folder" or ("http" in shown and "Terms" in shown)
+
+
+def faults_of(arguments, capsys) -> str:
+    """What `data` says of a folder with faults: the exit status is 1."""
+    with pytest.raises(SystemExit) as stop:
+        main(["data", *arguments])
+    assert stop.value.code == 1
+    return capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no image:UserWarning")
+def test_data_checks_a_public_set_names_every_fault_and_what_to_leave_out(tmp_path, tiny_checkpoint, capsys):
+    root = trees.stanford40(tmp_path / "s40", train=4)
+    where = ["stanford40", "--root", str(root)]
+    assert main(["data", *where, "--person-crop", "0.1", "--decode"]) == 0
+    shown = capsys.readouterr().out
+    assert "train             12       4000       3" in shown and "every image decoded" in shown
+    assert "no fault that training would trip over" in shown and "3 labels (reading, riding a bike, throwing" in shown
+    (root / "JPEGImages/reading_001.jpg").unlink()
+    (root / "JPEGImages/reading_006.jpg").write_bytes((root / "JPEGImages/reading_002.jpg").read_bytes())
+    (root / "JPEGImages/riding_a_bike_003.jpg").write_text("no image")
+    (root / "XMLAnnotations/throwing_frisby_001.xml").unlink()
+    shown = faults_of(where, capsys)
+    assert "3 faults that training would trip over" in shown and "3 images are in doubt" in shown
+    for name in ("reading_001", "reading_002", "riding_a_bike_003", "throwing_frisby_001"):
+        assert name in shown
+    assert "4 faults" in faults_of([*where, "--person-crop", "0.1", "--write-exclude", "bad.txt"], capsys)
+    bad = Path("bad.txt").read_text().splitlines()
+    assert [Path(line).stem for line in bad] == [
+        "reading_001",
+        "reading_002",
+        "riding_a_bike_003",
+        "throwing_frisby_001",
+    ]
+    left_out = [*where, "--person-crop", "0.1", "--exclude", "bad.txt"]
+    assert main(["data", *left_out, "--sheet", "sheet.png", "--per-label", "1"]) == 0 and Path("sheet.png").exists()
+    fails(["data", *left_out, "--write-exclude", "bad.txt"], capsys, "bad.txt")
+    train = [
+        "sft",
+        "--policy",
+        str(tiny_checkpoint),
+        "--data",
+        *left_out,
+        "--shots",
+        "2",
+        "--test",
+        "1",
+        "--steps",
+        "1",
+    ]
+    assert main([*train, "--prompts-per-step", "2", "--out", "run"]) == 0
+    assert RunFolder.open("run").settings["data"]["person_crop"] == 0.1
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir(tmp_path / "elsewhere")
+    assert main(["sft", "--resume", str(tmp_path / "run"), "--steps", "2"]) == 0
+    ask = ["evaluate", "--policy", str(tiny_checkpoint), "--data", *where, "--test", "1", "--style", "answer"]
+    assert main([*ask, "--person-crop", "0", "--exclude", str(tmp_path / "bad.txt"), "--max-new-tokens", "2"]) == 0
+
+
+def test_data_checks_a_folder_of_ones_own(photos, capsys):
+    (photos / "reading" / "0.jpg").write_bytes(b"")
+    assert "reading/0.jpg: cannot be read as an image: the file is empty (0 bytes)" in faults_of(
+        ["folder", "--root", str(photos)], capsys
+    )
+    Path("bad.txt").write_text("# seen, and bad\n\nreading/0.jpg\n")
+    assert main(["data", "folder", "--root", str(photos), "--exclude", "bad.txt"]) == 0
+    Path("empty").mkdir()
+    assert "no images in <label>/<image>" in faults_of(["folder", "--root", "empty"], capsys)
+    fails(["data", "folder", "--root", "nowhere"], capsys, "no such folder", "nowhere")
+    fails(["data", "cartoon", "--root", str(photos)], capsys, "is drawn and takes no root")
+    Path("bad.txt").write_text("reading/7.jpg\n")
+    fails(["data", "folder", "--root", str(photos), "--exclude", "bad.txt"], capsys, "'reading/7.jpg' to exclude")
 
 
 def test_doctor_warns_of_busy_neighbours(monkeypatch):
@@ -253,7 +335,7 @@ def test_bad_folders(photos, tiny_checkpoint, tmp_path, capsys):
 
 def test_unknown_names(tiny_checkpoint, options, capsys):
     fails(["train", "--data", "oil"], capsys, "'oil'", "cartoon, sketch, thermal, cctv")
-    fails(["data", "--data", "oil"], capsys, "'oil'", "cartoon, sketch, thermal, cctv")
+    fails(["data", "oil"], capsys, "'oil'", "cartoon, sketch, thermal, cctv")
     fails(["train", *options, "--quantize", "3bit"], capsys, "'3bit'", "4bit")
     fails(["train", *options, "--dtype", "float8"], capsys, "'float8'", "bfloat16")
     where = ["--policy", str(tiny_checkpoint), "--data", "cartoon", "--test", "1"]
@@ -293,7 +375,7 @@ def test_after_an_error_the_same_folder_can_be_used(grpo, capsys):
 
 def test_debug_shows_where_an_error_comes_from():
     with pytest.raises(ValueError, match="oil"):
-        main(["data", "--data", "oil", "--debug"])
+        main(["data", "oil", "--debug"])
 
 
 def test_a_prompt_that_does_not_fit(options, capsys):

@@ -3,18 +3,25 @@
 The task of few-shot activity recognition: `shots` training images for each label, and images of the same
 labels that training never sees. Which images test and validate depends neither on `shots` nor on `seed`;
 `seed` chooses the training images alone, and more shots with one seed contain the fewer.
+
+Two harder tasks are selections as well: labels that training never named (`base_to_new`), and another set's images
+with another set's labels (`cross_dataset`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from PIL import Image
+
+from .catalogue import fold
 
 if TYPE_CHECKING:
     from .sources import ActivityData, Record
@@ -42,6 +49,18 @@ class FewShot:
     labels: list[str]
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Learnt on `source`, tested on `target`, whose `train` and `validation` are empty; no image is in both.
+
+    overlap  label of the source -> the same label of the target (equal but for case and punctuation, never in part)
+    """
+
+    source: FewShot
+    target: FewShot
+    overlap: dict[str, str]
+
+
 def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int = 2, test: int = 8) -> FewShot:
     """`shots` training, `validation` and `test` images for each label of `dataset`, read and checked.
 
@@ -60,7 +79,89 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
     for name, count, least in (("shots", shots, 1), ("validation", validation, 0), ("test", test, 0)):
         if count < least:
             raise ValueError(f"{name} counts images per label and must be at least {least}, not {count}")
-    counts = {"test": test, "validation": validation, "train": shots}
+    return _draw(dataset, {"test": test, "validation": validation, "train": shots}, seed)
+
+
+def base_to_new(
+    dataset: ActivityData, shots: int, seed: int = 0, validation: int = 2, test: int = 8, label_seed: int | None = None
+) -> Transfer:
+    """Trains on half of the labels (base), tests on them and on the other half (new), each half asked on its own.
+
+    As in CoCoOp (Zhou et al., CVPR 2022, arXiv 2203.05557; `subsample_classes` of its code): the first ceil(n / 2)
+    labels in the set's order are base, the others new. With `label_seed` the halves are drawn instead, each in the
+    set's order. The test images are those that `few_shot` has for the same labels; the two accuracies are usually
+    summed up by their harmonic mean.
+
+    Raises ValueError for fewer than two labels and as `few_shot` does.
+
+    >>> from favor_lab.activities import load_activities
+    >>> halves = base_to_new(load_activities("sketch"), shots=1, validation=0, test=1)
+    >>> len(halves.source.train), len(halves.target.train), len(halves.target.test), halves.overlap
+    (8, 0, 8, {})
+    """
+    if len(dataset.labels) < 2:
+        raise ValueError(f"{dataset.name} has {len(dataset.labels)} label: two halves need at least two")
+    order = list(dataset.labels)
+    if label_seed is not None:
+        random.Random(f"base {label_seed}").shuffle(order)
+    base = set(order[: math.ceil(len(order) / 2)])
+    learnt = few_shot(restrict(dataset, base), shots, seed, validation, test)
+    unseen = restrict(dataset, set(order) - base)
+    return _transfer(learnt, _draw(unseen, {"test": test, "validation": 0, "train": 0}, seed), dataset.name)
+
+
+def cross_dataset(
+    source: ActivityData, target: ActivityData, shots: int, seed: int = 0, validation: int = 2, test: int = 8
+) -> Transfer:
+    """Trains on `source`, tests on `target`, each asked with its own labels; the labels that both have are reported.
+
+    As in CoCoOp's cross-dataset transfer: nothing of `target` is used but its test images.
+    Raises ValueError as `few_shot` does, and for an image of `source` that `target` tests on (all of them, by name).
+    """
+    learnt = few_shot(source, shots, seed, validation, test)
+    tested = _draw(target, {"test": test, "validation": 0, "train": 0}, seed)
+    return _transfer(learnt, tested, f"{source.name} and {target.name}")
+
+
+def restrict(dataset: ActivityData, labels: Collection[str]) -> ActivityData:
+    """The part of `dataset` with these labels, in its own order. Raises ValueError for what is no label of it."""
+    unknown = [label for label in labels if label not in dataset.labels]
+    if unknown:
+        raise ValueError(f"{dataset.name} has no label {', '.join(map(repr, sorted(unknown)))}")
+    return replace(
+        dataset,
+        labels=[label for label in dataset.labels if label in labels],
+        splits={name: [r for r in records if r.label in labels] for name, records in dataset.splits.items()},
+        folders={label: name for label, name in dataset.folders.items() if label in labels},
+    )
+
+
+def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str, str]:
+    """Label of `source` -> the label of `target` that is the same but for case and punctuation.
+
+    >>> label_overlap(["diving", "playing guitar"], ["cliff diving", "Playing_Guitar"])
+    {'playing guitar': 'Playing_Guitar'}
+    """
+    folded = {fold(label): label for label in target}
+    return {label: folded[fold(label)] for label in source if fold(label) in folded}
+
+
+def _transfer(source: FewShot, target: FewShot, name: str) -> Transfer:
+    """Both halves together; ValueError for images of the source that the target tests on."""
+    first = {fingerprint(example.image): example for example in source.train + source.validation}
+    twins = [(first.get(fingerprint(example.image)), example) for example in target.test]
+    faults = [
+        f"{learnt.source} ({learnt.label!r}) is {tested.source} ({tested.label!r}, test)"
+        for learnt, tested in twins
+        if learnt is not None
+    ]
+    if faults:
+        raise ValueError(f"{name}: images that are learnt from and tested on:\n  " + "\n  ".join(faults))
+    return Transfer(source, target, label_overlap(source.labels, target.labels))
+
+
+def _draw(dataset: ActivityData, counts: dict[str, int], seed: int) -> FewShot:
+    """`counts[part]` images per label for each part, read and checked."""
     _check_counts(dataset, counts)
     examples = _read_all(dataset, _select(dataset, counts, seed))
     return FewShot(examples["train"], examples["validation"], examples["test"], list(dataset.labels))
@@ -116,7 +217,7 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
                 faults.append(str(fault))
                 continue
             here = f"{record.source} ({part}, {record.label!r})"
-            twin = first.setdefault(_fingerprint(example.image), here)
+            twin = first.setdefault(fingerprint(example.image), here)
             if twin != here:
                 faults.append(f"the same image twice: {twin} and {here}; keep one of them")
             examples[part].append(example)
@@ -127,7 +228,7 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
     return examples
 
 
-def _fingerprint(image: Image.Image) -> bytes:
+def fingerprint(image: Image.Image) -> bytes:
     """Equal for images with equal pixels, whatever files they come from."""
     header = repr((image.mode, image.size, image.getpalette())).encode()
     return hashlib.sha256(header + image.tobytes()).digest()

@@ -1,0 +1,279 @@
+"""Is a folder of images fit for training? Everything that is wrong with it, at once and by name.
+
+Each file is read once: its content is hashed, its header parsed, its end looked for. With `decode` every image is
+decoded as well, which takes several times as long, finds damage in the middle, and compares pixels instead of bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from .catalogue import PUBLIC
+from .fewshot import fingerprint
+from .public import Fault, Listing, read_listing
+from .sources import Record, decode_image, image_header, pixel_box, read_folder
+
+# What each kind of fault means, in the order of a report.
+KINDS = {
+    "layout": "not the layout that is expected",
+    "split": "which splits these are",
+    "list": "wrong in a list",
+    "path": "paths that lead elsewhere",
+    "label": "labels that the set does not have, or that cannot be learnt",
+    "name": "names that are not UTF-8",
+    "missing": "listed, but not there",
+    "unreadable": "images that cannot be read",
+    "leak": "the same image in training and in validation or test",
+    "contradiction": "the same image under two labels",
+    "double": "the same image twice",
+    "box": "person boxes",
+    "suffix": "content and suffix differ",
+    "count": "counts that differ from the published ones",
+    "unlisted": "there, but not used",
+}
+SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg"},
+    "MPO": {".jpg", ".jpeg"},  # several pictures in one JPEG file, as some cameras write
+    "PNG": {".png"},
+    "BMP": {".bmp"},
+    "GIF": {".gif"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+}
+ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # how a whole file ends
+TAIL = 4096  # bytes at the end in which that must be
+AT_ONCE = 256  # images that are waited for at a time
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_folder` found.
+
+    counts   split -> images that are listed, published images (None: unknown), labels
+    faults   everything wrong: of lists, of single images, of pairs of images, of counts
+    decoded  whether every image was decoded, and so compared by its pixels
+    """
+
+    name: str
+    root: Path
+    counts: dict[str, tuple[int, int | None, int]]
+    faults: list[Fault]
+    decoded: bool
+
+    @property
+    def fatal(self) -> list[Fault]:
+        """The faults that training would trip over."""
+        return [fault for fault in self.faults if fault.fatal]
+
+    @property
+    def exclude(self) -> list[str]:
+        """Images whose exclusion cures what exclusion can cure, for `load_activities(..., exclude=...)`."""
+        return sorted({path for fault in self.fatal for path in fault.cure})
+
+    def summary(self) -> str:
+        """One line: how many faults, how many notes, in how many images, and how closely they were looked at."""
+        fatal, notes = len(self.fatal), len(self.faults) - len(self.fatal)
+        images = sum(count for split, (count, _, _) in self.counts.items() if split != "together")
+        depth = "every image decoded" if self.decoded else "headers and ends read, nothing decoded"
+        faults = "no fault" if not fatal else "1 fault" if fatal == 1 else f"{fatal} faults"
+        return (
+            f"{self.name}: {faults} that training would trip over, {notes} note{'s' * (notes != 1)}, "
+            f"{images} images ({depth})"
+        )
+
+    def lines(self) -> Iterator[str]:
+        """The report: counts, then every fault and note under the heading of its kind."""
+        yield f"{'split':<12}{'images':>8}{'published':>11}{'labels':>8}"
+        for split, (count, published, labels) in self.counts.items():
+            yield f"{split:<12}{count:>8}{'-' if published is None else published:>11}{labels:>8}"
+        for kind, meaning in KINDS.items():
+            for fatal in (True, False):
+                faults = [fault for fault in self.faults if fault.kind == kind and fault.fatal == fatal]
+                if faults:
+                    yield f"{'fault' if fatal else 'note'}, {meaning}: {len(faults)}"
+                    yield from (f"  {fault}" for fault in faults)
+
+
+class Look(NamedTuple):
+    """What one image is: a hash of its content, its stored size, and its faults."""
+
+    content: bytes | None
+    size: tuple[int, int] | None
+    faults: list[Fault]
+
+
+def check_folder(
+    name: str,
+    root: str | Path,
+    *,
+    decode: bool = False,
+    person_crop: bool = False,
+    exclude: Collection[str] = (),
+    progress: Callable[[list[Record]], Iterable[Record]] = iter,
+) -> Report:
+    """Everything wrong with a public set, or with "folder", any images sorted by label, under `root`.
+
+    Counts, lists, labels, names, missing and unused files, images that cannot be read, images that are there twice
+    (equal bytes; with `decode` equal pixels, as `few_shot` compares them), suffixes, person boxes. With `person_crop`
+    a person's box that is missing or wrong is a fault, otherwise a note. `progress` wraps the images that are walked
+    through (tqdm fits). Nothing is changed and nothing downloaded.
+
+    Raises ValueError for an unknown name and an `exclude` that names no image, FileNotFoundError or
+    NotADirectoryError for the root.
+    """
+    root = Path(root)
+    listing = read_any_listing(name, root, exclude)
+    records = [(split, record) for split, records in listing.splits.items() for record in records]
+    looks = list(_look_at_all(listing, records, decode, progress))
+    faults = [fault if fault.kind != "box" else replace(fault, fatal=person_crop) for fault in listing.faults]
+    for (_, record), look in zip(records, looks, strict=True):
+        faults += look.faults + _check_box(listing, record, look, person_crop)
+    faults += _find_twins(listing, records, looks, "pixels" if decode else "bytes")
+    counts, differing = _count(listing)
+    return Report(name, root, counts, faults + differing, decode)
+
+
+def read_any_listing(name: str, root: Path, exclude: Collection[str] = ()) -> Listing:
+    """The listing of a public set, or of a folder sorted by label; a folder without usable layout is a fault."""
+    if name in PUBLIC:
+        return read_listing(name, root, name == "stanford40", 0, exclude)
+    if name != "folder":
+        raise ValueError(f"unknown set {name!r}; sets on disk are {', '.join(PUBLIC)} and folder")
+    listing = Listing(name, root, {})
+    try:
+        data, unused = read_folder(root, exclude)
+    except ValueError as fault:
+        if exclude and "to exclude" in str(fault):
+            raise
+        listing.fault("layout", ".", str(fault).removeprefix(f"{root}: "))
+        return listing
+    listing.labels = {name: label for label, name in data.folders.items()}
+    listing.splits = data.splits
+    for path in unused:
+        listing.fault("unlisted", path.relative_to(root), "is no image, or does not lie in <label>/", fatal=False)
+    trained = {record.label for record in data.splits["train"]}
+    for split, records in data.splits.items():
+        for label in dict.fromkeys(record.label for record in records if record.label not in trained):
+            listing.fault("label", split, f"{label!r} has images here, but none in train")
+    return listing
+
+
+# ------------------------------------------------------------------------------------------------------------ one image
+
+
+def _look_at_all(
+    listing: Listing,
+    records: list[tuple[str, Record]],
+    decode: bool,
+    progress: Callable[[list[Record]], Iterable[Record]],
+) -> Iterator[Look]:
+    """A look at each record, in order, on all cores; no more than `AT_ONCE` wait, so that Ctrl-C is heard."""
+    walked = iter(progress([record for _, record in records]))
+    look = partial(_look_at, listing, decode)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while batch := list(islice(walked, AT_ONCE)):
+            yield from pool.map(look, batch)
+
+
+def _look_at(listing: Listing, decode: bool, record: Record) -> Look:
+    path = listing.path_of(record.source)
+    try:
+        data = listing.read_bytes(record.source)
+    except (OSError, ValueError) as fault:
+        reason = str(fault).removeprefix(f"{record.source}: ")
+        return Look(None, None, [Fault("unreadable", path, reason, cure=(path,))])
+    try:
+        form, size = image_header(data, path)
+        image = decode_image(data, path) if decode or ENDS.get(form, b"?") not in data[-TAIL:] else None
+    except ValueError as fault:
+        return Look(None, None, [Fault("unreadable", path, str(fault).removeprefix(f"{path}: "), cure=(path,))])
+    content = fingerprint(image) if decode and image else hashlib.sha256(data).digest()
+    if listing.packed or Path(record.source).suffix.lower() in SUFFIXES.get(form, ()):
+        return Look(content, size, [])
+    return Look(content, size, [Fault("suffix", path, f"is {form} inside; it is read all the same", fatal=False)])
+
+
+def _check_box(listing: Listing, record: Record, look: Look, fatal: bool) -> list[Fault]:
+    """Faults of a person's box, now that the size of the image is known."""
+    path = listing.path_of(record.source)
+    if record.box is None or look.size is None:
+        return []
+    annotated = listing.sizes.get(path, look.size)
+    if annotated != look.size:
+        what = (
+            f"the annotation is of an image of {annotated[0]} x {annotated[1]}, this is {look.size[0]} x {look.size[1]}"
+        )
+        return [Fault("box", path, what, fatal, (path,))]
+    try:
+        pixel_box(record.box, look.size)
+    except ValueError as fault:
+        return [Fault("box", path, str(fault), fatal, (path,))]
+    return []
+
+
+# ----------------------------------------------------------------------------------------------------------- all images
+
+
+def _find_twins(listing: Listing, records: list[tuple[str, Record]], looks: list[Look], what: str) -> Iterator[Fault]:
+    """A fault for each image whose content another one has.
+
+    What exclusion would cure: images of test and validation stay where the other is in train; of an image with two
+    labels no copy stays.
+    """
+    groups: dict[bytes, list[tuple[str, Record]]] = {}
+    for item, look in zip(records, looks, strict=True):
+        if look.content is not None:
+            groups.setdefault(look.content, []).append(item)
+    kept = ("test", "validation", "train")
+    for group in groups.values():
+        (split, first), *others = sorted(group, key=lambda item: kept.index(item[0]))
+        for other_split, record in others:
+            path, twin = listing.path_of(record.source), listing.path_of(first.source)
+            kind = "double" if split == other_split else "leak"
+            cure: tuple[str, ...] = (path,)
+            if record.label != first.label:
+                kind, cure = "contradiction", (path, twin)
+            yield Fault(
+                kind,
+                path,
+                f"({other_split}, {record.label!r}) has the {what} of {twin} ({split}, {first.label!r})",
+                cure=cure,
+            )
+
+
+def _count(listing: Listing) -> tuple[dict[str, tuple[int, int | None, int]], list[Fault]]:
+    """Images by split beside the published ones, and a note for each split and label whose count is another."""
+    known, pools = PUBLIC.get(listing.name), dict(listing.splits)
+    published = dict(known.counts) if known else {}
+    each = dict(known.per_label) if known else {}
+    if known and listing.carved:  # the published counts are those before a test set was set aside
+        each = {"together": each["train"]} if len(published) == 1 else {}
+        published = {"together": sum(published.values())}
+        pools["together"] = [record for records in listing.splits.values() for record in records]
+    notes = []
+    for split, count in published.items():
+        records = pools.setdefault(split, [])
+        if len(records) != count:
+            notes.append(Fault("count", split, f"{len(records)} images, published are {count}", False))
+        found = Counter(record.label for record in records)
+        differing: dict[str, list[str]] = {}
+        for label in listing.labels.values() if records else ():
+            if split in each and found[label] != each[split]:
+                differing.setdefault(f"{found[label]} images instead of {each[split]}", []).append(label)
+            elif not found[label]:
+                differing.setdefault("no image", []).append(label)
+        notes += [Fault("count", split, f"{what}: {', '.join(labels)}", False) for what, labels in differing.items()]
+    counts = {
+        split: (len(records), published.get(split), len({record.label for record in records}))
+        for split, records in pools.items()
+    }
+    return counts, notes
