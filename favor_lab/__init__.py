@@ -11,7 +11,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "activities.fewshot": ("Example", "FewShot", "few_shot"),
+    "activities.fewshot": (
+        "Example", "FewShot", "Transfer", "base_to_new", "cross_dataset", "few_shot", "label_overlap",
+    ),
     "activities.sources": ("ActivityData", "Record", "export_folder", "load_activities"),
     "activities.pocket": ("ACTIVITIES", "SETS", "Scene", "draw_scene", "scene_from_source"),
     "vlm.prompts": ("build_prompt",),
@@ -26,12 +28,18 @@ _ROOMS = {
     "grpo.training": ("Context", "train"),
     "grpo.checkpoints": ("TrainingState", "load_checkpoint", "save_checkpoint"),
     "study.evaluation": ("Evaluation", "evaluate", "wilson_interval"),
+    "study.comparison": ("Comparison", "bootstrap_interval", "compare", "sign_test"),
     "study.baselines": ("sft",),
+    "study.explanations": (
+        "Explanation", "evidence_effect", "explain", "image_reliance", "judge_reasoning", "read_reasoning",
+    ),
     "grpo.costs": ("step_costs", "step_memory"),
     "study.profiling": ("Profile", "profile_step"),
+    "study.dashboard": ("Dashboard",),
+    "study.widgets": ("GroupExplorer", "TokenMicroscope"),
     "study.plots": (
-        "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_group", "plot_loop",
-        "new_figure", "plot_profile", "plot_records", "plot_truth",
+        "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_explanation", "plot_group",
+        "plot_loop", "new_figure", "plot_profile", "plot_records", "plot_truth",
     ),
 }  # fmt: skip
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

@@ -59,6 +59,12 @@ def test_nothing_went_wrong_and_nothing_was_said_aside(notebook):
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {}), f"{cell.id}: dead widget"
 
 
+def test_no_widget_is_stored(notebook):
+    """Widgets live as long as their kernel; what is kept of them is the picture beside them."""
+    assert "widgets" not in notebook.metadata
+    assert "model_id" not in nbformat.writes(notebook)
+
+
 def test_it_names_no_path_of_one_machine(notebook):
     for text in texts(notebook):
         assert not MACHINE_PATH.search(str(text)), text
