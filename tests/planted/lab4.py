@@ -487,7 +487,7 @@ def holm(p_values):
         ),
         Wrong(
             "width and height mixed up",
-            changed(EFFECTS, "wide, high = right - left, bottom - top", "high, wide = right - left, bottom - top"),
+            changed(EFFECTS, "*drawn]", "*((x, y, x + high, y + wide) for x, y, _, _ in drawn)]"),
             "as wide and high",
         ),
         Wrong(
@@ -502,7 +502,7 @@ def holm(p_values):
             changed(
                 EFFECTS, "range(11 - high) for x in range(11 - wide)", "range(10 - high) for x in range(10 - wide)"
             ),
-            "only two fit",
+            "only six fit",
         ),
         Wrong(
             "the same control more than once",
