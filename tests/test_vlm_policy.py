@@ -62,7 +62,26 @@ def test_without_an_adapter_the_language_model_is_trainable_and_the_tower_is_not
     trainable = {name for name, _ in policy.trainable_parameters()}
     assert trainable == {name for name, _ in policy.model.named_parameters() if "visual" not in name}
     assert "model.language_model.embed_tokens.weight" in trainable
-    with pytest.raises(ValueError, match="lora_rank > 0"), policy.reference():
+
+
+def test_the_reference_of_a_policy_without_adapter_is_the_checkpoint(tiny_checkpoint, logps_of):
+    """Also when it is first asked for after training, as in a resumed run; and the learnt weights come back."""
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
+    start = logps_of(policy)
+    with torch.no_grad():
+        policy.base.model.language_model.layers[0].mlp.up_proj.weight.mul_(1.5)
+    learnt, weights = logps_of(policy), [weight for _, weight in policy.trainable_parameters()]
+    assert (learnt - start).abs().max() > 0.01
+    for _ in range(2):
+        with policy.reference():
+            assert torch.equal(logps_of(policy), start)
+    with pytest.raises(KeyError), policy.reference():
+        raise KeyError("inside the block")
+    assert torch.equal(logps_of(policy), learnt)
+    assert all(a is b for a, (_, b) in zip(weights, policy.trainable_parameters(), strict=True)), "the optimiser's own"
+    policy._initial = None
+    del policy.initial_weights
+    with pytest.raises(ValueError, match="neither an adapter"), policy.reference():
         pass
 
 

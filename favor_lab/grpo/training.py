@@ -152,7 +152,7 @@ def begin(policy: Policy, shots: FewShot, settings: GRPOSettings, resume: Traini
     if unlike := [name for name in names if getattr(settings, name) != getattr(state.settings, name)]:
         raise ValueError(f"the run to resume has other settings ({', '.join(unlike)}): pass its own, state.settings")
     if settings.beta:
-        with policy.reference():  # without an adapter: a ValueError now, not after the first rollout
+        with policy.reference():  # where there is none: a ValueError now, not after the first rollout
             pass
     state.settings, state.sources = settings, sources
     return state

@@ -6,9 +6,10 @@ vision tower is always frozen.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +31,15 @@ LORA_TARGETS = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 class Policy:
-    """Model + processor + the ids that sampling and scoring need. Made by `load_policy`."""
+    """Model + processor + the ids that sampling and scoring need. Made by `load_policy`.
 
-    def __init__(self, model: Any, processor: ImageTextProcessor, name: str):
-        self.model, self.processor, self.name = model, processor, name
+    initial: reads the model again as it was before any training, on the CPU; the reference of a policy without adapter
+    """
+
+    def __init__(
+        self, model: Any, processor: ImageTextProcessor, name: str, initial: Callable[[], torch.nn.Module] | None = None
+    ):
+        self.model, self.processor, self.name, self._initial = model, processor, name, initial
 
     @property
     def base(self) -> Qwen2VLForConditionalGeneration:
@@ -133,14 +139,34 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[Policy]:
-        """Inside the block the adapter is off: the policy is the model it started from.
+        """Inside the block the policy is the model it started from: its adapter is off or, without an adapter, the
+        weights of the checkpoint stand in for those that learn (read once, kept on the CPU).
 
-        Raises ValueError if there is no adapter.
+        Raises ValueError if there is neither an adapter nor a checkpoint.
         """
-        if not isinstance(self.model, PeftModel):
-            raise ValueError("there is no adapter to switch off; load the policy with lora_rank > 0")
-        with self.model.disable_adapter():
+        if isinstance(self.model, PeftModel):
+            with self.model.disable_adapter():
+                yield self
+            return
+        learning = dict(self.trainable_parameters())
+        learnt = {name: weight.data for name, weight in learning.items()}
+        try:
+            for name, weight in learning.items():
+                weight.data = self.initial_weights[name].to(weight.device)
             yield self
+        finally:
+            for name, weight in learning.items():
+                weight.data = learnt[name]
+
+    @cached_property
+    def initial_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that learn, by name, as the checkpoint has them, on the CPU."""
+        if self._initial is None:
+            raise ValueError(
+                "there is neither an adapter to switch off nor a checkpoint to read the weights from again"
+            )
+        weights = dict(self._initial().named_parameters())
+        return {name: weights[name].detach() for name, _ in self.trainable_parameters()}
 
     def save(self, directory: str | Path) -> Path:
         """Write the adapter, or without an adapter the whole checkpoint in the Hub layout, as safetensors.
@@ -192,9 +218,7 @@ def load_policy(
     with _quietly(), torch.random.fork_rng():
         torch.manual_seed(seed)
         processor = load_processor(source, min_pixels, max_pixels, local_files_only=local)
-        model = Qwen2VLForConditionalGeneration.from_pretrained(
-            source, attn_implementation="sdpa", use_safetensors=True, **options
-        )
+        model = _read_model(source, **options)
         if quantize is None:
             model.to(device)
         model.requires_grad_(False)
@@ -205,7 +229,16 @@ def load_policy(
         else:
             model.model.language_model.requires_grad_(True)
             model.lm_head.requires_grad_(True)
-    return Policy(model.eval(), processor, str(name))
+    initial = functools.partial(_read_model, source, dtype=options["dtype"], local_files_only=local)
+    return Policy(model.eval(), processor, str(name), initial)
+
+
+def _read_model(source: str, **options: Any) -> Qwen2VLForConditionalGeneration:
+    """The Qwen2-VL of a checkpoint, from safetensors alone."""
+    with _quietly():
+        return Qwen2VLForConditionalGeneration.from_pretrained(
+            source, attn_implementation="sdpa", use_safetensors=True, **options
+        )
 
 
 def _locate(name: str | Path) -> tuple[str, bool]:
