@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from favor_lab import experiments
     from favor_lab.activities import ActivityData, Example, FewShot
     from favor_lab.grpo.checkpoints import TrainingState
     from favor_lab.grpo.records import GRPOSettings, StepRecord
@@ -34,17 +35,28 @@ line; add --debug to any command to see where they come from."""
 
 
 @dataclass(frozen=True)
-class SetOptions:
-    """Which images."""
+class FolderOptions:
+    """Where images are."""
 
-    data: str = "cartoon"
-    """Images: cartoon, sketch, thermal, cctv (drawn); with --root: folder (yours), stanford40, har15, ucf101, ppmi."""
     root: Path | None = None
     """Folder of a public set, or of your images: ROOT/LABEL/IMAGE, or ROOT/train/LABEL/IMAGE and ROOT/test/..."""
     person_crop: float | None = None
     """stanford40: crop to the person, widened on each side by this share of the box; None: whole images."""
     exclude: Path | None = None
     """Text file with images to leave out, one path relative to ROOT a line, as `favor-lab data` names them."""
+
+
+@dataclass(frozen=True)
+class SetName:
+    """The set's name; a class of its own, so that it comes first in the help."""
+
+    data: str = "cartoon"
+    """Images: cartoon, sketch, thermal, cctv (drawn); with --root: folder (yours), stanford40, har15, ucf101, ppmi."""
+
+
+@dataclass(frozen=True)
+class SetOptions(FolderOptions, SetName):
+    """Which images."""
 
 
 @dataclass(frozen=True)
@@ -146,23 +158,34 @@ class DrawOptions(SetOptions):
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """Which cells of the study: every method on every set, with every number of shots and every seed."""
+    """Which cells of the table: every method on every set, with every number of shots and every seed."""
 
     methods: tuple[str, ...] = ("zero-shot", "zero-shot-answer", "sft", "sft-reasoning", "grpo", "grpo-answer")
     """zero-shot, zero-shot-answer, sft (answer alone), sft-reasoning (self-written reasoning that was right), grpo,
     grpo-answer."""
     sets: tuple[str, ...] = ("cartoon", "sketch", "thermal", "cctv")
-    """Sets to learn from; each policy is tested on all of these."""
+    """Sets to learn from: drawn ones, each policy tested on all of these; or, with --root, public ones or folder. Of
+    several public sets each is looked for under its name in ROOT."""
     shots: tuple[int, ...] = (4,)
     """Training images per activity."""
     seeds: int = 3
     """Seeds of each cell that trains."""
+    recipe: str | None = None
+    """Settings of training: pocket; lora (Visual-RFT's 200 steps of 16 prompts, with an adapter); visual-rft (the same
+    with all weights). None: pocket for the pocket policy, else lora."""
     steps: int | None = None
-    """Optimiser steps; None: as in `train`."""
+    """Optimiser steps; None: as in the recipe."""
+    open_vocabulary: bool = False
+    """Ask without a list of labels (Visual-RFT: without; CLS-RL: with)."""
+    micro_batch: int | None = None
+    """Completions per forward and backward, to bound memory; changes no result. None: as in the recipe."""
+    offload_tower: bool = False
+    """Move the vision tower to the CPU once every image is encoded; changes no result."""
     test: int = 20
     """Test images per activity and set, the same for every cell."""
     out: Path = Path("runs/study")
-    """Folder of the finished cells. Those that are there are not run again: kill it and start it again as you like."""
+    """Folder of the finished cells and their tables. Cells that are there are not run again: kill it and start it again
+    as you like."""
 
 
 # The settings that supervised fine-tuning uses: nothing is sampled there, and nothing compared.
@@ -176,6 +199,7 @@ SFT_FIELDS = (
     "weight_decay",
     "max_grad_norm",
     "micro_batch",
+    "gradient_checkpointing",
     "seed",
 )
 
@@ -208,6 +232,28 @@ class ProfileOptions:
     """Let every completion have --max-new-tokens tokens, so that the work does not depend on what is sampled."""
     out: Path | None = None
     """New folder for profile.json and profile.png; left out: print only."""
+
+
+@dataclass(frozen=True)
+class ShareOptions:
+    """What is given away, and where."""
+
+    run: str
+    """Folder of a finished run of train, sft or demo."""
+    out: Path
+    """New folder for the weights, the model card and the numbers."""
+    merged: bool = False
+    """Write a whole checkpoint with the adapter merged in, which needs no peft; the adapter goes to OUT/adapter."""
+    dtype: str = "auto"
+    """Weights of a merged checkpoint: float32, bfloat16, float16; auto: as the run named it, else float32."""
+    license: str | None = None
+    """The Hub's identifier of the licence that you choose, such as apache-2.0; None: the card says that none is."""
+    base_model: str | None = None
+    """Hub name of the base model, where the run loaded it from a folder."""
+    push: str | None = None
+    """USER/NAME: also make this repository on the Hub and upload OUT. Left out: nothing leaves this machine."""
+    public: bool = False
+    """With --push: everybody sees the repository, not you alone."""
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -597,29 +643,80 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
         say(f"figure       {measure.out / 'profile.png'}")
 
 
-def study(study: StudyOptions) -> None:
-    """Compare methods on drawn sets, cell by cell: training, test images of every set, every response kept.
+def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> None:
+    """Compare methods cell by cell: training, test images, every response kept, one table with intervals.
 
     favor-lab study --methods zero-shot grpo --sets cartoon --shots 1 4 --seeds 2
+
+    favor-lab study --policy Qwen/Qwen2-VL-2B-Instruct --sets stanford40 --root stanford40 --shots 1 2 4 8 16
     """
     from tqdm import tqdm
 
     from favor_lab import experiments
 
-    shots = dict.fromkeys(study.shots, study.seeds)
-    cells = experiments.plan(study.methods, study.sets, shots)
-    settings = experiments.chosen_settings(study.steps)
+    cells = experiments.plan(study.methods, study.sets, dict.fromkeys(study.shots, study.seeds))
+    settings, setup = study_setup(study, images, policy)
+    for name in study.sets:
+        setup.load(name)  # a folder that is not there is told now, not after hours of other sets
     with tqdm(cells, "study", unit="cell") as bar:
 
-        def progress(cell: experiments.Cell, step: int, steps: int) -> None:
-            bar.set_postfix_str(f"{cell.name}: step {step} of {steps}")
+        def progress(cell: experiments.Cell, doing: str) -> None:
+            bar.set_postfix_str(f"{cell.name}: {doing}")
 
-        options: dict[str, Any] = {"sets": study.sets, "test": study.test, "progress": progress}
-        for cell, result in zip(cells, experiments.run_study(cells, study.out, settings, **options), strict=True):
+        runs = experiments.run_study(cells, study.out, settings, setup, progress=progress)
+        for cell, result in zip(cells, runs, strict=True):
             bar.update()
             if result:
                 bar.write(f"{cell.name:<26} {result.evaluation.summary()}")
-    say(experiments.table(experiments.load_results(study.out)))
+                experiments.write_tables(study.out)
+    say(experiments.write_tables(study.out))
+
+
+def study_setup(
+    study: StudyOptions, images: FolderOptions, policy: PolicyOptions
+) -> tuple[dict[str, GRPOSettings], experiments.Setup]:
+    """The settings of each method, and what all cells share: the recipe's, but for what the options say otherwise."""
+    from favor_lab import experiments
+
+    chosen = study.recipe or ("pocket" if policy.policy == "pocket" else "lora")
+    if chosen not in experiments.RECIPES:
+        raise ValueError(f"unknown recipe {chosen!r}; the recipes are {', '.join(experiments.RECIPES)}")
+    recipe = experiments.RECIPES[chosen]
+    said = {"steps": study.steps, "micro_batch": study.micro_batch}
+    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    settings = recipe.by_method(open_vocabulary=study.open_vocabulary, offload_tower=study.offload_tower, **changes)
+    differing = {
+        item.name: getattr(policy, item.name)
+        for item in dataclasses.fields(policy)
+        if getattr(policy, item.name) != item.default and item.name != "policy"
+    }
+    loading = {"name": policy.policy, **recipe.policy, **differing}
+    where = {"root": images.root, "person_crop": images.person_crop, "exclude": read_exclude(images.exclude)}
+    return settings, experiments.Setup(study.sets, study.test, loading, where)
+
+
+def share(share: ShareOptions) -> None:
+    """Put what a run trained into a folder to give away: weights, a model card, settings and results.
+
+    favor-lab share runs/demo-cartoon --out my-adapter
+
+    favor-lab share runs/train-folder --out my-model --merged --push USER/NAME
+
+    No file names a path of this machine, or an image file of your own folder.
+    """
+    from favor_lab.study import sharing
+
+    if share.public and share.push is None:
+        raise ValueError("--public says who sees what is pushed: it needs --push USER/NAME")
+    options: dict[str, Any] = {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
+    options |= {"merged": share.merged, "push_to": share.push, "private": not share.public}
+    sharing.share(share.run, share.out, **options)
+    size = sum(path.stat().st_size for path in share.out.rglob("*") if path.is_file())
+    say(f"{size / 1e6:.1f} MB      {share.out}\nmodel card   {share.out / 'README.md'}")
+    if share.license is None:
+        say("no licence   whoever gets it may not use it until you name one: --license, or in the card's first lines")
+    if share.push is not None:
+        say(f"pushed to    {share.push} ({'public' if share.public else 'private'})")
 
 
 def doctor() -> None:
@@ -649,6 +746,8 @@ def groups_of(command: str) -> dict[str, Any]:
         groups["settings"] = settings_type(SFT_FIELDS if command == "sft" else None)
     if "draw" in groups:
         groups["draw"] = with_positional(groups["draw"], "data")
+    if "share" in groups:
+        groups["share"] = with_positional(groups["share"], "run")
     return groups
 
 
@@ -670,6 +769,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "profile": profile,
     "study": study,
     "data": data,
+    "share": share,
     "doctor": doctor,
 }
 

@@ -1,17 +1,21 @@
 """The study: methods x sets x shots x seeds, a cell at a time, each kept on disk with every response.
 
-A cell is one training run (or none, for zero-shot) and its evaluation on the test images of every set. Finished cells
-are kept, so a study can be killed, resumed and moved to another machine. The test images of a set are the same for
-every cell, so that any two can be compared image by image.
+A cell is one training run (or none, for zero-shot) and its evaluation on test images: of its own set, and if that is a
+drawn one of the other drawn sets, which have the same labels. Finished cells are kept, so a study can be killed,
+resumed and moved to another machine. The test images of a set are the same for every cell, so that any two can be
+compared image by image.
 """
 
 from __future__ import annotations
 
+import csv
+import gc
 import gzip
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +23,14 @@ import numpy as np
 
 from favor_lab.activities import few_shot, load_activities
 from favor_lab.activities.pocket import SETS
-from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Evaluation, evaluate
 from favor_lab.study.report import plain, versions
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
+    from favor_lab.activities.sources import ActivityData
     from favor_lab.vlm.policy import Policy
 
 #: method -> style of its prompt; the first two do not train
@@ -36,7 +41,82 @@ METHODS = {
 #: chosen on validation images of one set, with the same trials for each method: data/results/tune_methods.md
 LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
 TEST = 20  # images a label
+SHOTS = (1, 2, 4, 8, 16)  # the five settings
 SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every method trains, and what of the policy: the methods differ in their learning rate alone."""
+
+    about: str
+    settings: GRPOSettings
+    rates: Mapping[str, float]  #: by method
+    policy: Mapping[str, Any] = field(default_factory=dict)  #: arguments of `load_policy`
+
+    def by_method(self, **changes: Any) -> dict[str, GRPOSettings]:
+        """The settings of each method, with some changed; zero-shot asks and answers as the others do."""
+        settings = replace(self.settings, **changes)
+        return {
+            method: replace(settings, learning_rate=self.rates.get(method, settings.learning_rate))
+            for method in METHODS
+        }
+
+
+#: 200 steps of 16 prompts and 8 completions (Visual-RFT, arXiv 2503.01785). The last two bound memory and change no
+#: result.
+VISUAL_RFT = GRPOSettings(
+    steps=200, prompts_per_step=16, group_size=8, max_new_tokens=256, micro_batch=8, gradient_checkpointing=True
+)
+RECIPES = {
+    "pocket": Recipe("100 steps of 4 prompts, an adapter; for the pocket policy", GRPOSettings(), LEARNING_RATES),
+    "lora": Recipe(
+        "Visual-RFT's 200 steps of 16 prompts, an adapter, 10 times its learning rate (own choice, not tuned)",
+        VISUAL_RFT,
+        {"sft": 1e-4, "sft-reasoning": 1e-4, "grpo": 1e-5, "grpo-answer": 1e-5},
+    ),
+    "visual-rft": Recipe(
+        "Visual-RFT's 200 steps of 16 prompts, all weights of the language model in float32 (SFT's rate: own choice)",
+        VISUAL_RFT,
+        {"sft": 1e-5, "sft-reasoning": 1e-5, "grpo": 1e-6, "grpo-answer": 1e-6},
+        {"lora_rank": 0, "dtype": "float32"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the cells of a table share: the policy, where the images are, and how many of them test."""
+
+    sets: tuple[str, ...] = SETS  #: each policy is tested on those of them that have its labels
+    test: int = TEST  #: images a label
+    policy: Mapping[str, Any] = field(default_factory=lambda: {"name": "pocket"})  #: arguments of `load_policy`
+    images: Mapping[str, Any] = field(default_factory=dict)  #: of `load_activities`: root, person_crop, exclude
+
+    def load(self, name: str) -> ActivityData:
+        """A set, its files listed once; of several public ones each is in the folder of its name under the root."""
+        if name not in self._loaded:
+            root = self.images.get("root")
+            if root is not None and len(self.sets) > 1:
+                root = Path(root) / name
+            self._loaded[name] = load_activities(name, **{**self.images, "root": root})
+        return self._loaded[name]
+
+    @cached_property
+    def _loaded(self) -> dict[str, ActivityData]:
+        return {}
+
+    def tested(self, name: str) -> list[str]:
+        """The sets that a policy which learnt from `name` is tested on, its own first."""
+        return [name, *(other for other in self.sets if other != name and {other, name} <= set(SETS))]
+
+    def facts(self) -> dict[str, Any]:
+        """What two cells must share to stand in one table; no paths and no device."""
+        facts = {**self.policy, "policy": self.policy.get("name", "pocket"), "test": self.test}
+        facts |= {"person_crop": self.images.get("person_crop")}
+        paths = ("policy", "adapter")
+        facts |= {key: Path(facts[key]).name for key in paths if facts.get(key) and Path(facts[key]).is_dir()}
+        return plain({key: value for key, value in facts.items() if key not in ("name", "device")})
 
 
 @dataclass(frozen=True, order=True)
@@ -81,6 +161,7 @@ class Result:
     settings: dict[str, Any]
     seconds: float  #: of training
     versions: dict[str, str]
+    setup: dict[str, Any] = field(default_factory=dict)  #: the facts of its `Setup`
 
     @property
     def evaluation(self) -> Evaluation:
@@ -143,35 +224,37 @@ def plan(methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int,
 
 
 def run_cell(
-    cell: Cell, settings: GRPOSettings, sets: Sequence[str] = SETS, test: int = TEST, progress: Progress | None = None
+    cell: Cell, settings: GRPOSettings, setup: Setup | None = None, progress: Progress | None = None
 ) -> Result:
     """Train as the cell says (or not) and answer the test images of each set, the one that it learnt from first."""
     from favor_lab.vlm.policy import load_policy
 
-    settings = settings_of(cell, settings)
-    policy = load_policy("pocket", seed=cell.seed)
-    shots = few_shot(load_activities(cell.dataset), max(cell.shots, 1), cell.seed, validation=0, test=test)
+    gc.collect()  # the policy of the last cell leaves its memory to this one
+    setup, settings = setup or Setup(), settings_of(cell, settings)
+    shots = few_shot(setup.load(cell.dataset), max(cell.shots, 1), cell.seed, validation=0, test=setup.test)
+    policy = load_policy(**setup.policy, seed=cell.seed)
     records, start = [], time.perf_counter()
     if cell.trains:
         for record in learn(cell.method, policy, shots, settings):
             records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
             if progress:
-                progress(cell, record.step, settings.steps)
+                progress(cell, f"step {record.step} of {settings.steps}")
     seconds = time.perf_counter() - start
-    tests = {}
-    for name in [cell.dataset, *(name for name in sets if name != cell.dataset)]:
-        images = shots.test if name == cell.dataset else test_images(name, test)
-        tests[name] = evaluate(policy, images, shots.labels, cell.style, settings.max_new_tokens)
-    return Result(cell, tests, records, plain(settings) if cell.trains else {}, seconds, versions())
+    tests, labels = {}, None if settings.open_vocabulary else shots.labels
+    for name in setup.tested(cell.dataset):
+        if progress:
+            progress(cell, f"test images of {name}")
+        images = shots.test if name == cell.dataset else test_images(name, setup.test)
+        tests[name] = evaluate(policy, images, labels, cell.style, settings.max_new_tokens)
+    return Result(cell, tests, records, kept_settings(cell, settings), seconds, versions(), setup.facts())
 
 
 def chosen_settings(steps: int | None = None) -> dict[str, GRPOSettings]:
-    """The settings of each method that trains: the defaults, with the learning rate chosen for it."""
-    steps = GRPOSettings.steps if steps is None else steps
-    return {method: GRPOSettings(steps=steps, learning_rate=rate) for method, rate in LEARNING_RATES.items()}
+    """The settings of each method on the pocket policy: the defaults, with the learning rate chosen for it."""
+    return RECIPES["pocket"].by_method(**({} if steps is None else {"steps": steps}))
 
 
-Progress = Callable[[Cell, int, int], None]
+Progress = Callable[[Cell, str], None]  # what a cell is doing
 
 
 def test_images(name: str, test: int = TEST) -> list[Example]:
@@ -225,25 +308,25 @@ def run_study(
     cells: Iterable[Cell],
     folder: str | Path,
     settings: Mapping[str, GRPOSettings],
+    setup: Setup | None = None,
     run: Callable[..., Result] = run_cell,
     **options: Any,
 ) -> Iterator[Result | None]:
     """Run the cells that the folder lacks, in order; yields each new result, or None for one that was there.
 
     settings: by method; a method without an entry uses the defaults. Raises ValueError for a finished cell that was run
-    with other settings.
+    with other settings, another policy or other test images.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
+    setup = setup or Setup()
     for cell in cells:
-        asked, path = (
-            settings_of(cell, settings.get(cell.method, GRPOSettings())),
-            Path(folder) / f"{cell.name}.json.gz",
-        )
+        asked = settings_of(cell, settings.get(cell.method, GRPOSettings()))
+        path = Path(folder) / f"{cell.name}.json.gz"
         if path.exists():
-            check_same(Result.load(path).settings, plain(asked) if cell.trains else {}, path)
+            check_same(Result.load(path), kept_settings(cell, asked) | setup.facts(), setup.tested(cell.dataset), path)
             yield None
             continue
-        result = run(cell, asked, **options)
+        result = run(cell, asked, setup, **options)
         result.save(folder)
         yield result
 
@@ -253,9 +336,23 @@ def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
     return replace(settings, seed=cell.seed, style=cell.style)
 
 
-def check_same(kept: Mapping[str, Any], asked: Mapping[str, Any], path: Path) -> None:
-    """ValueError that lists the differences between the settings of a finished cell and those asked for."""
-    differences = [f"{name} {kept.get(name)}, not {value}" for name, value in asked.items() if kept.get(name) != value]
+def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:
+    """The settings that a cell's numbers depend on: all of them, or without training those of the question."""
+    kept = plain(settings)
+    if cell.trains:
+        return {name: value for name, value in kept.items() if name == "steps" or name not in FREE}
+    return {name: kept[name] for name in ("style", "open_vocabulary", "max_new_tokens")}
+
+
+def check_same(result: Result, asked: Mapping[str, Any], tested: Sequence[str], path: Path) -> None:
+    """ValueError that lists how a finished cell was run otherwise than is asked for now."""
+    kept = {"policy": result.evaluation.policy} | result.setup | result.settings
+    # what a cell does not know of itself is younger than the cell, and has its default there
+    differences = [
+        f"{name} {kept[name]}, not {value}" for name, value in asked.items() if kept.get(name, value) != value
+    ]
+    if missing := [name for name in tested if name not in result.tests]:
+        differences.append(f"tests on {', '.join(result.tests)}, not on {', '.join(missing)}")
     if differences:
         raise ValueError(f"{path} was run with {'; '.join(differences)}: name another folder, or delete the cell")
 
@@ -287,9 +384,8 @@ def table(results: Sequence[Result]) -> str:
     groups: dict[tuple[str, str, int], list[Result]] = {}
     for result in results:
         groups.setdefault((result.cell.method, result.cell.dataset, result.cell.shots), []).append(result)
-    order = {name: place for place, name in enumerate((*METHODS, *SETS))}
     for (method, dataset, shots), runs in sorted(
-        groups.items(), key=lambda g: (order[g[0][0]], g[0][2], order[g[0][1]])
+        groups.items(), key=lambda g: (place(g[0][0]), g[0][2], place(g[0][1]))
     ):
         own = [run.evaluation for run in runs]
         right = np.array([[answer.correct for answer in test.answers] for test in own], dtype=float)
@@ -303,6 +399,65 @@ def table(results: Sequence[Result]) -> str:
         ]  # fmt: skip
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
+
+
+def shots_table(results: Sequence[Result]) -> str:
+    """The paper's kind of table, as Markdown: for each set, and their mean, a line a method and a column a number of
+    shots; each number is the accuracy in per cent with its 95 % interval over seeds and images.
+    """
+    counts = sorted({result.cell.shots for result in results} | {0})
+    columns = " | ".join(f"{count} shot{'s' * (count != 1)}" for count in counts)
+    sets = sorted({result.cell.dataset for result in results}, key=place)
+    blocks = {name: [result for result in results if result.cell.dataset == name] for name in sets}
+    if len(sets) > 1:
+        blocks[f"mean of {len(sets)} sets"] = list(results)
+    lines: list[str] = []
+    for title, mine in blocks.items():
+        among = len({result.cell.dataset for result in mine})
+        lines += [f"| {title} | {columns} |", "| --- " * (len(counts) + 1) + "|"]
+        for method in sorted({result.cell.method for result in mine}, key=place):
+            cells = [[r for r in mine if (r.cell.method, r.cell.shots) == (method, count)] for count in counts]
+            lines.append(f"| {method} | {' | '.join(share_and_interval(runs, among) for runs in cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def share_and_interval(runs: Sequence[Result], sets: int = 1) -> str:
+    """Accuracy of some seeds with its interval, in per cent; of several sets, only seeds that have all of them count,
+    and each set counts the same. Nothing for no such seed.
+    """
+    by_seed: dict[int, list[Result]] = {}
+    for run in runs:
+        by_seed.setdefault(run.cell.seed, []).append(run)
+    rows = [
+        np.concatenate([np.array([a.correct for a in run.evaluation.answers]) / len(run.evaluation) for run in mine])
+        for mine in by_seed.values()
+        if len(mine) == sets
+    ]
+    if not rows:
+        return ""
+    shares = np.array(rows) * rows[0].size / sets  # (seeds, images), whose mean is the mean of the sets
+    low, high = bootstrap_interval(shares)
+    return f"{100 * shares.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def place(name: str) -> tuple[int, str]:
+    """Where a method or a set stands in a table: as they are listed, and others by name behind them."""
+    order = [*METHODS, *SETS]
+    return (order.index(name) if name in order else len(order), name)
+
+
+def write_tables(folder: str | Path) -> str:
+    """Write `table.md` and `cells.csv`, a row for each cell and test set, beside the cells; returns the page."""
+    results = load_results(folder)
+    page = f"{shots_table(results)}\n{table(results)}"
+    (Path(folder) / "table.md").write_text(page, encoding="utf-8")
+    rows = tidy(results)
+    with (Path(folder) / "cells.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    return page
 
 
 def percent(share: Any) -> str:

@@ -415,12 +415,15 @@ def test_study_runs_cells_once_and_prints_the_table(capsys):
     assert main(arguments) == 0
     first = capsys.readouterr().out
     assert "| sft | cartoon | 1 | 1 |" in first
-    times = {path.name: path.stat().st_mtime_ns for path in Path("cells").iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in Path("cells").glob("*.gz")}
     assert set(times) == {"zero-shot-answer-cartoon-0-0.json.gz", "sft-cartoon-1-0.json.gz"}
     assert main(arguments) == 0
     table = capsys.readouterr().out
-    assert first.endswith(table) and table.startswith("| method")
-    assert {path.name: path.stat().st_mtime_ns for path in Path("cells").iterdir()} == times
+    assert first.endswith(table) and table.startswith("| cartoon | 0 shots | 1 shot |")
+    assert {path.name: path.stat().st_mtime_ns for path in Path("cells").glob("*.gz")} == times
+    assert Path("cells/table.md").read_text() in table
+    assert main([*arguments, "--recipe", "lora"]) == 2
+    assert "zero-shot-answer-cartoon-0-0.json.gz was run with max_new_tokens 64, not 256" in capsys.readouterr().err
 
 
 def test_study_refuses_what_it_does_not_know(capsys):
@@ -428,3 +431,7 @@ def test_study_refuses_what_it_does_not_know(capsys):
     assert "unknown method 'dpo'; the methods are zero-shot" in capsys.readouterr().err
     assert main(["study", "--sets", "manga", "--methods", "zero-shot", "--out", "cells"]) == 2
     assert "manga" in capsys.readouterr().err
+    assert main(["study", "--recipe", "ppo", "--out", "cells"]) == 2
+    assert "unknown recipe 'ppo'; the recipes are pocket, lora, visual-rft" in capsys.readouterr().err
+    assert main(["study", "--sets", "stanford40", "--root", "nowhere", "--out", "cells"]) == 2
+    assert "nowhere" in capsys.readouterr().err and not Path("cells").exists()

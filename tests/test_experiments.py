@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import trees
 from favor_lab import experiments
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.experiments import (
@@ -13,6 +14,7 @@ from favor_lab.experiments import (
     METHODS,
     Cell,
     Result,
+    Setup,
     learn,
     load_results,
     plan,
@@ -31,7 +33,7 @@ SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_token
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cell_answers_the_same_images_whatever_the_method(method):
     cell = Cell(method, "sketch", shots=0 if method.startswith("zero") else 1, seed=3 * (not method.startswith("zero")))
-    result = run_cell(cell, SETTINGS, sets=("cartoon", "sketch"), test=1)
+    result = run_cell(cell, SETTINGS, Setup(("cartoon", "sketch"), test=1))
     assert list(result.tests) == ["sketch", "cartoon"]
     for name, evaluation in result.tests.items():
         assert [a.source for a in evaluation.answers] == [e.source for e in test_images(name, 1)]
@@ -80,7 +82,7 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path):
     """Finished cells are not run again, and one that was being run leaves nothing."""
     cells, ran = plan(["grpo"], ["cartoon", "sketch", "cctv"], {4: 1}), []
 
-    def run(cell, settings):
+    def run(cell, settings, setup):
         ran.append((cell.dataset, settings.learning_rate))
         if cell.dataset == "sketch" and len(ran) == 2:
             raise KeyboardInterrupt
@@ -88,21 +90,79 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path):
 
     settings = {"grpo": GRPOSettings(learning_rate=0.5)}
     with pytest.raises(KeyboardInterrupt):
-        list(run_study(cells, tmp_path, settings, run=run))
+        list(run_study(cells, tmp_path, settings, Setup(()), run=run))
     assert [path.name for path in tmp_path.iterdir()] == ["grpo-cartoon-4-0.json.gz"]
-    again = list(run_study(cells, tmp_path, settings, run=run))
+    again = list(run_study(cells, tmp_path, settings, Setup(()), run=run))
     assert [result and result.cell.dataset for result in again] == [None, "sketch", "cctv"]
     assert ran == [("cartoon", 0.5), ("sketch", 0.5), ("sketch", 0.5), ("cctv", 0.5)]
 
 
 def test_cells_of_other_settings_are_not_taken_for_these(tmp_path):
-    def run(cell, settings):
-        return dataclasses.replace(result_of(cell), settings=plain(settings))
+    def run(cell, settings, setup):
+        return dataclasses.replace(result_of(cell), settings=plain(settings), setup=setup.facts())
 
-    cells = plan(["grpo"], ["cartoon"], {4: 1})
-    list(run_study(cells, tmp_path, {"grpo": GRPOSettings()}, run=run))
+    cells, setup = plan(["grpo"], ["cartoon"], {4: 1}), Setup(("cartoon",))
+    list(run_study(cells, tmp_path, {"grpo": GRPOSettings()}, setup, run=run))
     with pytest.raises(ValueError, match="grpo-cartoon-4-0.json.gz was run with steps 100, not 7; beta 0.04, not 0.1"):
-        list(run_study(cells, tmp_path, {"grpo": GRPOSettings(steps=7, beta=0.1)}, run=run))
+        list(run_study(cells, tmp_path, {"grpo": GRPOSettings(steps=7, beta=0.1)}, setup, run=run))
+    assert list(run_study(cells, tmp_path, {"grpo": GRPOSettings(micro_batch=3)}, setup, run=run)) == [None]
+    others = {
+        "test 20, not 5": Setup(("cartoon",), test=5),
+        "policy pocket, not Qwen/Qwen2-VL-2B-Instruct": Setup(
+            ("cartoon",), policy={"name": "Qwen/Qwen2-VL-2B-Instruct"}
+        ),
+        "person_crop None, not 0.1": Setup(("cartoon",), images={"person_crop": 0.1}),
+        "tests on cartoon, not on sketch": Setup(("cartoon", "sketch")),
+    }
+    for words, other in others.items():
+        with pytest.raises(ValueError, match=words):
+            list(run_study(cells, tmp_path, {}, other, run=run))
+    here = Setup(("cartoon",), policy={"name": "pocket", "device": "cuda"}, images={"root": "/elsewhere"})
+    assert list(run_study(cells, tmp_path, {}, here, run=run)) == [None], "places and devices may differ"
+
+
+def test_the_committed_cells_are_those_of_the_settings(monkeypatch):
+    """So that the committed study can go on: nothing is run again."""
+    folder = Path(__file__).parents[1] / "data" / "results" / "study"
+    cells = plan(list(METHODS), experiments.SETS, {4: 3})
+    assert set(run_study(cells, folder, experiments.chosen_settings())) == {None}
+
+
+RECIPE_SETTINGS = dict(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=8, micro_batch=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*labels have no image")
+@pytest.mark.parametrize("recipe", experiments.RECIPES)
+def test_recipes_run_on_public_sets_in_their_layout(tmp_path, tiny_checkpoint, recipe):
+    trees.stanford40(tmp_path / "stanford40", train=3)
+    trees.har15_kaggle(tmp_path / "har15")
+    chosen = experiments.RECIPES[recipe]
+    setup = Setup(("stanford40", "har15"), 1, {"name": str(tiny_checkpoint), **chosen.policy}, {"root": tmp_path})
+    cells = plan(["zero-shot", "sft", "grpo"], setup.sets, {1: 1, 2: 1})
+    settings = chosen.by_method(**RECIPE_SETTINGS)
+    results = list(run_study(cells, tmp_path / "cells", settings, setup))
+    assert len(results) == 10 and all(list(result.tests) == [result.cell.dataset] for result in results)
+    assert {result.cell.dataset: result.evaluation.labels for result in results} == {
+        "stanford40": ["reading", "riding a bike", "throwing frisbee"],
+        "har15": ["calling", "listening to music", "using laptop"],
+    }
+    trained = [result for result in results if result.cell.method == "grpo"]
+    assert trained[0].settings["learning_rate"] == chosen.rates["grpo"]
+    assert trained[0].setup == setup.facts() and str(tmp_path) not in json.dumps(trained[0].setup)
+    page = experiments.write_tables(tmp_path / "cells")
+    assert (tmp_path / "cells" / "table.md").read_text() == page
+    assert "| stanford40 | 0 shots | 1 shot | 2 shots |" in page
+    assert len((tmp_path / "cells" / "cells.csv").read_text().splitlines()) == 11
+    assert list(run_study(cells, tmp_path / "cells", settings, setup)) == [None] * 10
+
+
+def test_the_published_recipe_is_the_published_one():
+    recipe = experiments.RECIPES["visual-rft"]
+    grpo = recipe.by_method()["grpo"]
+    assert (grpo.steps, grpo.prompts_per_step, grpo.group_size, grpo.max_new_tokens) == (200, 16, 8, 256)
+    assert (grpo.learning_rate, grpo.beta, grpo.temperature, grpo.schedule) == (1e-6, 0.04, 1.0, "linear")
+    assert recipe.policy["lora_rank"] == 0 and recipe.policy["dtype"] == "float32", "1e-6 is lost in bfloat16 weights"
+    assert recipe.by_method()["zero-shot"].max_new_tokens == 256
 
 
 def test_cells_that_make_no_sense_are_refused():
@@ -145,7 +205,7 @@ def test_self_written_reasoning_is_the_first_that_was_well_formed_and_right(tiny
 
 def test_a_seed_gives_the_same_answers_again():
     cell, settings = Cell("grpo-answer", "cartoon", 1, 5), dataclasses.replace(SETTINGS, steps=2)
-    first, second = (run_cell(cell, settings, sets=("cartoon",), test=2) for _ in range(2))
+    first, second = (run_cell(cell, settings, Setup(("cartoon",), test=2)) for _ in range(2))
     assert first.evaluation.answers == second.evaluation.answers
     assert first.records == second.records
 
@@ -153,8 +213,8 @@ def test_a_seed_gives_the_same_answers_again():
 def test_progress_is_told_each_step():
     seen = []
     settings = dataclasses.replace(SETTINGS, steps=3)
-    run_cell(Cell("sft", "cartoon", 1, 0), settings, ("cartoon",), 1, lambda cell, *step: seen.append(step))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    run_cell(Cell("sft", "cartoon", 1, 0), settings, Setup(("cartoon",), 1), lambda cell, doing: seen.append(doing))
+    assert seen == ["step 1 of 3", "step 2 of 3", "step 3 of 3", "test images of cartoon"]
     assert set(experiments.SERIES) <= {field.name for field in dataclasses.fields(experiments.StepRecord)}
 
 
@@ -167,6 +227,13 @@ def test_the_table_averages_seeds_and_keeps_the_other_sets_apart():
     shown = experiments.table(results).splitlines()
     assert shown[2].startswith("| zero-shot | cartoon | 0 | 1 | 0.0 % (0.0 % to 0.0 %) |  | 100.0 % | 50.0 % |")
     assert shown[3].startswith("| sft | cartoon | 4 | 2 | 50.0 % (0.0 % to 100.0 %) | 0.0 % |")
+    by_shots = experiments.shots_table(results).splitlines()
+    assert by_shots[0] == "| cartoon | 0 shots | 4 shots |"
+    assert by_shots[2:] == ["| zero-shot | 0.0 (0.0 to 0.0) |  |", "| sft |  | 50.0 (0.0 to 100.0) |"]
+    other = dataclasses.replace(results[1], cell=Cell("sft", "sketch", 4, 0), tests={"sketch": elsewhere})
+    mean = experiments.shots_table([*results, other]).splitlines()[-4:]
+    assert mean[0] == "| mean of 2 sets | 0 shots | 4 shots |"
+    assert mean[2:] == ["| zero-shot |  |  |", "| sft |  | 50.0 (0.0 to 100.0) |"], "seed 1 has only one of the sets"
     rows = experiments.tidy(results)
     assert [(row["method"], row["seed"], row["tested_on"], row["accuracy"]) for row in rows] == [
         ("zero-shot", 0, "cartoon", 0.0), ("sft", 0, "cartoon", 1.0), ("sft", 0, "sketch", 0.0),

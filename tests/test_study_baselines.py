@@ -50,14 +50,15 @@ def test_the_loss_is_the_cross_entropy_of_plain_rows_over_the_target_tokens(tiny
         torch.testing.assert_close(shared[name], gradient, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3])
-def test_micro_batches_change_neither_loss_nor_gradient(tiny_policy, tiny_examples, micro_batch):
+@pytest.mark.parametrize(("micro_batch", "checkpointing"), [(1, False), (3, False), (3, True)])
+def test_what_bounds_memory_changes_neither_loss_nor_gradient(tiny_policy, tiny_examples, micro_batch, checkpointing):
     prompts = encode_prompts(tiny_policy, tiny_examples, LABELS, style="answer")
     targets = encode_completions(tiny_policy, [target(example.label) for example in tiny_examples], range(4))
     whole = cross_entropy_backward(tiny_policy, prompts, targets)
     expected = gradients(tiny_policy)
     tiny_policy.model.zero_grad()
-    assert cross_entropy_backward(tiny_policy, prompts, targets, micro_batch) == pytest.approx(whole, rel=1e-5)
+    loss = cross_entropy_backward(tiny_policy, prompts, targets, micro_batch, checkpointing)
+    assert loss == pytest.approx(whole, rel=1e-5)
     for name, gradient in gradients(tiny_policy).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7)
 

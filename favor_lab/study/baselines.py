@@ -61,7 +61,9 @@ def sft(
         targets = encode_completions(policy, [texts[i] for i in drawn], range(len(drawn)), origin="target")
         with clock("loss"):
             state.optimiser.zero_grad(set_to_none=True)
-            loss = cross_entropy_backward(policy, prompts[drawn], targets, settings.micro_batch)
+            loss = cross_entropy_backward(
+                policy, prompts[drawn], targets, settings.micro_batch, settings.gradient_checkpointing
+            )
         with uninterrupted() as interrupted, clock("update"):
             measured = update(state, settings, rows=len(drawn))
             state.step += 1
@@ -70,16 +72,18 @@ def sft(
             raise KeyboardInterrupt
 
 
-def cross_entropy_backward(policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0) -> float:
+def cross_entropy_backward(
+    policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0, gradient_checkpointing: bool = False
+) -> float:
     """Accumulate the gradient of the mean cross entropy per target token, and return it in nats.
 
-    `micro_batch` rows at a time (0: all at once); the split changes neither loss nor gradient. Raises
-    FloatingPointError for a loss that is not finite.
+    `micro_batch` rows at a time (0: all at once), activations kept or computed again: neither changes loss or
+    gradient. Raises FloatingPointError for a loss that is not finite.
     """
     total, tokens = 0.0, int(targets.mask.sum())
     for rows in torch.arange(len(targets)).split(micro_batch or len(targets)):
         part = targets.rows(rows)
-        logps = score_completions(policy, prompts, part)  # (n, L)
+        logps = score_completions(policy, prompts, part, gradient_checkpointing=gradient_checkpointing)  # (n, L)
         loss = aggregate(-logps, part.mask, "dapo", total_tokens=tokens)
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of {prompts.sources[int(part.groups[0])]} and after is {loss.item()}")
