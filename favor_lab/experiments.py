@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from favor_lab.activities import few_shot, load_activities
+from favor_lab.activities import base_to_new, few_shot, load_activities
 from favor_lab.activities.pocket import SETS
 from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
 from favor_lab.study.comparison import bootstrap_interval
@@ -42,6 +42,8 @@ METHODS = {
 LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
 TEST = 20  # images a label
 SHOTS = (1, 2, 4, 8, 16)  # the five settings
+BASE_TO_NEW = "base-to-new"
+PROBED = 64  # images whose evidence is covered
 SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
 
 
@@ -131,10 +133,13 @@ class Cell:
     dataset: str  #: the set that it learns from
     shots: int = 0  #: training images a label
     seed: int = 0  #: of the choice of the images, the adapter's start, the order, the sampling
+    variant: str = ""  #: "base-to-new": learns half of the labels, and is tested on either half; or nothing
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
+        if self.variant not in ("", BASE_TO_NEW):
+            raise ValueError(f"unknown variant {self.variant!r}; the variants are {BASE_TO_NEW}")
         if self.trains != (self.shots > 0):
             raise ValueError(f"{self.method} with {self.shots} shots: what trains needs shots, what does not has none")
 
@@ -148,7 +153,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.dataset}-{self.shots}-{self.seed}"
+        return f"{self.method}-{self.dataset}-{self.shots}-{self.seed}" + (f"+{self.variant}" if self.variant else "")
+
+    @classmethod
+    def from_name(cls, name: str) -> Cell:
+        """
+        >>> Cell.from_name("zero-shot-sketch-0-0+base-to-new").dataset
+        'sketch'
+        """
+        place, _, variant = name.partition("+")
+        method, dataset, shots, seed = place.rsplit("-", 3)
+        return cls(method, dataset, int(shots), int(seed), variant)
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,7 @@ class Result:
     seconds: float  #: of training
     versions: dict[str, str]
     setup: dict[str, Any] = field(default_factory=dict)  #: the facts of its `Setup`
+    probes: dict[str, Any] = field(default_factory=dict)  #: see `probe`; only for drawn sets
 
     @property
     def evaluation(self) -> Evaluation:
@@ -191,29 +207,33 @@ class Result:
 
 
 def load_results(folder: str | Path, **wanted: Any) -> list[Result]:
-    """The finished cells in a folder in order of their names, those whose fields are as wanted.
+    """The finished cells in a folder in order of their names, those whose fields are as wanted; no variants, unless
+    one is wanted.
 
     load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone.
     """
-    results = []
+    results, wanted = [], {"variant": ""} | wanted
     for path in sorted(Path(folder).glob("*.json.gz")):
-        method, dataset, shots, seed = path.name.removesuffix(".json.gz").rsplit("-", 3)
-        cell = Cell(method, dataset, int(shots), int(seed))
+        cell = Cell.from_name(path.name.removesuffix(".json.gz"))
         if all(getattr(cell, field) == value for field, value in wanted.items()):
             results.append(Result.load(path))
     return results
 
 
-def plan(methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None) -> list[Cell]:
+def plan(
+    methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None, variant: str = ""
+) -> list[Cell]:
     """The cells of a study, first seeds first: shots maps images a label to a number of seeds.
 
     >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 2})]
     ['zero-shot-sketch-0-0', 'grpo-sketch-4-0', 'grpo-sketch-4-1']
     """
     shots = shots or {4: 3}
-    still = [Cell(method, name) for method in methods for name in sets if method.startswith("zero-shot")]
+    still = [
+        Cell(method, name, variant=variant) for method in methods for name in sets if method.startswith("zero-shot")
+    ]
     trained = [
-        Cell(method, name, count, seed)
+        Cell(method, name, count, seed, variant)
         for seed in range(max(shots.values()))
         for count in shots
         for name in sets
@@ -227,11 +247,13 @@ def run_cell(
     cell: Cell, settings: GRPOSettings, setup: Setup | None = None, progress: Progress | None = None
 ) -> Result:
     """Train as the cell says (or not) and answer the test images of each set, the one that it learnt from first."""
+    import torch
+
     from favor_lab.vlm.policy import load_policy
 
     gc.collect()  # the policy of the last cell leaves its memory to this one
     setup, settings = setup or Setup(), settings_of(cell, settings)
-    shots = few_shot(setup.load(cell.dataset), max(cell.shots, 1), cell.seed, validation=0, test=setup.test)
+    shots, asked = images_of(cell, setup)
     policy = load_policy(**setup.policy, seed=cell.seed)
     records, start = [], time.perf_counter()
     if cell.trains:
@@ -239,14 +261,61 @@ def run_cell(
             records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
             if progress:
                 progress(cell, f"step {record.step} of {settings.steps}")
-    seconds = time.perf_counter() - start
-    tests, labels = {}, None if settings.open_vocabulary else shots.labels
-    for name in setup.tested(cell.dataset):
+    seconds, tests = time.perf_counter() - start, {}
+    for name, (images, labels) in asked.items():
         if progress:
             progress(cell, f"test images of {name}")
-        images = shots.test if name == cell.dataset else test_images(name, setup.test)
-        tests[name] = evaluate(policy, images, labels, cell.style, settings.max_new_tokens)
-    return Result(cell, tests, records, kept_settings(cell, settings), seconds, versions(), setup.facts())
+        known = None if settings.open_vocabulary else labels
+        tests[name] = evaluate(policy, images, known, cell.style, settings.max_new_tokens)
+    probes = {}
+    if cell.dataset in SETS and not cell.variant:
+        if progress:
+            progress(cell, "probes")
+        probes = probe(policy, tests[cell.dataset], *asked[cell.dataset], settings)
+    machine = versions() | {"threads": str(torch.get_num_threads()), "device": policy.device.type}
+    return Result(cell, tests, records, kept_settings(cell, settings), seconds, machine, setup.facts(), probes)
+
+
+Asked = dict[str, tuple[list["Example"], list[str]]]  # by set: test images, and the labels that the prompt names
+
+
+def images_of(cell: Cell, setup: Setup) -> tuple[FewShot, Asked]:
+    """What a cell learns from, and what it is tested on."""
+    data, shots = setup.load(cell.dataset), max(cell.shots, 1)
+    if cell.variant == BASE_TO_NEW:
+        halves = base_to_new(data, shots, cell.seed, validation=0, test=setup.test)
+        parts = {cell.dataset: halves.source, f"{cell.dataset}, new labels": halves.target}
+        return halves.source, {name: (part.test, part.labels) for name, part in parts.items()}
+    own = few_shot(data, shots, cell.seed, validation=0, test=setup.test)
+    asked = {cell.dataset: (own.test, own.labels)}
+    return own, asked | {name: (test_images(name, setup.test), own.labels) for name in setup.tested(cell.dataset)[1:]}
+
+
+def probe(
+    policy: Policy, answered: Evaluation, images: list[Example], labels: list[str], settings: GRPOSettings
+) -> dict[str, Any]:
+    """What training did besides: what the policy writes when it is asked otherwise, and what its answers look at.
+
+    describe, and the style that it was not trained in: one text for each test image, in their order.
+    evidence: by part of the response, for each of the first images how much more its log-probability loses when the
+    true evidence is covered than when places elsewhere are, in nats; None where the response lacks the part.
+    """
+    from favor_lab.study.evaluation import generate_greedy
+    from favor_lab.study.explanations import evidence_effect
+    from favor_lab.vlm.processing import encode_prompts
+
+    found: dict[str, Any] = {}
+    tokens = settings.max_new_tokens
+    for style in sorted({"think", "answer", "describe"} - {answered.style}):
+        known = None if settings.open_vocabulary or style == "describe" else labels
+        found[style] = []
+        for first in range(0, len(images), 32):
+            prompts = encode_prompts(policy, images[first : first + 32], known, style, completion_tokens=tokens)
+            found[style] += generate_greedy(policy, prompts, tokens)
+    texts = [answer.text for answer in answered.answers[:PROBED]]
+    effects = evidence_effect(policy, images[:PROBED], labels, answered.style, responses=texts)
+    found["evidence"] = {part: [effect.effect(part) for effect in effects] for part in ("reasoning", "answer")}
+    return found
 
 
 def chosen_settings(steps: int | None = None) -> dict[str, GRPOSettings]:
@@ -291,16 +360,20 @@ def self_written(policy: Policy, shots: FewShot, settings: GRPOSettings, tries: 
     from favor_lab.vlm.processing import encode_prompts
 
     found: dict[str, str] = {}
-    prompts = encode_prompts(policy, shots.train, shots.labels, "think", completion_tokens=settings.max_new_tokens)
-    rollout = sample_groups(policy, prompts, tries, settings.max_new_tokens, settings.temperature, seed=settings.seed)
-    for text, b in zip(rollout.texts, rollout.groups.tolist(), strict=True):
-        example = shots.train[b]
-        if example.source not in found and format_reward([text])[0] and is_right(text, example.label):
+    labels = None if settings.open_vocabulary else shots.labels
+    tokens, at_once = settings.max_new_tokens, settings.micro_batch or 64
+    for first in range(0, len(shots.train), at_once):
+        examples = shots.train[first : first + at_once]
+        prompts = encode_prompts(policy, examples, labels, "think", completion_tokens=tokens)
+        rollout = sample_groups(policy, prompts, tries, tokens, settings.temperature, seed=settings.seed)
+        for text, b in zip(rollout.texts, rollout.groups.tolist(), strict=True):
             match = RESPONSES["think"].fullmatch(text)
-            assert match is not None  # it is well formed
-            found[example.source] = match[1]
+            if match and format_reward([text])[0] and is_right(text, examples[b].label):
+                found.setdefault(examples[b].source, match[1])
     if not found:
-        raise ValueError(f"none of {len(rollout)} samples was right: there is no self-written reasoning to learn from")
+        raise ValueError(
+            f"none of {tries * len(shots.train)} samples was right: there is no self-written reasoning to learn from"
+        )
     return found
 
 
@@ -323,7 +396,8 @@ def run_study(
         asked = settings_of(cell, settings.get(cell.method, GRPOSettings()))
         path = Path(folder) / f"{cell.name}.json.gz"
         if path.exists():
-            check_same(Result.load(path), kept_settings(cell, asked) | setup.facts(), setup.tested(cell.dataset), path)
+            tested = [] if cell.variant else setup.tested(cell.dataset)
+            check_same(Result.load(path), kept_settings(cell, asked) | setup.facts(), tested, path)
             yield None
             continue
         result = run(cell, asked, setup, **options)

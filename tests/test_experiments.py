@@ -23,6 +23,7 @@ from favor_lab.experiments import (
     self_written,
     test_images,
 )
+from favor_lab.grpo import sampling
 from favor_lab.grpo.records import GRPOSettings
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.report import plain, versions
@@ -40,8 +41,48 @@ def test_a_cell_answers_the_same_images_whatever_the_method(method):
         assert evaluation.style == METHODS[method]
     assert len(result.records) == cell.trains
     assert result.evaluation is result.tests["sketch"]
+    other = {"think": "answer", "answer": "think"}[cell.style]
+    assert set(result.probes) == {"describe", other, "evidence"}
+    assert all(len(result.probes[style]) == 16 for style in ("describe", other))
+    assert result.probes["describe"] != result.probes[other]
+    effects = result.probes["evidence"]
+    assert len(effects["answer"]) == 16 and any(effect for effect in effects["answer"])
+    assert any(effects["reasoning"]) == (cell.style == "think")
     if cell.trains:
         assert result.settings["seed"] == 3 and result.settings["style"] == METHODS[method]
+
+
+@pytest.mark.parametrize("method", ["zero-shot-answer", "sft"])
+def test_base_to_new_asks_each_half_of_the_labels_on_its_own(method):
+    cell = Cell(method, "thermal", 0 if method.startswith("zero") else 1, 0, "base-to-new")
+    result = run_cell(cell, SETTINGS, Setup(("thermal",), test=1))
+    base, new = result.tests["thermal"], result.tests["thermal, new labels"]
+    assert len(base.labels) == len(new.labels) == 8 and not set(base.labels) & set(new.labels)
+    assert {answer.label for answer in base.answers} == set(base.labels)
+    assert {answer.label for answer in new.answers} == set(new.labels)
+    assert result.evaluation is base and not result.probes
+    assert cell.name.endswith("+base-to-new") and Cell.from_name(cell.name) == cell
+
+
+def test_variants_are_kept_apart(tmp_path):
+    for cell in [Cell("sft", "cartoon", 1, 0), Cell("sft", "cartoon", 1, 0, "base-to-new")]:
+        result_of(cell).save(tmp_path)
+    assert [result.cell.variant for result in load_results(tmp_path)] == [""]
+    assert [result.cell.variant for result in load_results(tmp_path, variant="base-to-new")] == ["base-to-new"]
+    with pytest.raises(ValueError, match="unknown variant 'new-to-base'"):
+        Cell("sft", "cartoon", 1, 0, "new-to-base")
+
+
+def test_self_written_reasoning_is_sampled_in_parts(tiny_policy, tiny_examples):
+    """Memory: sixteen tries of every image at once do not fit for a large model; `micro_batch` images at a time do."""
+    shots, calls = FewShot(tiny_examples, [], [], [e.label for e in tiny_examples]), []
+    settings = dataclasses.replace(SETTINGS, micro_batch=3, max_new_tokens=4)
+    original = sampling.sample_groups
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "sample_groups", lambda p, b, *a, **k: calls.append(len(b)) or original(p, b, *a, **k))
+        with pytest.raises(ValueError, match=f"none of {2 * len(tiny_examples)} samples"):
+            self_written(tiny_policy, shots, settings, tries=2)
+    assert calls == [3] * (len(tiny_examples) // 3) + [len(tiny_examples) % 3] * (len(tiny_examples) % 3 > 0)
 
 
 def result_of(cell, right=True):
@@ -214,7 +255,7 @@ def test_progress_is_told_each_step():
     seen = []
     settings = dataclasses.replace(SETTINGS, steps=3)
     run_cell(Cell("sft", "cartoon", 1, 0), settings, Setup(("cartoon",), 1), lambda cell, doing: seen.append(doing))
-    assert seen == ["step 1 of 3", "step 2 of 3", "step 3 of 3", "test images of cartoon"]
+    assert seen == ["step 1 of 3", "step 2 of 3", "step 3 of 3", "test images of cartoon", "probes"]
     assert set(experiments.SERIES) <= {field.name for field in dataclasses.fields(experiments.StepRecord)}
 
 
