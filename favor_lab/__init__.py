@@ -36,6 +36,7 @@ _ROOMS = {
     "grpo.costs": ("step_costs", "step_memory"),
     "study.profiling": ("Profile", "profile_step"),
     "study.dashboard": ("Dashboard",),
+    "study.sharing": ("model_card", "share"),
     "study.widgets": ("GroupExplorer", "TokenMicroscope"),
     "study.plots": (
         "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_explanation", "plot_group",
