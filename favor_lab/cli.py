@@ -170,6 +170,9 @@ class StudyOptions:
     """Training images per activity."""
     seeds: int = 3
     """Seeds of each cell that trains."""
+    variants: tuple[str, ...] = ()
+    """Also with one thing changed: base-to-new (learn half of the labels, test on either half), or a change of grpo:
+    group-2, no-kl, no-std, dapo, hot, published, truth, consistency ... (all are in favor_lab/recipes.py)."""
     recipe: str | None = None
     """Settings of training: pocket; lora (Visual-RFT's 200 steps of 16 prompts, with an adapter); visual-rft (the same
     with all weights). None: pocket for the pocket policy, else lora."""
@@ -654,7 +657,9 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
 
     from favor_lab import experiments
 
-    cells = experiments.plan(study.methods, study.sets, dict.fromkeys(study.shots, study.seeds))
+    cells, shots = [], dict.fromkeys(study.shots, study.seeds)
+    for variant in ("", *study.variants):
+        cells += experiments.plan(study.methods, study.sets, shots, variant)
     settings, setup = study_setup(study, images, policy)
     for name in study.sets:
         setup.load(name)  # a folder that is not there is told now, not after hours of other sets

@@ -24,6 +24,7 @@ import numpy as np
 from favor_lab.activities import base_to_new, few_shot, load_activities
 from favor_lab.activities.pocket import SETS
 from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
+from favor_lab.recipes import VARIANTS
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Evaluation, evaluate
 from favor_lab.study.report import plain, versions
@@ -133,13 +134,16 @@ class Cell:
     dataset: str  #: the set that it learns from
     shots: int = 0  #: training images a label
     seed: int = 0  #: of the choice of the images, the adapter's start, the order, the sampling
-    variant: str = ""  #: "base-to-new": learns half of the labels, and is tested on either half; or nothing
+    variant: str = ""  #: a change of GRPO (see `recipes`), or "base-to-new": learns half of the labels
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
-        if self.variant not in ("", BASE_TO_NEW):
-            raise ValueError(f"unknown variant {self.variant!r}; the variants are {BASE_TO_NEW}")
+        if self.variant not in ("", BASE_TO_NEW, *VARIANTS):
+            known = ", ".join([BASE_TO_NEW, *VARIANTS])
+            raise ValueError(f"unknown variant {self.variant!r}; the variants are {known}")
+        if self.variant in VARIANTS and not self.method.startswith("grpo"):
+            raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
         if self.trains != (self.shots > 0):
             raise ValueError(f"{self.method} with {self.shots} shots: what trains needs shots, what does not has none")
 
@@ -223,12 +227,17 @@ def load_results(folder: str | Path, **wanted: Any) -> list[Result]:
 def plan(
     methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None, variant: str = ""
 ) -> list[Cell]:
-    """The cells of a study, first seeds first: shots maps images a label to a number of seeds.
+    """The cells of a study, first seeds first: shots maps images a label to a number of seeds. Of a variant, those of
+    the methods that have it.
 
     >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 2})]
     ['zero-shot-sketch-0-0', 'grpo-sketch-4-0', 'grpo-sketch-4-1']
+    >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 1}, "no-kl")]
+    ['grpo-sketch-4-0+no-kl']
     """
     shots = shots or {4: 3}
+    if variant in VARIANTS:
+        methods = [method for method in methods if method.startswith("grpo")]
     still = [
         Cell(method, name, variant=variant) for method in methods for name in sets if method.startswith("zero-shot")
     ]
@@ -257,7 +266,8 @@ def run_cell(
     policy = load_policy(**setup.policy, seed=cell.seed)
     records, start = [], time.perf_counter()
     if cell.trains:
-        for record in learn(cell.method, policy, shots, settings):
+        rewards = VARIANTS[cell.variant].rewards if cell.variant in VARIANTS else {}
+        for record in learn(cell.method, policy, shots, settings, rewards):
             records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
             if progress:
                 progress(cell, f"step {record.step} of {settings.steps}")
@@ -268,7 +278,7 @@ def run_cell(
         known = None if settings.open_vocabulary else labels
         tests[name] = evaluate(policy, images, known, cell.style, settings.max_new_tokens)
     probes = {}
-    if cell.dataset in SETS and not cell.variant:
+    if cell.dataset in SETS and cell.variant != BASE_TO_NEW:
         if progress:
             progress(cell, "probes")
         probes = probe(policy, tests[cell.dataset], *asked[cell.dataset], settings)
@@ -334,13 +344,16 @@ def test_images(name: str, test: int = TEST) -> list[Example]:
 test_images.__test__ = False  # type: ignore[attr-defined]  # not a test of pytest's
 
 
-def learn(method: str, policy: Policy, shots: FewShot, settings: GRPOSettings) -> Iterator[StepRecord]:
-    """Train the policy in place by a method's name: one record per optimiser step."""
+def learn(
+    method: str, policy: Policy, shots: FewShot, settings: GRPOSettings, rewards: Mapping[str, Any] | None = None
+) -> Iterator[StepRecord]:
+    """Train the policy in place by a method's name: one record per optimiser step. rewards: of GRPO, where other
+    functions are paid than accuracy and format."""
     from favor_lab.grpo.training import train
     from favor_lab.study.baselines import sft
 
     if method.startswith("grpo"):
-        return train(policy, shots, settings)
+        return train(policy, shots, settings, rewards=rewards) if rewards else train(policy, shots, settings)
     settings = replace(settings, beta=0.0)  # no reference
     if method == "sft":
         return sft(policy, shots, settings)
@@ -396,7 +409,7 @@ def run_study(
         asked = settings_of(cell, settings.get(cell.method, GRPOSettings()))
         path = Path(folder) / f"{cell.name}.json.gz"
         if path.exists():
-            tested = [] if cell.variant else setup.tested(cell.dataset)
+            tested = [] if cell.variant == BASE_TO_NEW else setup.tested(cell.dataset)
             check_same(Result.load(path), kept_settings(cell, asked) | setup.facts(), tested, path)
             yield None
             continue
@@ -406,8 +419,9 @@ def run_study(
 
 
 def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
-    """The method's settings, with the seed and the style of the cell."""
-    return replace(settings, seed=cell.seed, style=cell.style)
+    """The method's settings, with the seed, the style and the variant of the cell."""
+    changes = VARIANTS[cell.variant].changes if cell.variant in VARIANTS else {}
+    return replace(settings, seed=cell.seed, style=cell.style, **changes)
 
 
 def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:
@@ -525,6 +539,11 @@ def write_tables(folder: str | Path) -> str:
     """Write `table.md` and `cells.csv`, a row for each cell and test set, beside the cells; returns the page."""
     results = load_results(folder)
     page = f"{shots_table(results)}\n{table(results)}"
+    for variant in (BASE_TO_NEW, *VARIANTS):
+        if changed := load_results(folder, variant=variant):
+            about = VARIANTS[variant].about if variant in VARIANTS else "half of the labels learnt; the others: new"
+            page += f"\n**{variant}**: {about}\n\n{table(changed)}"
+            results += changed
     (Path(folder) / "table.md").write_text(page, encoding="utf-8")
     rows = tidy(results)
     with (Path(folder) / "cells.csv").open("w", newline="", encoding="utf-8") as file:

@@ -426,6 +426,29 @@ def test_study_runs_cells_once_and_prints_the_table(capsys):
     assert "zero-shot-answer-cartoon-0-0.json.gz was run with max_new_tokens 64, not 256" in capsys.readouterr().err
 
 
+def test_study_runs_variants_of_the_methods_that_have_them(capsys):
+    arguments = [
+        "study",
+        "--methods",
+        "sft",
+        "grpo",
+        "--sets",
+        "cartoon",
+        "--shots",
+        "1",
+        "--seeds",
+        "1",
+        "--test",
+        "1",
+    ]
+    assert main([*arguments, "--steps", "1", "--variants", "base-to-new", "group-2", "--out", "cells"]) == 0
+    assert "**group-2**: groups of 2" in capsys.readouterr().out
+    assert {path.name for path in Path("cells").glob("*+*.gz")} == {
+        "grpo-cartoon-1-0+base-to-new.json.gz", "grpo-cartoon-1-0+group-2.json.gz",
+        "sft-cartoon-1-0+base-to-new.json.gz",
+    }  # fmt: skip
+
+
 def test_study_refuses_what_it_does_not_know(capsys):
     assert main(["study", "--methods", "dpo", "--out", "cells"]) == 2
     assert "unknown method 'dpo'; the methods are zero-shot" in capsys.readouterr().err

@@ -69,6 +69,11 @@ def test_variants_are_kept_apart(tmp_path):
         result_of(cell).save(tmp_path)
     assert [result.cell.variant for result in load_results(tmp_path)] == [""]
     assert [result.cell.variant for result in load_results(tmp_path, variant="base-to-new")] == ["base-to-new"]
+    result_of(Cell("grpo", "cartoon", 1, 0, "no-kl")).save(tmp_path)
+    page = experiments.write_tables(tmp_path)
+    assert page.index("| sft | cartoon | 1 |") < page.index("**base-to-new**") < page.index("**no-kl**: no KL penalty")
+    assert page.count("| grpo | cartoon | 1 | 1 |") == 1 and page.count("| sft | cartoon | 1 | 1 |") == 2
+    assert (tmp_path / "cells.csv").read_text().count("no-kl") == 1
     with pytest.raises(ValueError, match="unknown variant 'new-to-base'"):
         Cell("sft", "cartoon", 1, 0, "new-to-base")
 
