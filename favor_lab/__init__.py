@@ -42,6 +42,7 @@ _ROOMS = {
         "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_explanation", "plot_group",
         "plot_loop", "new_figure", "plot_profile", "plot_records", "plot_truth",
     ),
+    "trl_bridge": ("grpo_trainer", "trl_config", "trl_dataset", "trl_records"),
 }  # fmt: skip
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)

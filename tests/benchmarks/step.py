@@ -6,22 +6,20 @@
 
 TRL's trainer drives: after each of its steps one step of `favor_lab.train` is made, so that both see the same machine
 minute by minute. Same model, images, question, rewards, adapter, number type, optimiser, learning rate, completions a
-prompt, and rows in a pass; every completion has exactly --length tokens on both sides, which is checked. What differs
-besides the code: each side draws its own order of the images. TRL gets its adapter as `peft_config`, so that its
-reference is the same model with the adapter off, as here. favor_lab encodes the images once, before the first step:
-that time is reported apart (`encode_once_seconds`), TRL's is in each of its steps. The bound is the time in which this
-machine, at its measured matrix rate and memory bandwidth, could do what `favor_lab.grpo.costs` counts for the step.
+prompt, rows in a pass, order of the images and reference (the same model with the adapter off), which is what
+`favor_lab.trl_bridge` is for; every completion has exactly --length tokens on both sides, which is checked. favor_lab
+encodes the images once, before the first step: that time is reported apart (`encode_once_seconds`), TRL's is in each of
+its steps. The bound is the time in which this machine, at its measured matrix rate and memory bandwidth, could do what
+`favor_lab.grpo.costs` counts for the step.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import dataclasses
 import functools
 import importlib.util
-import os
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +37,6 @@ from common import (
     parser,
     peak,
     phase_seconds,
-    random_policy,
     reset_peak,
     save,
     seconds_of,
@@ -47,7 +44,7 @@ from common import (
 )
 from tqdm import tqdm
 
-from favor_lab import TrainingState, accuracy_reward, build_prompt, encode_prompts, format_reward, train
+from favor_lab import TrainingState, accuracy_reward, encode_prompts, format_reward, train
 from favor_lab.study.profiling import never_end
 
 REWARDS = (accuracy_reward, format_reward)
@@ -114,7 +111,6 @@ class Trl(Side):
 
     def __init__(self, args: argparse.Namespace, after_step: Callable[[], None]):
         super().__init__(args.device)
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         from transformers import TrainerCallback
 
         side, self.length, self.tokens = self, args.length, list[tuple[Any, Any]]()
@@ -127,8 +123,6 @@ class Trl(Side):
                 side.end()
                 after_step()
 
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.*")
         self.folder = tempfile.TemporaryDirectory()
         self.trainer = make_trainer(args, self.folder.name, Clock())
         self.watch()
@@ -161,38 +155,15 @@ class Trl(Side):
 
 
 def make_trainer(args: argparse.Namespace, folder: str, callback: Any) -> Any:
-    """A GRPOTrainer with the settings of `GRPOSettings`, on a policy of its own with the same weights."""
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer
+    """A GRPOTrainer with the settings of favor_lab's side, on a policy of its own with the same weights."""
+    from favor_lab import grpo_trainer
 
-    settings = make_settings(args, args.warmup + args.steps)
-    shots, plain = make_shots(args), make_policy(args, lora_rank=0)
-    plain.base.requires_grad_(False)
-    small = random_policy("tiny", "cpu", "float32", args.lora_rank, 56)
-    adapter = copy.deepcopy(small.model.peft_config["default"])  # the settings do not depend on the model's size
-    rows = args.prompts * args.group_size
-    at_once = args.micro_batch or rows
-    config = GRPOConfig(
-        output_dir=folder, use_cpu=args.device == "cpu", bf16=args.trl_autocast, fp16=False,
-        per_device_train_batch_size=at_once, gradient_accumulation_steps=rows // at_once,
-        num_generations=args.group_size, num_iterations=1, max_completion_length=args.length,
-        max_steps=settings.steps, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm, beta=settings.beta, epsilon=settings.clip, temperature=1.0,
-        loss_type="grpo", use_bias_correction_kl=False, scale_rewards="group", seed=args.seed,
-        gradient_checkpointing=args.gradient_checkpointing, generation_kwargs={"min_new_tokens": args.length},
-        report_to=[], logging_steps=10**6, save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    turn = [{"type": "image"}, {"type": "text", "text": build_prompt(shots.labels, settings.style)}]
-    data = [
-        {"prompt": [{"role": "user", "content": turn}], "image": example.image, "label": example.label}
-        for example in shots.train
-    ]
-    trainer = GRPOTrainer(
-        plain.model, list(REWARDS), args=config, train_dataset=Dataset.from_list(data),
-        processing_class=plain.processor, peft_config=adapter, callbacks=[callback],
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
+    settings = dataclasses.replace(make_settings(args, args.warmup + args.steps), offload_tower=False)
+    policy = make_policy(args)
+    never_end(policy)
+    options = {"bf16": args.trl_autocast, "logging_steps": 10**6}
+    trainer = grpo_trainer(policy, make_shots(args), settings, REWARDS, folder, **options)
+    trainer.add_callback(callback)
     return trainer
 
 
