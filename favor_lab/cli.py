@@ -160,6 +160,9 @@ class DrawOptions(SetOptions):
 class StudyOptions:
     """Which cells of the table: every method on every set, with every number of shots and every seed."""
 
+    preset: str | None = None
+    """A whole study of the drawn sets, in place of methods, sets, shots, seeds and variants: quick (minutes on two
+    cores), full (all of it: a night)."""
     methods: tuple[str, ...] = ("zero-shot", "zero-shot-answer", "sft", "sft-reasoning", "grpo", "grpo-answer")
     """zero-shot, zero-shot-answer, sft (answer alone), sft-reasoning (self-written reasoning that was right), grpo,
     grpo-answer."""
@@ -657,9 +660,7 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
 
     from favor_lab import experiments
 
-    cells, shots = [], dict.fromkeys(study.shots, study.seeds)
-    for variant in ("", *study.variants):
-        cells += experiments.plan(study.methods, study.sets, shots, variant)
+    cells = cells_of(study)
     settings, setup = study_setup(study, images, policy)
     for name in study.sets:
         setup.load(name)  # a folder that is not there is told now, not after hours of other sets
@@ -675,6 +676,20 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
                 bar.write(f"{cell.name:<26} {result.evaluation.summary()}")
                 experiments.write_tables(study.out)
     say(experiments.write_tables(study.out))
+
+
+def cells_of(study: StudyOptions) -> list[experiments.Cell]:
+    """The cells that the options name. ValueError for a preset beside options that it replaces."""
+    from favor_lab import experiments
+
+    if study.preset is None:
+        shots = dict.fromkeys(study.shots, study.seeds)
+        plans = (experiments.plan(study.methods, study.sets, shots, name) for name in ("", *study.variants))
+        return list(itertools.chain(*plans))
+    replaced = ("methods", "sets", "shots", "seeds", "variants")
+    if given := [name for name in replaced if getattr(study, name) != getattr(StudyOptions, name)]:
+        raise ValueError(f"--preset {study.preset} says it all: leave out {', '.join(map(flag, given))}")
+    return experiments.preset(study.preset)
 
 
 def study_setup(

@@ -109,9 +109,10 @@ class Setup:
     def _loaded(self) -> dict[str, ActivityData]:
         return {}
 
-    def tested(self, name: str) -> list[str]:
-        """The sets that a policy which learnt from `name` is tested on, its own first."""
-        return [name, *(other for other in self.sets if other != name and {other, name} <= set(SETS))]
+    def tested(self, cell: Cell) -> list[str]:
+        """The sets that a cell is tested on: its own first, then the other drawn ones; a variant on its own alone."""
+        others = [name for name in self.sets if name != cell.dataset and {name, cell.dataset} <= set(SETS)]
+        return [cell.dataset, *([] if cell.variant else others)]
 
     def facts(self) -> dict[str, Any]:
         """What two cells must share to stand in one table; no paths and no device."""
@@ -252,6 +253,25 @@ def plan(
     return still + trained
 
 
+def preset(name: str) -> list[Cell]:
+    """The cells of a whole study. quick: two sets, one seed, minutes on two cores. full: every method on every set with
+    1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set: a night.
+
+    >>> len(preset("quick")), len(preset("full"))
+    (8, 393)
+    """
+    if name == "quick":
+        return plan(["zero-shot", "zero-shot-answer", "sft", "grpo"], SETS[:2], {4: 1})
+    if name != "full":
+        raise ValueError(f"unknown preset {name!r}; the presets are quick, full")
+    seeds = {count: 5 if count == 4 else 3 for count in (4, *SHOTS)}
+    cells = plan(list(METHODS), SETS, seeds)
+    for variant in (BASE_TO_NEW, *VARIANTS):
+        methods, sets = (list(METHODS), SETS) if variant == BASE_TO_NEW else (["grpo"], SETS[:1])
+        cells += plan(methods, sets, {4: 3}, variant)
+    return cells
+
+
 def run_cell(
     cell: Cell, settings: GRPOSettings, setup: Setup | None = None, progress: Progress | None = None
 ) -> Result:
@@ -298,7 +318,7 @@ def images_of(cell: Cell, setup: Setup) -> tuple[FewShot, Asked]:
         return halves.source, {name: (part.test, part.labels) for name, part in parts.items()}
     own = few_shot(data, shots, cell.seed, validation=0, test=setup.test)
     asked = {cell.dataset: (own.test, own.labels)}
-    return own, asked | {name: (test_images(name, setup.test), own.labels) for name in setup.tested(cell.dataset)[1:]}
+    return own, asked | {name: (test_images(name, setup.test), own.labels) for name in setup.tested(cell)[1:]}
 
 
 def probe(
@@ -409,8 +429,7 @@ def run_study(
         asked = settings_of(cell, settings.get(cell.method, GRPOSettings()))
         path = Path(folder) / f"{cell.name}.json.gz"
         if path.exists():
-            tested = [] if cell.variant == BASE_TO_NEW else setup.tested(cell.dataset)
-            check_same(Result.load(path), kept_settings(cell, asked) | setup.facts(), tested, path)
+            check_same(Result.load(path), kept_settings(cell, asked) | setup.facts(), setup.tested(cell), path)
             yield None
             continue
         result = run(cell, asked, setup, **options)

@@ -454,6 +454,10 @@ def test_study_refuses_what_it_does_not_know(capsys):
     assert "unknown method 'dpo'; the methods are zero-shot" in capsys.readouterr().err
     assert main(["study", "--sets", "manga", "--methods", "zero-shot", "--out", "cells"]) == 2
     assert "manga" in capsys.readouterr().err
+    assert main(["study", "--preset", "quick", "--seeds", "2", "--out", "cells"]) == 2
+    assert "--preset quick says it all: leave out --seeds" in capsys.readouterr().err
+    assert main(["study", "--preset", "huge", "--out", "cells"]) == 2
+    assert "the presets are quick, full" in capsys.readouterr().err
     assert main(["study", "--recipe", "ppo", "--out", "cells"]) == 2
     assert "unknown recipe 'ppo'; the recipes are pocket, lora, visual-rft" in capsys.readouterr().err
     assert main(["study", "--sets", "stanford40", "--root", "nowhere", "--out", "cells"]) == 2
