@@ -37,15 +37,23 @@ def paired_gains(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> n
 
 
 def bootstrap_interval(
-    values: np.ndarray, confidence: float = 0.95, draws: int = 10_000, seed: int = 0
+    values: np.ndarray,
+    confidence: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+    weights: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of (S, M) values: runs and images are both redrawn (Efron, 1979;
     both ways at once as in Owen, 2007, "The pigeonhole bootstrap").
 
     With S = 1 the interval says nothing about other runs, since there is one.
+    weights: (S, M), for a weighted mean; 0 where a value does not exist (a response without a statement has no share
+    of true ones), which may then be NaN.
 
     >>> [round(bound, 3) for bound in bootstrap_interval(np.eye(4))]
     [0.0, 0.5]
+    >>> bootstrap_interval([1.0, np.nan, 1.0], weights=[3, 0, 1])
+    (1.0, 1.0)
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.ndim != 2 or not values.size:
@@ -53,7 +61,18 @@ def bootstrap_interval(
     random, (runs, images) = np.random.default_rng(seed), values.shape
     of_runs = random.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs  # (draws, S)
     of_images = random.multinomial(images, np.full(images, 1 / images), size=draws) / images  # (draws, M)
-    means = np.einsum("ds,sm,dm->d", of_runs, values, of_images, optimize=True)
+
+    def totals(table: np.ndarray) -> np.ndarray:
+        return np.einsum("ds,sm,dm->d", of_runs, table, of_images, optimize=True)  # (draws,)
+
+    if weights is None:
+        means = totals(values)
+    else:
+        weights = np.broadcast_to(np.asarray(weights, dtype=float), values.shape)
+        if not (weights >= 0).all() or not weights.any():
+            raise ValueError("weights must not be negative, and one at least must be above 0")
+        drawn = totals(weights)
+        means = (totals(np.where(weights > 0, values, 0.0) * weights) / np.where(drawn > 0, drawn, np.nan))[drawn > 0]
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)

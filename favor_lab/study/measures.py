@@ -1,0 +1,123 @@
+"""What a set of responses is worth, one number a response: right, well formed, true, consistent, long.
+
+Each measure turns an `Evaluation` into values (M,) and weights (M,), one for each response; a response that the measure
+does not apply to has the weight 0. Several seeds of one cell are stacked to (S, M), and their weighted mean has an
+interval over seeds and images, paired between two methods where both answered the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from favor_lab.study.comparison import bootstrap_interval
+from favor_lab.study.evaluation import Answered, Evaluation, judge_statements
+from favor_lab.study.explanations import read_reasoning
+
+Value = tuple[float, float]  # a response's value, and its weight
+
+
+def _right(answer: Answered) -> Value:
+    return float(answer.correct), 1.0
+
+
+def _formed(answer: Answered) -> Value:
+    return float(answer.well_formed), 1.0
+
+
+def _true(answer: Answered) -> Value:
+    share = answer.true_statements / answer.statements if answer.statements else 0.0
+    return share, float(answer.statements)
+
+
+def _consistent(answer: Answered) -> Value:
+    """Whether the answer is one that the reasoning leads to, by the fixed rule of `read_reasoning`."""
+    agrees = read_reasoning(answer.text).agrees(answer.answer) if answer.statements else None
+    return float(bool(agrees)), float(agrees is not None)
+
+
+def _words(answer: Answered) -> Value:
+    return float(len(answer.text.replace("<", " <").replace(">", "> ").split())), 1.0
+
+
+#: name -> (what it is, its value for a response); shares, but for the length
+MEASURES: dict[str, tuple[str, Callable[[Answered], Value]]] = {
+    "right": ("right answers", _right),
+    "well formed": ("well-formed responses", _formed),
+    "true": ("true statements", _true),
+    "consistent": ("answers that their reasoning leads to", _consistent),
+    "words": ("words and tags a response", _words),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    def percent(self, signed: bool = False) -> str:
+        """
+        >>> Measured(0.7709, 0.7, 0.8).percent(), Measured(-0.031, -0.05, 0.01).percent(signed=True)
+        ('77.1 (70.0 to 80.0)', '-3.1 (-5.0 to +1.0)')
+        """
+        sign = "+" if signed else ""
+        return f"{100 * self.mean:{sign}.1f} ({100 * self.low:{sign}.1f} to {100 * self.high:{sign}.1f})"
+
+
+def values(runs: Sequence[Evaluation], measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and weights (S, M) of S evaluations of the same M images. ValueError for an unknown measure or for
+    evaluations of unlike images."""
+    if measure not in MEASURES:
+        raise ValueError(f"unknown measure {measure!r}; the measures are {', '.join(MEASURES)}")
+    sources = [[answer.source for answer in run.answers] for run in runs]
+    if not runs or any(other != sources[0] for other in sources):
+        raise ValueError("the evaluations are not of the same images in the same order, so they cannot be stacked")
+    of_answer = MEASURES[measure][1]
+    pairs = np.array([[of_answer(answer) for answer in run.answers] for run in runs])  # (S, M, 2)
+    return pairs[..., 0], pairs[..., 1]
+
+
+def measure(runs: Sequence[Evaluation], name: str) -> Measured | None:
+    """The mean of a measure over the responses of some seeds; None where no response has it."""
+    return mean_of(*values(runs, name))
+
+
+def mean_of(numbers: np.ndarray, weights: np.ndarray) -> Measured | None:
+    """Weighted mean of (S, M) numbers with its interval over both; None where nothing has a weight."""
+    if not weights.any():
+        return None
+    known = np.where(weights > 0, numbers, 0.0)
+    return Measured(float(np.average(known, weights=weights)), *bootstrap_interval(known, weights=weights))
+
+
+def difference(before: Sequence[Evaluation], after: Sequence[Evaluation], name: str) -> Measured | None:
+    """How much a measure changes, image by image and seed by seed; one evaluation before serves every one after. Only
+    responses count that both sides have the measure of; None where there is none.
+
+    ValueError where the numbers of evaluations do not fit.
+    """
+    (old, old_weights), (new, new_weights) = values(before, name), values(after, name)
+    if len(old) not in (1, len(new)):
+        raise ValueError(f"{len(old)} evaluations before and {len(new)} after: one before, or one for each after")
+    both = (np.minimum(old_weights, new_weights) > 0).astype(float)
+    return mean_of(new - old, np.broadcast_to(both, new.shape))
+
+
+def true_descriptions(texts: Sequence[str], sources: Sequence[str]) -> Value:
+    """Share of true statements in descriptions of drawn scenes, and how many statements there are.
+
+    >>> true_descriptions(["<think>phone at the ear. dancing.</think>"], ["cartoon/test/00006"])
+    (0.5, 2.0)
+    """
+    judged = np.array([judge_statements(text, source) for text, source in zip(texts, sources, strict=True)])
+    stated, true = judged.sum(axis=0) if len(judged) else (0, 0)
+    return float(true / stated) if stated else 0.0, float(stated)
