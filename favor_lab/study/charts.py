@@ -1,0 +1,151 @@
+"""Charts of many runs: accuracy against shots, from one set to another, and what a change changes.
+
+They take plain numbers (`Measured` values by name), so that a saved study and a student's own runs are drawn alike.
+Methods keep their colour and their mark in every chart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from favor_lab.study.measures import Measured
+from favor_lab.study.plots import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, VERMILLION, WIDTH, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: method -> colour and mark; others take the next
+LOOKS = {
+    "grpo": (BLUE, "o"), "grpo-answer": (SKY, "D"), "sft": (ORANGE, "s"), "sft-reasoning": (VERMILLION, "^"),
+    "zero-shot": (GREY, "v"), "zero-shot-answer": (INK, "P"),
+}  # fmt: skip
+SPARE = ((GREEN, "X"), (PINK, "*"))
+
+
+def look(method: str, others: Sequence[str] = ()) -> tuple[str, str]:
+    """Colour and mark of a method; of one without its own, by its place among the `others`."""
+    return LOOKS.get(method) or SPARE[list(others).index(method) % len(SPARE) if method in others else 0]
+
+
+def plot_shots(
+    tables: Mapping[str, Mapping[str, Mapping[int, Measured]]],
+    untrained: Mapping[str, Mapping[str, float]] | None = None,
+    ylabel: str = "right answers, %",
+) -> Figure:
+    """A panel for each set: a line for each method over the number of shots, with its 95 % interval as a band.
+
+    tables: set -> method -> shots -> share. untrained: set -> method -> share, as a dotted line.
+    Raises ValueError for nothing to draw.
+    """
+    if not tables or not any(tables.values()):
+        raise ValueError("plot_shots needs at least one set with one method")
+    columns = min(len(tables), 4)
+    rows = -(-len(tables) // columns)
+    figure = new_figure(2.75 * rows + 0.45)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    counts = sorted({count for methods in tables.values() for line in methods.values() for count in line})
+    place = {count: x for x, count in enumerate(counts)}  # every doubling the same distance
+    for axes, (name, methods) in zip(panels.flat, tables.items(), strict=False):
+        for method, line in methods.items():
+            _line(axes, {place[count]: line[count] for count in sorted(line)}, method, *look(method, list(methods)))
+        for method, share in (untrained or {}).get(name, {}).items():
+            colour, _ = look(method)
+            axes.axhline(100 * share, color=colour, linewidth=1.2, linestyle=":", label=method)
+        axes.set_title(name)
+        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+        axes.set_xlabel("shots a label")
+        axes.grid(axis="y")
+    for axes in panels.flat[len(tables) :]:
+        axes.axis("off")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(ylabel)
+    handles = {
+        text: handle for axes in panels.flat for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(len(handles), 6),
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def _line(axes: Axes, points: Mapping[int, Measured], method: str, colour: str, mark: str) -> None:
+    x = list(points)
+    mean, low, high = ([100 * getattr(point, part) for point in points.values()] for part in ("mean", "low", "high"))
+    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    axes.plot(x, mean, color=colour, marker=mark, markersize=5, linewidth=1.6, label=method)
+
+
+def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: Sequence[str]) -> Figure:
+    """A square for each method: learnt on the set of the row, tested on the set of the column, right answers in %."""
+    if not shares:
+        raise ValueError("plot_transfer needs at least one method")
+    columns = min(len(shares), 4)
+    rows = -(-len(shares) // columns)
+    figure = new_figure(rows * (WIDTH / columns + 0.6))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    every = [100 * share for table in shares.values() for share in table.values()]
+    low, high = min(every), max(every) + 1e-9
+    for panel, (axes, (method, table)) in enumerate(zip(panels.flat, shares.items(), strict=False)):
+        grid = np.array([[100 * table.get((learnt, tested), np.nan) for tested in sets] for learnt in sets])
+        axes.imshow(grid, cmap="Blues", vmin=low - (high - low) * 0.3, vmax=high)
+        for row, column in np.ndindex(grid.shape):
+            if np.isfinite(grid[row, column]):
+                light = grid[row, column] > low + 0.55 * (high - low)
+                own = "bold" if row == column else "normal"
+                axes.text(
+                    column, row, f"{grid[row, column]:.0f}", ha="center", va="center", fontsize=9.5, weight=own,
+                    color="white" if light else INK,
+                )  # fmt: skip
+        axes.set_title(method)
+        axes.set_xticks(range(len(sets)), sets, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(sets)), sets if panel % columns == 0 else [])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("tested on")
+        if panel % columns == 0:
+            axes.set_ylabel("learnt on")
+    for axes in panels.flat[len(shares) :]:
+        axes.axis("off")
+    return figure
+
+
+def plot_changes(
+    rows: Mapping[str, Mapping[str, Measured | None]], measures: Mapping[str, str], title: str = ""
+) -> Figure:
+    """What each change changes, against the same thing unchanged: a row for each change, a column for each measure, the
+    paired difference in points with its 95 % interval. Blue: above zero, vermillion: below, grey: zero is in it.
+
+    rows: change -> measure -> difference as a share (None where it has none); measures: name -> heading.
+    """
+    if not rows or not measures:
+        raise ValueError("plot_changes needs at least one change and one measure")
+    figure = new_figure(0.27 * len(rows) + (1.1 if title else 0.85))
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    names = list(rows)
+    for axes, (measure, heading) in zip(panels, measures.items(), strict=True):
+        axes.axvline(0, color=GREY, linewidth=1)
+        for y, name in enumerate(names):
+            found = rows[name].get(measure)
+            if found is None:
+                continue
+            colour = (BLUE if found.mean > 0 else VERMILLION) if found.excludes_zero else GREY
+            axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, linewidth=2)
+            mark = ("^" if found.mean > 0 else "v") if found.excludes_zero else "o"
+            axes.plot(100 * found.mean, y, color=colour, marker=mark, markersize=6)
+        axes.set_title(heading, fontsize=10)
+        axes.set_xlabel("points")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(axis="x")
+    if title:
+        figure.suptitle(title, weight="bold", fontsize=11, x=0.01, ha="left")
+    return figure
