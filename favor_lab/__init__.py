@@ -38,7 +38,6 @@ _ROOMS = {
     "study.dashboard": ("Dashboard",),
     "study.sharing": ("model_card", "share"),
     "study.charts": ("plot_changes", "plot_shots", "plot_transfer"),
-    "study.measures": ("Measured", "difference", "measure"),
     "study.widgets": ("GroupExplorer", "TokenMicroscope"),
     "study.plots": (
         "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_explanation", "plot_group",
