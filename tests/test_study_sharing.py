@@ -371,18 +371,34 @@ def test_what_the_policy_and_the_labels_say_does_not_act(run, right):
     assert "\u202e" not in model_card(run)
 
 
+@pytest.mark.parametrize("ticks", [1, 3, 4, 7])
+def test_a_response_does_not_end_its_own_code_block(run, ticks):
+    text = f"one\n{'`' * ticks}\n<b>two</b>\n## three"
+    put(run, evaluation([1], text), evaluation([1], text))
+    page = Page(model_card(run))
+    assert text in [code.strip("\n") for code in page.code] and "b" not in page.tags
+
+
+def test_one_flat_step_is_not_a_run_without_learning(run):
+    records = run.records()
+    records[0]["flat_groups"] = 0.5
+    (run.path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "nothing was learnt" not in model_card(run)
+
+
 def test_a_long_response_is_cut_and_said_to_be(run):
     put(run, evaluation([1], "x" * 5000), evaluation([1], "x" * 5000))
     card = model_card(run)
     assert "(cut)" in card and "x" * 600 in card and "x" * 601 not in card
 
 
-def test_scenes_keep_their_keys_and_their_truth(run):
+def test_scenes_keep_their_keys_and_their_truth(run, sft_run):
     drawn = evaluation([1, 0], statements=4, true_statements=3, source="cartoon/test/000001")
     put(run, drawn, drawn)
     change(run, "data", data="cartoon", root=None)
     card = model_card(run)
     assert "75.0 %" in section(card, "Results") and "checked against the drawn scenes" in card
+    assert "same people" not in card and "same people, places or clips" in model_card(sft_run)
     assert "scenes drawn by favor_lab" in card and "consent of people" not in card
     assert public_sources({"after": drawn}, {"data": "cartoon"})["after"].answers[0].source == "cartoon/test/000001"
 
@@ -396,6 +412,13 @@ def test_a_public_set_comes_with_its_terms_and_paths_under_its_root(run):
     change(run, "data", **data, person_crop=0.1, exclude="/secret/bad.txt")
     card = section(model_card(run), "Data")
     assert "No licence is known" in card and "0.1 of the box" in card and "(bad.txt)" in card
+
+
+def test_answers_that_are_no_labels_are_counted(run):
+    put(run, evaluation([0, 0, 1], answer="dancing"), evaluation([0, 0, 1], answer="dancing"))
+    assert "3 of 3 answers after training were none of the labels of that list" in section(model_card(run), "Limits")
+    put(run, evaluation([0, 0, 1]), evaluation([0, 0, 1], answer=None))
+    assert "none of the labels" not in model_card(run)
 
 
 def test_an_earlier_adapter_is_named_and_the_first_evaluation_is_not_called_zero_shot(run):

@@ -229,6 +229,14 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
 
 
 def fingerprint(image: Image.Image) -> bytes:
-    """Equal for images with equal pixels, whatever files they come from."""
+    """Equal for images of one size with the same pixels, whatever files they come from: a picture in grey or with a
+    palette is its RGB copy. What has transparency or more than 8 bits is compared as it is.
+
+    >>> grey = Image.new("L", (2, 2), 9)
+    >>> fingerprint(grey) == fingerprint(grey.convert("RGB")), fingerprint(grey) == fingerprint(grey.resize((1, 4)))
+    (True, False)
+    """
+    if image.mode in ("1", "L", "P", "CMYK", "YCbCr") and "transparency" not in image.info:
+        image = image.convert("RGB")
     header = repr((image.mode, image.size, image.getpalette())).encode()
     return hashlib.sha256(header + image.tobytes()).digest()

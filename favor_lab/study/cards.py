@@ -291,6 +291,7 @@ def _intended_use(shared: Shared) -> str:
 
 
 def _limits(shared: Shared) -> Iterator[str]:
+    """What the numbers do not say: first what is peculiar to this run, then what holds for all of them."""
     groups = [record["flat_groups"] for record in shared.records if record.get("flat_groups") is not None]
     if groups and min(groups) == 1:
         yield "**No group of completions ever differed in its rewards, so nothing was learnt.**"
@@ -299,28 +300,40 @@ def _limits(shared: Shared) -> Iterator[str]:
             "The base is a teaching instrument of a few million parameters that knows drawn scenes only. What was "
             "measured says nothing about photographs."
         )
-    if shared.part("data").get("data") in SETS:
-        yield "The scenes were drawn by a program. A photograph differs in everything but the activity's name."
-    if not shared.part("settings").get("open_vocabulary"):
-        yield "The list of labels is closed: it names one of them also where none fits, or nobody is there."
+    yield from _limits_of_the_data(shared)
     if shared.part("policy").get("quantize"):
         yield "It was trained and tested beside frozen weights in 4 bits; beside others it was not tested."
-    shots = shared.part("data").get("shots")
-    if shots is not None:
-        yield f"{shots} training image{'s' * (shots != 1)} a label: other choices of images give other results."
+    if shared.method == "GRPO" and shared.part("settings").get("style") != "answer":
+        known = any(e.truth_rate is not None for e in shared.evaluations.values())
+        kept = "checked against the drawn scenes, but not rewarded" if known else "neither rewarded nor checked"
+        yield f"The truth of its reasoning was {kept}: a right answer can stand beside a false reason."
     yield (
         "People were not described in the data, so it was not measured whether it errs more often with some of them "
         "(age, skin, dress, body, disability), and it may."
     )
-    truth = [e.truth_rate for e in shared.evaluations.values() if e.truth_rate is not None]
-    if shared.method == "GRPO" and shared.part("settings").get("style") != "answer":
-        kept = "checked against the drawn scenes, but not rewarded" if truth else "neither rewarded nor checked"
-        yield f"The truth of its reasoning was {kept}: a right answer can stand beside a false reason."
     yield (
         "Not measured: other cameras, places and times than those of the images above; several people in one image; "
         "video; confidence; attacks by text or pictures in the image; what else it unlearnt."
     )
     yield "What the base model has learnt wrongly is still there."
+
+
+def _limits_of_the_data(shared: Shared) -> Iterator[str]:
+    after, shots = shared.evaluations.get("after"), shared.part("data").get("shots")
+    if shared.part("data").get("data") in SETS:
+        yield "The scenes were drawn by a program. A photograph differs in everything but the activity's name."
+    elif shared.evaluations:
+        yield (
+            "Whether the same people, places or clips are among the training and the test images is not known here. "
+            "Where they are, the accuracy above is too high."
+        )
+    if shots is not None:
+        yield f"{shots} training image{'s' * (shots != 1)} a label: other choices of images give other results."
+    if not shared.part("settings").get("open_vocabulary"):
+        yield "It was asked to choose from a closed list, and never taught to say that none fits or nobody is there."
+        strange = sum(a.answer is not None and a.answer not in after.labels for a in after.answers) if after else 0
+        if after and strange:
+            yield f"{strange} of {len(after)} answers after training were none of the labels of that list."
 
 
 def _how_to_load(shared: Shared, name: str) -> str:
