@@ -1,7 +1,7 @@
 """The same parts handed to TRL: prompts, rewards, few-shot sets, processor and settings in `trl.GRPOTrainer`.
 
 For what this library's loop does not do: several GPUs (accelerate, DeepSpeed, FSDP) and vLLM; see `notebooks/scaling`.
-Written for TRL 1.16, whose defaults are stated one by one in `trl_config`: most are not this library's.
+Written for TRL 1.16, many of whose defaults are not this library's: `trl_config` states each option that matters.
 
 A TRL run is the same run: the same images in the same order, the same question, tokens, rewards, adapter, reference,
 learning rates and loss, checked to 1e-5 (loss) and 1e-4 (gradient) on fixed completions. Sampled tokens differ, since
@@ -63,7 +63,7 @@ TRANSLATION = {
     "level": "importance_sampling_level",
     "scale": "scale_rewards",
     "unbiased": "refused unless True: TRL divides by n - 1",
-    "eps": "refused unless 1e-4: TRL's constant",
+    "eps": "refused unless 1e-4: a constant of TRL's",
     "updates_per_rollout": "num_iterations",
     "micro_batch": "per_device_train_batch_size and gradient_accumulation_steps",
     "decoding": "ignored: it changes no result here, and TRL decodes with transformers or vLLM",
@@ -172,11 +172,12 @@ def refuse(settings: GRPOSettings) -> None:
     >>> refuse(GRPOSettings(eps=1e-6))
     Traceback (most recent call last):
     ...
-    ValueError: TRL has no counterpart of eps=1e-06; it must be 0.0001 (refused unless 1e-4: TRL's constant)
+    ValueError: TRL has no counterpart of eps=1e-06 (a constant of TRL's): it must be 0.0001
     """
     for name, only in REFUSED.items():
         if (value := getattr(settings, name)) != only:
-            raise ValueError(f"TRL has no counterpart of {name}={value}; it must be {only} ({TRANSLATION[name]})")
+            reason = TRANSLATION[name].partition(": ")[2]
+            raise ValueError(f"TRL has no counterpart of {name}={value} ({reason}): it must be {only}")
     if settings.how == "cispo" and settings.level != "token":
         raise ValueError(f"how='cispo' is defined per token, and level is {settings.level!r}: use level='token'")
 
@@ -216,7 +217,8 @@ def grpo_trainer(
 
     The policy is trained in place and is in evaluation mode again after it; save it with `policy.save`. rewards: as
     for `train`, except for ones that ask for its `context`. overrides: as for `trl_config`. Making a trainer seeds the
-    global random numbers. Raises ValueError for what TRL cannot do as asked, ImportError without trl.
+    global random numbers; with 4-bit weights TRL also makes the adapter bfloat16. Raises ValueError for what TRL cannot
+    do as asked, ImportError without trl.
     """
     settings = settings or GRPOSettings()
     if settings.beta and not isinstance(policy.model, PeftModel):
@@ -226,6 +228,8 @@ def grpo_trainer(
     labels = None if settings.open_vocabulary else shots.labels
     data = trl_dataset(shots.train, labels, settings.style)
     named = rewards if isinstance(rewards, Mapping) else {reward_name(function): function for function in rewards}
+    if len(named) != len(rewards):
+        raise ValueError("two rewards have the same name: pass {name: function, ...}")
     from transformers import PrinterCallback
 
     with _quiet():

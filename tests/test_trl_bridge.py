@@ -91,6 +91,12 @@ def our_step(policy, shots, settings, replayed=False):
     return record, kept["gradients"], kept["rollout"]
 
 
+def answer_with(trainer, rollout):
+    """Let TRL "sample" these completions."""
+    ids = [row[keep].tolist() for row, keep in zip(rollout.completion_ids, rollout.mask, strict=True)]
+    trainer._generate_single_turn = lambda *args, **kwargs: (ids, None)
+
+
 def their_step(policy, shots, settings, rollout, tmp_path, **overrides):
     """One step of TRL on these completions, through the model with its images: record and gradients."""
     from transformers import TrainerCallback
@@ -103,8 +109,7 @@ def their_step(policy, shots, settings, rollout, tmp_path, **overrides):
 
     trainer = grpo_trainer(policy, shots, settings, [spread], tmp_path, **overrides)
     trainer.add_callback(Keep())
-    ids = [row[keep].tolist() for row, keep in zip(rollout.completion_ids, rollout.mask, strict=True)]
-    trainer._generate_single_turn = lambda *args, **kwargs: (ids, None)
+    answer_with(trainer, rollout)
     score = trainer._generate_and_score_completions
 
     def with_old_logps(inputs):
@@ -177,6 +182,30 @@ def test_also_on_policy_in_micro_batches_and_at_other_settings(tiny_policy, shot
         assert getattr(other, name) == getattr(record, name), name
     assert record.kl > 1e-3 and record.entropy > 0.1 and record.reward > 0.1
     assert batch["prompt_mask"].sum(1).unique().numel() > 1, "prompts of different lengths"
+
+
+def test_several_updates_on_one_rollout(tiny_policy, shots, tmp_path):
+    """The second update has ratios: those of the first update's change, which both trainers have made."""
+    settings = replace(SMALL, steps=2, updates_per_rollout=2, learning_rate=3e-2, schedule="constant", max_grad_norm=1)
+    before = {name: weight.detach().clone() for name, weight in tiny_policy.trainable_parameters()}
+    kept = []
+
+    def sample(policy, prompts):
+        kept.append(uneven_rollout(policy, prompts, settings, replayed=False))
+        return kept[-1]
+
+    ours = list(train(tiny_policy, shots, settings, sample=sample, rewards=[spread]))
+    with torch.no_grad():
+        for name, weight in tiny_policy.trainable_parameters():
+            weight.copy_(before[name])
+    trainer = grpo_trainer(tiny_policy, shots, settings, [spread], tmp_path)
+    answer_with(trainer, *kept)
+    trainer.train()
+    for record, other in zip(ours, trl_records(trainer), strict=True):
+        for name in ("loss", "kl", "clip_share", "entropy", "reward", "grad_norm", "length_mean"):
+            assert getattr(other, name) == pytest.approx(getattr(record, name), rel=1e-2, abs=1e-4), name
+        assert (other.update, other.rewards, other.rows) == (record.update, record.rewards, record.rows)
+    assert ours[1].clip_share > 0.01
 
 
 def test_a_reference_is_the_policy_without_its_adapter_not_a_copy_of_it(tiny_policy, shots, tmp_path):
@@ -411,7 +440,7 @@ def test_a_reward_is_given_what_the_loop_gives_it(tiny_policy, shots, tmp_path):
     assert trl_records(trainer)[0].rewards.keys() == {"length"}
 
 
-def test_a_reward_that_is_no_number_or_asks_for_the_context_is_refused():
+def test_a_reward_that_is_no_number_or_asks_for_the_context_is_refused(tiny_policy, shots, tmp_path):
     def broken(completions):
         return [1.0, float("nan")]
 
@@ -427,6 +456,8 @@ def test_a_reward_that_is_no_number_or_asks_for_the_context_is_refused():
             trl_reward("f", function, SMALL)(prompts=chat, completions=chat, completion_ids=[[1], [2]])
     with pytest.raises(ValueError, match="asks for the context"):
         trl_reward("f", curious, SMALL)
+    with pytest.raises(ValueError, match="the same name"):
+        grpo_trainer(tiny_policy, shots, SMALL, [broken, broken], tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -479,7 +510,10 @@ def test_its_log_becomes_records(trained):
     pytest.importorskip("matplotlib")
     from favor_lab.study.plots import plot_records
 
-    assert len([axes for axes in plot_records(records).axes if axes.get_visible()]) >= 4
+    titles = [
+        axes.get_title(loc="left") or axes.get_title() for axes in plot_records(records).axes if axes.get_visible()
+    ]
+    assert len(titles) == 4 and all(titles), "rewards, KL, entropy, lengths"
 
 
 def test_it_samples_nothing_forbidden_and_ends_at_every_end_token(trained):

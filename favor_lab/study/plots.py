@@ -318,7 +318,7 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
     figure = new_figure(2.5 * lines + (0.35 if title else 0.1))
     grid = figure.subplots(lines, columns, squeeze=False).flat
     steps = [row["step"] for row in rows]
-    for axes, draw in zip(grid, panels, strict=False):
+    for draw, axes in zip(panels, grid, strict=False):  # in this order: none of the grid is lost at the end
         draw(axes, steps, rows)
         axes.grid(axis="y")
         if axes.dataLim.y0 >= 0:
