@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 
-from favor_lab.grpo.mechanics import ask, draw, learning_rate
+from favor_lab.grpo.mechanics import ask, check_scores, draw, learning_rate
 from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, completion_text, format_reward
 from favor_lab.grpo.training import RewardFunctions, reward_name
@@ -291,12 +291,7 @@ def trl_reward(name: str, function: Callable[..., Any], settings: GRPOSettings) 
             "groups": [row // settings.group_size for row in range(len(completions))],
             "style": settings.style,
         }
-        values = list(ask(function, **known))
-        bad = [i for i, value in enumerate(values) if value is None or not math.isfinite(value)]
-        if bad or len(values) != len(completions):
-            problem = f"{values[bad[0]]} for row {bad[0]}" if bad else f"{len(values)} numbers"
-            raise ValueError(f"reward function {name} gave {problem}; {len(completions)} finite numbers are needed")
-        return values
+        return check_scores(name, ask(function, **known), len(completions))
 
     reward.__name__ = name
     return reward

@@ -10,7 +10,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,22 @@ def accepts(function: Callable[..., Any], *names: str) -> bool:
     """
     parameters = inspect.signature(function).parameters
     return any(name in parameters for name in names) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_scores(name: str, scores: Iterable[Any], count: int) -> list[Any]:
+    """What a reward function gave, as a list. ValueError, with its name, unless it is `count` finite numbers.
+
+    >>> check_scores("format_reward", [1.0, None], 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: reward function format_reward gave None for row 1; 2 finite numbers are needed
+    """
+    scores = list(scores)
+    bad = [row for row, score in enumerate(scores) if score is None or not math.isfinite(score)]
+    if bad or len(scores) != count:
+        problem = f"{scores[bad[0]]} for row {bad[0]}" if bad else f"{len(scores)} numbers"
+        raise ValueError(f"reward function {name} gave {problem}; {count} finite numbers are needed")
+    return scores
 
 
 def seed_for(*parts: Any) -> int:

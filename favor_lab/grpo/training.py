@@ -9,7 +9,6 @@ or `context` (see Context). What a `functools.partial` has fixed stays fixed.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -21,7 +20,7 @@ from torch import Tensor
 from favor_lab.grpo.advantages import group_advantages, is_flat, to_groups
 from favor_lab.grpo.checkpoints import Batch, TrainingState
 from favor_lab.grpo.losses import grpo_loss
-from favor_lab.grpo.mechanics import Clock, accepts, ask, draw, learning_rate, seed_for, uninterrupted
+from favor_lab.grpo.mechanics import Clock, accepts, ask, check_scores, draw, learning_rate, seed_for, uninterrupted
 from favor_lab.grpo.memory import what_to_lower
 from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
@@ -218,11 +217,7 @@ def judge(rewards: RewardFunctions, rollout: Rollout, context: Context) -> Rewar
     }
     scores = {}
     for name, function in named.items():
-        values = list(ask(function, **columns))
-        bad = [i for i, value in enumerate(values) if value is None or not math.isfinite(value)]
-        if bad or len(values) != len(rollout):
-            problem = f"{values[bad[0]]} for row {bad[0]}" if bad else f"{len(values)} numbers"
-            raise ValueError(f"reward function {name} gave {problem}; {len(rollout)} finite numbers are needed")
+        values = check_scores(name, ask(function, **columns), len(rollout))
         scores[name] = torch.tensor(values, dtype=torch.float32, device=rollout.mask.device)  # (N,)
     return scores
 
@@ -306,8 +301,9 @@ def backward(loss: Callable[..., Any], batch: Batch, context: Context) -> dict[s
         value, parts = ask(loss, logps, old, ref_logps, batch.advantages[rows], part.mask, **extra)
         if not value.isfinite():
             raise FloatingPointError(f"the loss of rows {int(rows[0])} to {int(rows[-1])} is {value.item()}")
-        value.backward()
         parts = parts | {"loss": value.item(), "entropy": entropy.detach().sum().item() / tokens}
+        del entropy, extra  # unless the loss uses it: its graph would hold every chunk's logits while others go back
+        value.backward()
         sums |= {name: sums.get(name, 0.0) + float(number) for name, number in parts.items()}
     return sums | {"sampling_gap": gap}
 
