@@ -34,6 +34,7 @@ _ROOMS = {
         "Explanation", "evidence_effect", "explain", "image_reliance", "judge_reasoning", "read_reasoning",
     ),
     "grpo.costs": ("step_costs", "step_memory"),
+    "grpo.fits": ("Fit", "Preset", "fits", "presets", "recommend"),
     "study.profiling": ("Profile", "profile_step"),
     "study.dashboard": ("Dashboard",),
     "study.sharing": ("model_card", "share"),

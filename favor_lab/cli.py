@@ -93,6 +93,8 @@ class PolicyOptions:
 
     policy: str = "pocket"
     """"pocket" (shipped, runs on a CPU), a checkpoint directory, or a Hub name such as Qwen/Qwen2-VL-2B-Instruct."""
+    revision: str | None = None
+    """Commit, branch or tag of a Hub name; None: the commit that is pinned for the published ones, else the newest."""
     adapter: Path | None = None
     """Adapter folder of an earlier run to start from; it brings its own rank."""
     lora_rank: int = 16
@@ -260,6 +262,16 @@ class ShareOptions:
     """USER/NAME: also make this repository on the Hub and upload OUT. Left out: nothing leaves this machine."""
     public: bool = False
     """With --push: everybody sees the repository, not you alone."""
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What is asked about another card or model; neither: check this machine."""
+
+    gpu_gb: float | None = None
+    """Memory of a card in GB, to see what would fit on it; None: the card in this machine."""
+    model: str | None = None
+    """Published name, checkpoint directory, or a Hub name that was downloaded; None: Qwen/Qwen2-VL-2B-Instruct."""
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -739,14 +751,27 @@ def share(share: ShareOptions) -> None:
         say(f"pushed to    {share.push} ({'public' if share.public else 'private'})")
 
 
-def doctor() -> None:
-    """Check this machine: versions, cores, memory, GPU, the pocket checkpoint, and what can be run here."""
-    from favor_lab.doctor import check_machine
+def doctor(card: CardOptions) -> None:
+    """Check this machine: versions, cores, memory, GPU, the pocket checkpoint, and what can be run here.
 
+    favor-lab doctor --gpu-gb 8
+
+    With --gpu-gb or --model: what fits on a card, by phase of a training step, and the command to run. An estimate,
+    which needs neither the card nor the weights.
+    """
+    from favor_lab.doctor import MODEL, check_machine, largest_gpu_gb, what_fits
+
+    if card.gpu_gb is not None or card.model is not None:
+        return say(what_fits(card.model or MODEL, card.gpu_gb or largest_gpu_gb()))
     failed = False
     for finding in check_machine():
         say(str(finding))
         failed |= finding.ok is False
+    if (gpu_gb := largest_gpu_gb()) is not None:
+        try:
+            say(what_fits(MODEL, gpu_gb))
+        except ValueError:
+            pass  # said above: nothing fits
     if failed:
         raise SystemExit(1)
 

@@ -17,7 +17,7 @@ OPTIONAL = {  # package -> what it is for, the extra that brings it
     "trl": ("the same rewards in TRL's trainer", "trl"),
     "bitsandbytes": ("4-bit weights on a GPU", "qlora"),
 }
-LORA_2B_GB = 8.0  # estimate: 4.4 GB of weights in bfloat16, and room for a group of eight
+MODEL = "Qwen/Qwen2-VL-2B-Instruct"
 
 
 class Finding(NamedTuple):
@@ -81,17 +81,49 @@ def _gpus() -> Iterator[Finding]:
     """Each CUDA device with its memory, or a line that says that there is none; and whether the big policy fits."""
     import torch
 
-    largest = 0.0
+    from favor_lab.grpo.fits import recommend
+
     for i in range(torch.cuda.device_count()):
         free, total = (memory / 1e9 for memory in torch.cuda.mem_get_info(i))
-        largest = max(largest, total)
         kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
         yield Finding(True, f"GPU {i}: {torch.cuda.get_device_name(i)}, {total:.1f} GB ({free:.1f} GB free), {kind}")
-    if not largest:
-        yield Finding(None, "no CUDA GPU is visible: models run on the CPU")
-    fits = largest >= LORA_2B_GB
-    need = f"Qwen/Qwen2-VL-2B-Instruct with LoRA (an estimate: {LORA_2B_GB:.0f} GB of GPU memory)"
-    yield Finding(fits or None, f"{'enough' if fits else 'not enough'} for {need}")
+    largest = largest_gpu_gb()
+    if largest is None:
+        yield Finding(
+            None, "no CUDA GPU is visible: models run on the CPU (--gpu-gb 8 says what fits on a card of 8 GB)"
+        )
+        return
+    try:
+        preset = recommend(largest, MODEL)
+    except ValueError as error:
+        yield Finding(None, str(error))
+        return
+    weights = "4-bit weights" if preset.policy.get("quantize") else "bfloat16"
+    yield Finding(True, f"room for {MODEL} with LoRA, {weights}: {preset.fit.verdict()}, by estimate")
+
+
+def largest_gpu_gb() -> float | None:
+    """Memory of the largest CUDA device, in 10^9 bytes; None without one."""
+    import torch
+
+    sizes = [torch.cuda.mem_get_info(i)[1] / 1e9 for i in range(torch.cuda.device_count())]
+    return max(sizes, default=None)
+
+
+def what_fits(model: str, gpu_gb: float | None) -> str:
+    """The recommended preset for a card, its estimate by phase and the command to run; without a card, presets for
+    the usual ones. FileNotFoundError for a model whose configuration is not known here."""
+    from favor_lab.grpo.fits import preset_table, presets, recommend
+
+    if gpu_gb is None:
+        return f"{model}: the settings to take on a card, by estimate\n{preset_table(presets(model))}"
+    preset = recommend(gpu_gb, model)
+    given = ", ".join(f"{name} {value}" for name, value in preset.given_up.items()) or "nothing"
+    return "\n".join([
+        preset.fit.table(),
+        f"given up of the published recipe: {given}",
+        f"to run it, on drawn scenes unless --data says more:\n{preset.command}",
+    ])  # fmt: skip
 
 
 def _pocket() -> Finding:

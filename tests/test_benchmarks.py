@@ -113,12 +113,14 @@ def test_what_cannot_run_is_said_at_once(arguments, problem, capsys, monkeypatch
     assert problem in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["common", "step", "memory", "growth", "parts", "run200", "import_time", "render"])
+@pytest.mark.parametrize(
+    "name", ["common", "step", "memory", "peaks", "growth", "parts", "run200", "import_time", "render"]
+)
 def test_the_examples_in_docstrings(name):
     assert doctest.testmod(script(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", ["step", "memory", "growth", "parts", "run200", "import_time", "render"])
+@pytest.mark.parametrize("name", ["step", "memory", "peaks", "growth", "parts", "run200", "import_time", "render"])
 def test_every_script_has_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         script(name).main(["--help"])
@@ -205,6 +207,20 @@ def test_memory_on_the_cpu_says_what_it_is_and_goes_on_where_it_stopped(tmp_path
     assert [entry["cell"]["features"] for entry in again] == ["kept", "each-step"]
     assert not any("error" in entry for entry in again)
     rendered(tmp_path, "no GPU figure")
+
+
+def test_peaks_are_rendered_beside_their_estimates(tmp_path):
+    result = run("peaks", tmp_path, *TINY)
+    assert result["kind"] == "cpu" and [cell["cell"]["gradient_checkpointing"] for cell in result["cells"]] == [
+        False,
+        True,
+    ]
+    for cell in result["cells"]:
+        assert cell["measured_bytes"].keys() == cell["estimate_bytes"].keys() == cell["error"].keys()
+        assert min(cell["measured_bytes"].values()) > 0.9 * cell["weights_bytes"]
+    kept, again = (cell["measured_bytes"]["loss"] for cell in result["cells"])
+    assert again < kept
+    rendered(tmp_path, "Tensors in memory, measured and estimated", f"{kept / 1e6:,.0f} (")
 
 
 def test_memory_finds_the_smallest_card_by_trying(monkeypatch):

@@ -109,7 +109,7 @@ def test_a_fresh_adapter_changes_nothing_and_is_seeded(tiny_checkpoint, logps_of
 
 def test_save_reload_same_logits(tiny_policy, tiny_checkpoint, tmp_path, logps_of):
     saved = tiny_policy.save(tmp_path / "adapter")
-    assert (saved / "adapter_model.safetensors").is_file() and not list(saved.glob("*.bin"))
+    assert {path.name for path in saved.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
     loaded = load_policy(tiny_checkpoint, adapter=saved, device="cpu")
     assert torch.equal(logps_of(loaded), logps_of(tiny_policy))
     assert dict(loaded.trainable_parameters()).keys() == dict(tiny_policy.trainable_parameters()).keys()

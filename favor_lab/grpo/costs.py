@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
+from favor_lab.vlm.layers import MERGE_LIMIT
 from favor_lab.vlm.prefix import CHUNK_LOGITS
 from favor_lab.vlm.processing import TOWER_CHUNK
 
 PHASES = ("encode", "prefill", "decode", "score", "reference", "backward", "optimiser")
 NF4_BYTES = 0.53  # of a weight: 4 bits, and its share of the doubly quantised scales
-SAMPLING_COPIES, SCORING_COPIES = 4, 5  # float32 values alive for each logit, at the peak
+SAMPLING_COPIES, SCORING_COPIES = 6, 4  # float32 values alive for each logit at the peak; measured
 
 
 @dataclass(frozen=True)
@@ -259,13 +260,47 @@ def kv_bytes(shape: ModelShape, tokens: int) -> float:
     return 2.0 * tokens * shape.layers * shape.kv_heads * shape.head_dim * shape.value_bytes
 
 
-def kept_bytes(shape: ModelShape, tokens: int, expanded: int) -> float:
-    """What one decoder layer keeps for its backward pass: for every token its input, two norms, the middle, q, k, v and
-    the attention's output, four widths of the MLP and the adapter's narrow ones; and `expanded` keys and values, those
-    of a prompt once for each of its rows."""
+def kept_bytes(shape: ModelShape, tokens: int, written: int, expanded: int) -> float:
+    """What one decoder layer keeps for its backward pass, of `tokens` of which `written` are completions': the inputs
+    of both norms in float32, what they gave, q, k, v and the attention's output, four widths of the MLP and the
+    adapter's narrow ones; completions' queries again, folded; and `expanded` keys and values, those of a prompt once
+    for each of its rows."""
     wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    token = 5 * shape.hidden + 4 * wide + 3 * narrow + 4 * shape.mlp + 7 * shape.lora_rank
-    return shape.value_bytes * (tokens * token + 2.0 * expanded * narrow)
+    token = 2 * shape.hidden + 3 * wide + 2 * narrow + 4 * shape.mlp + 7 * shape.lora_rank
+    values = tokens * token + written * wide + 2.0 * expanded * narrow
+    return shape.value_bytes * values + 8.0 * tokens * shape.hidden
+
+
+def running_bytes(shape: ModelShape, tokens: int) -> float:
+    """What stands at the widest place of a decoder layer that keeps nothing: its input, the middle, what attention
+    added, q, k, v, and four widths of the MLP."""
+    wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return float(shape.value_bytes * tokens * (3 * shape.hidden + wide + 2 * narrow + 4 * shape.mlp))
+
+
+def returning_bytes(shape: ModelShape, tokens: int) -> float:
+    """Gradients at the widest place of a decoder layer's backward pass: of its output, and three widths of the MLP."""
+    return float(shape.value_bytes * tokens * (shape.hidden + 3 * shape.mlp))
+
+
+def tower_bytes(shape: ModelShape, image_tokens: int) -> float:
+    """What the vision tower needs for so many image tokens at once: the pixels in float32, and a block at its widest,
+    the three values of its activation."""
+    patches = image_tokens * shape.merge**2
+    return patches * (4.0 * shape.patch_values + shape.value_bytes * (4.0 * shape.tower_width + 3 * shape.tower_mlp))
+
+
+def fixed_bytes(shape: ModelShape) -> dict[str, float]:
+    """What does not depend on the batch: the language model, the tower, the adapter, and gradient and moments of what
+    learns (an adapter is float32, a whole language model as it was loaded)."""
+    matrices, learning = shape.layers * shape.layer_weights, shape.lora_weights or shape.language_parameters
+    others = shape.language_parameters - matrices
+    return {
+        "language": matrices * shape.weight_bytes + others * shape.value_bytes,
+        "tower": float(shape.tower_parameters * shape.value_bytes),
+        "adapter": 4.0 * shape.lora_weights,
+        "training": 3.0 * learning * (4 if shape.lora_rank else shape.value_bytes),
+    }
 
 
 def step_memory(
@@ -281,41 +316,53 @@ def step_memory(
     micro_batch: int = 0,
     tower_on_device: bool = True,
     features_kept_bytes: float = 0.0,
+    images_at_once: int = TOWER_CHUNK,
 ) -> dict[str, float]:
-    """Estimated bytes in use at the peak of each phase.
+    """Estimated bytes of tensors in use at the peak of each phase.
 
-    Always there: the language model, the tower unless it left, the adapter with gradient and optimiser state in
-    float32, the kept features. On top: while sampling the caches of prompts and completions and the logits of a token
-    a row; while scoring what the backward pass needs, of a micro-batch, and a chunk of logits.
+    Always there: the language model, the tower unless it left, the adapter, gradient and optimiser state, the kept
+    features. On top: the tower at work on `images_at_once`; while sampling the caches of prompts and completions and
+    the logits of a token a row; while scoring what the backward pass needs, of a micro-batch, and a chunk of logits.
+    What a GPU needs beside tensors is in `fits.py`. Measured beside it: data/results/benchmarks.md.
     """
     rows, run = prompts * group_size, completion_tokens - 1
     at_once = min(micro_batch or rows, rows)
     asked = -(-at_once // group_size) * prompt_tokens  # prompts that a micro-batch touches
-    tokens, expanded = asked + at_once * run, at_once * (prompt_tokens + run)
-    language = shape.layers * shape.layer_weights * shape.weight_bytes
-    language += (shape.language_parameters - shape.layers * shape.layer_weights) * shape.value_bytes
-    learning = shape.lora_weights or shape.language_parameters
-    weights = 4.0 * learning if shape.lora_rank else 0.0  # the adapter's own; without one they are the language model
-    always = language + weights + features_kept_bytes + 12.0 * learning  # gradient and two moments
-    tower = float(shape.tower_parameters * shape.value_bytes)
-    always += tower if tower_on_device else 0.0
-    patches = TOWER_CHUNK * image_tokens * shape.merge**2
-    encoding = patches * shape.value_bytes * (4.0 * shape.tower_width + 2 * shape.tower_mlp)
-    encoding += 0.0 if tower_on_device else tower
+    written = at_once * run
+    tokens, expanded = asked + written, at_once * (prompt_tokens + run)
+    fixed = fixed_bytes(shape)
+    tower = fixed.pop("tower")
+    always = sum(fixed.values()) + features_kept_bytes + (tower if tower_on_device else 0.0)
+    encoding = tower_bytes(shape, images_at_once * image_tokens) + (0.0 if tower_on_device else tower)
     prompt_cache, own_cache = kv_bytes(shape, prompts * prompt_tokens), kv_bytes(shape, rows * run)
-    layer_work = shape.value_bytes * (4.0 * shape.hidden + 3 * shape.mlp)  # of a token while one layer runs
-    logits = 4.0 * min(at_once * completion_tokens * shape.vocabulary, CHUNK_LOGITS)
+    merged = merged_bytes(shape)
+    masked = at_once if at_once > group_size else 1  # rows of one prompt share a mask
+    mask = shape.value_bytes * masked * shape.heads / shape.kv_heads * run * (prompt_tokens + run)
+    copies = mask + 2.0 * shape.lora_weights  # of the adapter, put together for the pass: its narrowing half in float32
+    copies += shape.hidden * shape.mlp * shape.value_bytes if shape.weight_bytes < 1 else 0.0  # a matrix, unpacked
+    sampling = 4.0 * rows * shape.vocabulary * SAMPLING_COPIES
+    logits = 4.0 * min(at_once * completion_tokens * shape.vocabulary, CHUNK_LOGITS) * SCORING_COPIES
+    kept, running = kept_bytes(shape, tokens, written, expanded), running_bytes(shape, tokens)
     if gradient_checkpointing:
-        kept = shape.layers * tokens * shape.hidden * shape.value_bytes + kept_bytes(shape, tokens, expanded)
+        inputs = shape.layers * tokens * shape.hidden * shape.value_bytes
+        score, backward = inputs + max(running, logits), inputs + max(kept + returning_bytes(shape, tokens), logits)
     else:
-        kept = shape.layers * kept_bytes(shape, tokens, expanded)
+        held = shape.layers * kept + (shape.lora_weights * shape.value_bytes if shape.value_bytes < 4 else 0)  # casts
+        score, backward = held + logits, held + max(returning_bytes(shape, tokens), logits)
+    second = 0.0 if shape.lora_rank else fixed["language"]  # the weights that learn stand aside for the reference's
     peaks = {
         "encode": always + encoding,
-        "prefill": always + prompt_cache + prompts * prompt_tokens * layer_work,
-        "decode": always + prompt_cache + own_cache + 4.0 * rows * shape.vocabulary * SAMPLING_COPIES,
-        "score": always + kept + SCORING_COPIES * logits,
-        "reference": always + tokens * layer_work + SCORING_COPIES * logits,
-        "backward": always + kept + SCORING_COPIES * logits + tokens * layer_work,
-        "optimiser": always + 4.0 * learning,
+        "prefill": always + copies - mask + merged + prompt_cache + running_bytes(shape, prompts * prompt_tokens),
+        "decode": always + copies - mask + merged + own_cache + prompt_cache + max(prompt_cache, sampling),
+        "score": always + copies + score,
+        "reference": always + copies + second + max(running, logits),
+        "backward": always + copies + backward,
+        "optimiser": always + fixed["training"] / 3,
     }
     return {phase: peak for phase, peak in peaks.items() if phase != "reference" or beta}
+
+
+def merged_bytes(shape: ModelShape) -> float:
+    """The copy of the layers with the adapter added, which sampling makes of small models in float32."""
+    size = 4.0 * shape.layers * shape.layer_parameters
+    return size if shape.value_bytes == shape.weight_bytes == 4 and size <= MERGE_LIMIT else 0.0

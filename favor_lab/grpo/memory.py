@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from favor_lab.grpo.costs import NF4_BYTES, shape_of, step_memory
-from favor_lab.vlm.processing import FEATURE_CAP, tokenize
+from favor_lab.vlm.hub import is_out_of_memory
+from favor_lab.vlm.processing import FEATURE_CAP, TOWER_CHUNK, tokenize
 from favor_lab.vlm.prompts import build_prompt
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from favor_lab.grpo.records import GRPOSettings
     from favor_lab.vlm.policy import Policy
 
-# How allocators say it that have no exception of their own: the CPU's, Windows', cuBLAS', and CUDA outside of torch.
-SIGNS = ("can't allocate memory", "not enough memory", "cublas_status_alloc_failed", "out of memory")
 # The clock's phases, and those of `costs` in them.
 PHASES = {"sample": ("prefill", "decode"), "loss": ("score", "backward"), "update": ("optimiser",)}
 SHOWN = 3  # settings in an error
 WORTH_IT = 0.01  # share of the phase's estimate that a change must save to be named
+
+
+__all__ = ["changes", "is_out_of_memory", "out_of_memory", "what_to_lower"]
 
 
 class Change(NamedTuple):
@@ -46,17 +48,6 @@ class Change(NamedTuple):
     def __str__(self) -> str:
         price = "" if self.free else ", changes the results"
         return f"{self.name} {self.now} -> {self.then} (about {readable(self.saves)} less{price})"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was no room: on a GPU, on the CPU, or in Python itself.
-
-    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes do not match"))
-    (True, False)
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
 def out_of_memory(
@@ -162,6 +153,7 @@ def need(
         micro_batch=settings.micro_batch,
         tower_on_device=not settings.offload_tower,
         features_kept_bytes=min(FEATURE_CAP, sum(tokens) * shape.hidden * shape.value_bytes),
+        images_at_once=min(TOWER_CHUNK, len(tokens)),
     )
     parts = [peaks[name] for name in PHASES.get(phase, (phase,)) if name in peaks]
     return max(parts or peaks.values())  # a phase that is not modelled: the largest

@@ -231,7 +231,9 @@ def one_step(
         part, ref = rollout.rows(rows), None if ref_logps is None else ref_logps[rows]
         with meter("score"):
             checkpointing = settings.gradient_checkpointing
-            logps, _ = score_completions(policy, prompts, part, entropy=True, gradient_checkpointing=checkpointing)
+            scored = score_completions(policy, prompts, part, entropy=True, gradient_checkpointing=checkpointing)
+            logps = scored[0]
+            del scored  # as the loop does: the entropy's graph would hold every chunk's logits
         with meter("backward"):
             loss, _ = grpo_loss(logps, logps.detach(), ref, advantages[rows], part.mask, beta=settings.beta)
             loss.backward()

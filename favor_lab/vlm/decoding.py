@@ -15,6 +15,8 @@ Rows that have ended leave here too, as soon as the others fit on a smaller grid
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -178,7 +180,8 @@ class StaticDecoder:
         for attend in self.attends:
             attend.position, attend.padding = self.position, self.padding if bool(self.padding.any()) else None
             attend.future, attend.span = (self.future, self.length) if self.graph else (None, self.now)
-        self.run = self.forward
+        # A captured graph. No bound method of its own: in such a cycle the caches would outlive the sampling.
+        self.run: Callable[[], Tensor] | None = None
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -190,9 +193,9 @@ class StaticDecoder:
         if not self.graph:
             for attend in self.attends:
                 attend.span = self.now + 1
-        self.hidden = self.run()[self.slots]  # (A, D)
+        self.hidden = (self.run or self.forward)()[self.slots]  # (A, D)
         self.now += 1
-        if self.graph and self.run == self.forward:  # this step was the warm-up
+        if self.graph and self.run is None:  # this step was the warm-up
             self.capture()
         return self.hidden
 
@@ -211,7 +214,8 @@ class StaticDecoder:
                 output = self.forward()
         except RuntimeError as error:
             warnings.warn(f"decoding goes on without a CUDA graph, which could not be captured: {error}", stacklevel=4)
-            self.run = lambda: self.forward()  # and no second attempt on this grid
+            this = weakref.ref(self)
+            self.run = lambda: this().forward()  # type: ignore[union-attr]  # and no second attempt on this grid
             return
 
         def replay() -> Tensor:
@@ -229,7 +233,8 @@ class StaticDecoder:
             self.slots = old
             return
         source = old[0].repeat(len(prompts) * places).index_copy(0, slots, old)  # a place without a row gets any
-        self.attends = [attend.rearranged(prompts, places, source) for attend in self.attends]
+        for i, attend in enumerate(self.attends):  # one by one, so that no second copy of all caches stands beside them
+            self.attends[i] = attend.rearranged(prompts, places, source)
         self.settle(prompts, slots, places)
 
 

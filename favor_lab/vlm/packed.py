@@ -87,6 +87,7 @@ class PackedAttention:
         past = prompts.mask[groups] if not prompts.even else prompts.mask[:1]  # (N or 1, P)
         past = past[:, None].expand(-1, len(own), -1)  # (N or 1, L, P)
         self.mask = torch.cat([past, own.expand(len(past), -1, -1)], dim=-1)[:, None]  # (N or 1, 1, L, P + L)
+        self.bias: Tensor | None = None  # the mask as attention adds it, with the query heads folded in
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (T, H, d), k and v (T, K, d) -> (T, H, d)."""
@@ -100,7 +101,10 @@ class PackedAttention:
         values = torch.cat([self.per_row(prompt_v), own_v], dim=2)
         share = q.shape[1] // k.shape[1]  # query heads that read the same keys: folded into the query axis
         own_q = own_q.unflatten(1, (-1, share)).flatten(2, 3)  # (N, K, share * L, d)
-        own = scaled_dot_product_attention(own_q, keys, values, attn_mask=self.mask.repeat(1, 1, share, 1))
+        if self.bias is None:  # one for all layers, each of which would keep a copy for its backward pass
+            allowed = self.mask.repeat(1, 1, share, 1)  # (N or 1, 1, share * L, P + L)
+            self.bias = q.new_zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+        own = scaled_dot_product_attention(own_q, keys, values, attn_mask=self.bias)
         own = own.unflatten(2, (share, -1)).flatten(1, 2).transpose(1, 2)  # (N, L, H, d)
         return torch.cat([prompt, self.completions.flat(own)])
 

@@ -16,30 +16,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch.nn import Parameter
-from transformers import PreTrainedConfig, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 from transformers.utils import logging
 
+from favor_lab.vlm import hub
+from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.processing import ImageTextProcessor, load_processor
 
-POCKET_DIR = Path(__file__).resolve().parents[2] / "data" / "pocket-qwen2-vl"
 QUANTIZE = ("4bit",)
+LORA_RANK = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # The linear layers of the language model; those of the tower have other names.
-LORA_TARGETS = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+LORA_TARGETS = rf".*language_model\..*\.({'|'.join(PROJECTIONS)})_proj"
 
 
 class Policy:
     """Model + processor + the ids that sampling and scoring need. Made by `load_policy`.
 
     initial: reads the model again as it was before any training, on the CPU; the reference of a policy without adapter
+    revision: the commit on the Hub that the weights are of; None for a local directory
     """
 
     def __init__(
-        self, model: Any, processor: ImageTextProcessor, name: str, initial: Callable[[], torch.nn.Module] | None = None
+        self,
+        model: Any,
+        processor: ImageTextProcessor,
+        name: str,
+        initial: Callable[[], torch.nn.Module] | None = None,
+        revision: str | None = None,
     ):
         self.model, self.processor, self.name, self._initial = model, processor, name, initial
+        self.revision = revision
 
     @property
     def base(self) -> Qwen2VLForConditionalGeneration:
@@ -175,7 +186,10 @@ class Policy:
         """
         directory = Path(directory)
         if isinstance(self.model, PeftModel):
+            had_card = (directory / "README.md").exists()
             self.model.save_pretrained(directory, save_embedding_layers=False)  # "auto" would ask the Hub
+            if not had_card:
+                (directory / "README.md").unlink(missing_ok=True)  # peft's template, with a path of this machine
         else:
             self.model.save_pretrained(directory)
             self.processor.image_processor.save_pretrained(directory)
@@ -185,7 +199,7 @@ class Policy:
 
 def load_policy(
     name: str | Path = "pocket",
-    lora_rank: int = 16,
+    lora_rank: int = LORA_RANK,
     lora_alpha: int | None = None,
     quantize: str | None = None,
     device: str | torch.device = "auto",
@@ -194,6 +208,7 @@ def load_policy(
     max_pixels: int | None = None,
     min_pixels: int | None = None,
     seed: int = 0,
+    revision: str | None = None,
 ) -> Policy:
     """Load "pocket", a directory in the Hub layout, or a Hub name such as "Qwen/Qwen2-VL-2B-Instruct".
 
@@ -205,70 +220,146 @@ def load_policy(
     adapter      directory written by `Policy.save`; its rank and alpha replace those above
     max_pixels, min_pixels   pixel budget of an image (784 pixels are one image token), see `load_processor`
     seed         of the adapter's random half; the global random state is left alone
+    revision     commit, branch or tag on the Hub. None: the commit that `favor_lab.vlm.known` pins for the published
+                 models, else the newest of main; `Policy.revision` is the commit that was loaded
 
-    The policy is in evaluation mode (it has no dropout), its vision tower frozen. Raises FileNotFoundError,
-    ValueError, ImportError or RuntimeError that say what is missing.
+    The policy is in evaluation mode (it has no dropout), its vision tower frozen. Only safetensors are read, and no
+    code of a repository. Raises FileNotFoundError, ValueError, ImportError, RuntimeError, or torch.OutOfMemoryError
+    where there is no room, each saying what to do.
     """
-    source, local = _locate(name)
-    _check_is_qwen2_vl(source, local)
+    folder, commit = _checkpoint(name, revision)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    options: dict[str, Any] = dict(dtype=_choose_dtype(dtype, device), local_files_only=local)
+    options: dict[str, Any] = dict(dtype=_choose_dtype(dtype, device))
     if quantize is not None:
-        options |= _four_bit(quantize, lora_rank, device)
+        options |= _four_bit(quantize, lora_rank, device, options["dtype"])
     with _quietly(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        processor = load_processor(source, min_pixels, max_pixels, local_files_only=local)
-        model = _read_model(source, **options)
-        if quantize is None:
-            model.to(device)
+        processor = load_processor(str(folder), min_pixels, max_pixels, local_files_only=True)
+        with _room_for(str(name), folder, device, options):
+            model = _read_model(str(folder), **options)
+            if quantize is None:
+                model.to(device)
+        _check_tokens(model, processor, str(name))
         model.requires_grad_(False)
         if adapter is not None:
             model = _saved_adapter(model, Path(adapter), str(name))
         elif lora_rank != 0:
-            model = _fresh_adapter(model, lora_rank, lora_alpha, str(name))
+            model = _fresh_adapter(model, lora_rank, lora_alpha, str(name), commit)
         else:
             model.model.language_model.requires_grad_(True)
             model.lm_head.requires_grad_(True)
-    initial = functools.partial(_read_model, source, dtype=options["dtype"], local_files_only=local)
-    return Policy(model.eval(), processor, str(name), initial)
+    check_what_learns(model)
+    initial = functools.partial(_read_model, str(folder), dtype=options["dtype"])
+    return Policy(model.eval(), processor, str(name), initial, commit)
+
+
+def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | None]:
+    """The directory of a whole Qwen2-VL checkpoint, and its commit if it is of the Hub: downloaded where it must be,
+    the configuration before the gigabytes."""
+    folder = hub.locate(name, POCKET_DIR)
+    if folder is not None:
+        if revision is not None:
+            raise ValueError(f"{name} is a directory here, which has no revision {revision!r}: leave it out")
+        hub.check_is_qwen2_vl(folder, str(name))
+        hub.check_files(folder, str(name))
+        return folder, None
+    hub.check_is_qwen2_vl(hub.fetch(str(name), revision, ("config.json",)), str(name))
+    folder = hub.fetch(str(name), revision)
+    hub.check_files(folder, str(name))
+    return folder, folder.name
 
 
 def _read_model(source: str, **options: Any) -> Qwen2VLForConditionalGeneration:
-    """The Qwen2-VL of a checkpoint, from safetensors alone."""
+    """The Qwen2-VL of a checkpoint directory, from safetensors alone; ValueError unless they are its weights, all of
+    them."""
     with _quietly():
-        return Qwen2VLForConditionalGeneration.from_pretrained(
-            source, attn_implementation="sdpa", use_safetensors=True, **options
+        try:
+            model, found = Qwen2VLForConditionalGeneration.from_pretrained(
+                source, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
+                output_loading_info=True, **options,
+            )  # fmt: skip
+        except RuntimeError as error:
+            if "size" not in str(error) or hub.is_out_of_memory(error):
+                raise
+            raise ValueError(f"the weights in {source} have other shapes than its config.json says: {error}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"the checkpoint in {source} is incomplete: {len(missing)} tensors that its config.json asks for are in no"
+            f" file, the first {missing[0]}. {hub.again(source, Path(source))}"
         )
+    return model
 
 
-def _locate(name: str | Path) -> tuple[str, bool]:
-    """What to hand to transformers, and whether that is a local directory."""
-    if str(name) == "pocket":
-        if not (POCKET_DIR / "config.json").is_file():
-            raise FileNotFoundError(
-                f"the pocket checkpoint is not in {POCKET_DIR}. It lives in the repository's data folder;"
-                " install from a checkout with `pip install -e .`, or pass its directory as the name."
-                " `python data/pocket-qwen2-vl/rebuild` makes it again"
-            )
-        return str(POCKET_DIR), True
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path), True
-    if isinstance(name, Path) or path.is_absolute() or name[0] in ".~" or name.count("/") > 1:
-        raise FileNotFoundError(f"there is no checkpoint directory {path}")
-    return name, False
+@contextmanager
+def _room_for(name: str, folder: Path, device: torch.device, options: dict[str, Any]) -> Iterator[None]:
+    """torch.OutOfMemoryError that says what to do, in place of whatever a machine says that has no room."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not hub.is_out_of_memory(error):
+            raise
+        size = sum(path.stat().st_size for path in hub.check_weights(folder, name)) / 1e9
+        ways = [] if options["dtype"] != torch.float32 else ["dtype='bfloat16' (half of float32's memory)"]
+        if "quantization_config" not in options and device.type == "cuda":
+            ways.append("quantize='4bit' (the language model in a quarter)")
+        ways.append("a smaller model, or to close what else uses the memory")
+        raise torch.OutOfMemoryError(
+            f"no room for {name} on {device} as {str(options['dtype']).removeprefix('torch.')}: its files have"
+            f" {size:.1f} GB ({str(error).strip().splitlines()[0] if str(error).strip() else 'no memory left'})."
+            f" Try {', '.join(ways)}. `favor-lab doctor --model {name}` says what fits on which card"
+        ) from error
 
 
-def _check_is_qwen2_vl(source: str, local: bool) -> None:
-    """ValueError, with what was found instead, unless `source` is a Qwen2-VL checkpoint."""
-    if local and not (Path(source) / "config.json").is_file():
-        if (Path(source) / "adapter_config.json").is_file():
-            raise ValueError(f"{source} holds an adapter, not a model: load_policy(name, adapter={source!r})")
-        raise ValueError(f"{source} is not a checkpoint directory: it has no config.json")
-    config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local)
-    found = config.get("model_type")
-    if found != "qwen2_vl":
-        raise ValueError(f"{source} has model_type {found!r}; only 'qwen2_vl' can be loaded")
+def _check_tokens(model: Any, processor: ImageTextProcessor, name: str) -> None:
+    """ValueError unless the tokenizer's special tokens are those that the model knows by their ids."""
+    config, id_of = model.config, processor.tokenizer.convert_tokens_to_ids
+    ids = {
+        "<|image_pad|>": config.image_token_id,
+        "<|vision_start|>": config.vision_start_token_id,
+        "<|vision_end|>": config.vision_end_token_id,
+    }
+    if other := {token: (id_of(token), wanted) for token, wanted in ids.items() if id_of(token) != wanted}:
+        said = ", ".join(f"{token} is {found} and not {wanted}" for token, (found, wanted) in other.items())
+        raise ValueError(f"tokenizer and config.json of {name} are not of one checkpoint: {said} (tokenizer, config)")
+    rows, highest = config.text_config.vocab_size, max(processor.tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ValueError(f"tokenizer and config.json of {name} are not of one checkpoint: id {highest} of {rows} rows")
+
+
+def check_what_learns(model: Any) -> None:
+    """ValueError unless the vision tower is frozen and, of the rest, either all learns or only an adapter that sits on
+    all seven matrices of every decoder layer: the fast passes run adapters as a set, or not at all."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    moving = [name for name, weight in base.model.visual.named_parameters() if weight.requires_grad]
+    if moving:
+        raise ValueError(
+            f"{len(moving)} parameters of the vision tower are trainable, the first {moving[0]}: freeze it"
+        )
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    if not isinstance(model, PeftModel):
+        whole = sum(weight.numel() for weight in base.parameters()) - sum(
+            w.numel() for w in base.model.visual.parameters()
+        )
+        if trainable != whole:
+            raise ValueError(f"{trainable:,} of the {whole:,} parameters of the language model are trainable, not all")
+        return
+    places = {name for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+    layers = len(base.model.language_model.layers)
+    wanted = {
+        f"model.language_model.layers.{i}.{'self_attn' if part in 'qkvo' else 'mlp'}.{part}_proj"
+        for i in range(layers)
+        for part in PROJECTIONS
+    }
+    if places != wanted:
+        outside = sorted(places - wanted)
+        raise ValueError(
+            f"the adapter sits on {len(places & wanted)} of the {len(wanted)} matrices (7 x {layers} layers) of the"
+            f" language model and on {len(outside)} others{f', the first {outside[0]}' if outside else ''}: it must sit"
+            f" on all seven ({', '.join(PROJECTIONS)}) of every layer and nowhere else"
+        )
+    adapter = sum(weight.numel() for name, weight in model.named_parameters() if "lora_" in name)
+    if trainable != adapter:
+        raise ValueError(f"{trainable:,} parameters are trainable, but the adapter has {adapter:,}")
 
 
 def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -282,8 +373,11 @@ def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     return DTYPES[dtype]
 
 
-def _four_bit(quantize: str, lora_rank: int, device: torch.device) -> dict[str, Any]:
-    """Arguments of from_pretrained for a 4-bit language model; tower and embeddings keep the dtype."""
+def _four_bit(
+    quantize: str, lora_rank: int, device: torch.device, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, Any]:
+    """Arguments of from_pretrained for a 4-bit language model; tower and embeddings keep the dtype, in which it
+    computes too."""
     if quantize not in QUANTIZE:
         raise ValueError(f"unknown quantize {quantize!r}; valid: None, {', '.join(map(repr, QUANTIZE))}")
     if lora_rank == 0:
@@ -298,19 +392,20 @@ def _four_bit(quantize: str, lora_rank: int, device: torch.device) -> dict[str, 
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=["model.visual", "lm_head"],  # from the root: "visual" would match nothing
     )
     return dict(quantization_config=config, device_map={"": device})
 
 
-def _fresh_adapter(model: Any, rank: int, alpha: int | None, name: str) -> PeftModel:
+def _fresh_adapter(model: Any, rank: int, alpha: int | None, name: str, revision: str | None = None) -> PeftModel:
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=0.0,
         target_modules=LORA_TARGETS,
         task_type="CAUSAL_LM",
+        revision=revision,  # peft's field for the base's commit
     )
     peft_model = get_peft_model(model, config)
     peft_model.peft_config["default"].base_model_name_or_path = name  # "pocket", not this machine's path
@@ -318,12 +413,32 @@ def _fresh_adapter(model: Any, rank: int, alpha: int | None, name: str) -> PeftM
 
 
 def _saved_adapter(model: Any, directory: Path, name: str) -> PeftModel:
+    """The adapter of a directory on the model; FileNotFoundError or ValueError unless it is whole and of this base."""
     if not (directory / "adapter_config.json").is_file():
         raise FileNotFoundError(f"there is no adapter in {directory}: it has no adapter_config.json")
+    weights = directory / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"the adapter in {directory} has no adapter_model.safetensors; pickled weights (.bin) can run code and are"
+            " not loaded: save it again with peft"
+        )
+    held = hub.read_header(weights, f"the adapter in {directory}")
+    made_for = hub.read_json(directory / "adapter_config.json").get("base_model_name_or_path")
+    misfit = f"the adapter in {directory} (made for {made_for}) does not fit {name}"
     try:
-        return PeftModel.from_pretrained(model, str(directory), is_trainable=True, local_files_only=True)
-    except RuntimeError as error:  # torch's word for tensors of other sizes
-        raise ValueError(f"the adapter in {directory} does not fit {name}: {error}") from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            loaded = PeftModel.from_pretrained(model, str(directory), is_trainable=True, local_files_only=True)
+    except (RuntimeError, ValueError) as error:  # tensors of other sizes; matrices that are not there
+        if hub.is_out_of_memory(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        raise ValueError(f"{misfit}: {lines[0].removesuffix('.') if lines else error}") from error
+    wanted = get_peft_model_state_dict(loaded, save_embedding_layers=False).keys()
+    if differing := sorted(wanted ^ held.keys()):
+        few, more = len(wanted - held.keys()), len(held.keys() - wanted)
+        raise ValueError(f"{misfit}: {few} tensors are missing and {more} too many, the first {differing[0]}")
+    return loaded
 
 
 @contextmanager

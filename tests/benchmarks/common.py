@@ -27,28 +27,27 @@ from favor_lab import ACTIVITIES, Example, FewShot, GRPOSettings, Policy, draw_s
 from favor_lab.grpo.costs import Cost, bound_seconds, machine_rates, shape_of, step_costs, step_memory
 from favor_lab.grpo.records import DECODINGS
 from favor_lab.study.profiling import peak_memory, start_watching_memory
+from favor_lab.vlm.known import configuration
 from favor_lab.vlm.policy import DTYPES, POCKET_DIR, _fresh_adapter, _quietly
-from favor_lab.vlm.processing import load_processor
+from favor_lab.vlm.processing import TOWER_CHUNK, load_processor
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "favor-lab")
 
-# Qwen2-VL-2B-Instruct's shape (2 208 985 600 parameters), and one of thousands of parameters for the tests.
-SHAPES: dict[str, dict[str, dict[str, Any]]] = {
-    "2b": {
-        "text_config": dict(
-            hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
-            intermediate_size=8960, vocab_size=151_936, max_position_embeddings=32_768, mrope_section=[16, 24, 24],
-        ),
-        "vision_config": dict(embed_dim=1280, depth=32, num_heads=16, mlp_ratio=4, hidden_size=1536),
-    },
-    "tiny": {
-        "text_config": dict(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-            intermediate_size=48, max_position_embeddings=2048, mrope_section=[2, 3, 3],
-        ),
-        "vision_config": dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=2, hidden_size=32),
-    },
+SIZES_OF_A_SHAPE = {
+    "text_config": (
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+        "vocab_size", "max_position_embeddings",
+    ),
+    "vision_config": ("embed_dim", "depth", "num_heads", "mlp_ratio", "hidden_size"),
+}  # fmt: skip
+# One of thousands of parameters for the tests; that of the 2B model is `favor_lab.vlm.known`'s.
+TINY = {
+    "text_config": dict(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=48, max_position_embeddings=2048,
+    ),
+    "vision_config": dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=2, hidden_size=32),
 }  # fmt: skip
 # What a script assumes where the command line says nothing.
 SIZES = {
@@ -140,14 +139,15 @@ def _shown(path: Path) -> str:
 
 
 def random_config(name: str) -> Qwen2VLConfig:
-    """The configuration "2b" or "tiny" with the ids of the pocket tokenizer, whose tokens stand first in its
-    vocabulary."""
+    """The configuration "2b" (Qwen2-VL-2B-Instruct's shape, 2 208 985 600 parameters) or "tiny", with the ids of the
+    pocket tokenizer, whose tokens stand first in its vocabulary."""
     config = Qwen2VLConfig.from_pretrained(POCKET_DIR, local_files_only=True).to_dict()
-    for part, sizes in SHAPES[name].items():
-        config[part] |= {key: value for key, value in sizes.items() if key != "mrope_section"}
+    known = configuration("Qwen/Qwen2-VL-2B-Instruct").to_dict()
+    for part, sizes in SIZES_OF_A_SHAPE.items():
+        config[part] |= {size: known[part][size] for size in sizes} if name == "2b" else TINY[part]
         config[part].pop("layer_types", None)  # one entry a layer: to be made anew
-    rope = config["text_config"]["rope_parameters"]
-    config["text_config"]["rope_parameters"] = rope | {"mrope_section": SHAPES[name]["text_config"]["mrope_section"]}
+    section = known["text_config"]["rope_parameters"]["mrope_section"] if name == "2b" else [2, 3, 3]
+    config["text_config"]["rope_parameters"] |= {"mrope_section": section}
     return Qwen2VLConfig(**config)
 
 
@@ -303,6 +303,7 @@ def estimate_memory(policy: Policy, args: argparse.Namespace, tokens: dict[str, 
         micro_batch=args.micro_batch,
         tower_on_device=not args.offload_tower,
         features_kept_bytes=args.images * tokens["image_tokens"] * shape.hidden * shape.value_bytes,
+        images_at_once=min(TOWER_CHUNK, args.images),
     )
 
 

@@ -140,6 +140,26 @@ def memory_text(result: Result) -> str:
     )
 
 
+def peaks_text(result: Result) -> str:
+    """Measured and estimated peak of each phase, and the error."""
+    rows = []
+    for entry in result["cells"]:
+        cell, measured = entry["cell"], entry["measured_bytes"]
+        words = [f"{cell['prompts']} x {cell['group_size']}", f"{cell['prompt_tokens']} + {cell['length']}"]
+        words += ["yes" if cell["gradient_checkpointing"] else "no", cell["micro_batch"] or "all"]
+        pairs = [(measured[name] / 1e6, entry["estimate_bytes"][name] / 1e6) for name in measured]
+        rows.append([*words, *(f"{size:,.0f} ({guess / size - 1:+.1%})" for size, guess in pairs)])
+    head = ["B x G", "P + L", "checkpointing", "rows in a pass", *result["cells"][0]["measured_bytes"]]
+    worst = max(abs(error) for entry in result["cells"] for error in entry["error"].values())
+    weights = result["cells"][0]["weights_bytes"] / 1e6
+    args = result["arguments"]
+    return (
+        f"{POLICIES[args['policy']]}, {args['dtype']}, LoRA rank {args['lora_rank']}, weights of {weights:,.0f} MB."
+        f" Tensors at the peak of each phase, in MB, and in brackets by how much the estimate of `favor_lab.fits` is"
+        f" off: {worst:.1%} at most. sample: prefill and decode; loss: score and backward.\n\n"
+    ) + table(head, rows)
+
+
 def growth_text(result: Result) -> str:
     """The sweeps with the expected seconds, and the two claims."""
     from growth import expected
@@ -218,6 +238,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "parts": ("What each part of the fast path buys", parts_text),
     "run": ("A long run", run_text),
     "memory": ("Memory", memory_text),
+    "peaks": ("Tensors in memory, measured and estimated", peaks_text),
     "growth": ("Growth", growth_text),
     "import": ("Imports", import_text),
 }
