@@ -349,8 +349,11 @@ def probe(
 
 
 def chosen_settings(steps: int | None = None) -> dict[str, GRPOSettings]:
-    """The settings of each method on the pocket policy: the defaults, with the learning rate chosen for it."""
-    return RECIPES["pocket"].by_method(**({} if steps is None else {"steps": steps}))
+    """The settings of each method that trains on the pocket policy: the defaults, with the learning rate chosen for
+    it."""
+    recipe = RECIPES["pocket"]
+    settings = recipe.by_method(**({} if steps is None else {"steps": steps}))
+    return {method: settings[method] for method in recipe.rates}
 
 
 Progress = Callable[[Cell, str], None]  # what a cell is doing

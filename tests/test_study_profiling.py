@@ -77,7 +77,8 @@ def test_table_and_dictionary(tiny_policy, shots):
     assert "reference" not in profile.phases
     lines = profile.table().splitlines()
     assert "B 2, G 2" in lines[0] and [line.split()[0] for line in lines[3:9]] == list(profile.phases)
-    assert "times the bound" in lines[9] and "GFLOP/s" in lines[-1] and max(map(len, lines)) <= 120
+    assert "times the bound" in lines[9] and "GFLOP/s" in lines[-1]
+    assert max(map(len, lines[1:])) <= 120, "the first line names the policy, which may be a long path"
     assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
 
 

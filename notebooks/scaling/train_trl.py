@@ -71,6 +71,8 @@ def main() -> None:
         (args.output / "records.jsonl").write_text("\n".join(lines) + "\n")
         print(f"{len(records)} steps on {trainer.args.world_size} processes; last reward {records[-1].reward:.3f}")
         print(f"load_policy({args.policy!r}, adapter={str(args.output)!r})")
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # closes the connections: a process that ends before the others may be aborted
 
 
 if __name__ == "__main__":
