@@ -625,11 +625,13 @@ import favor_lab
 from trl import GRPOTrainer
 
 out, script = Path(sys.argv[1]), sys.argv[2]
-calls = []
+calls, backends = [], [None]
 
 def counted(function):
     def reward(completions, label, **columns):
         calls.append([function.__name__, len(completions), sorted(set(label))])
+        if torch.distributed.is_initialized():
+            backends.append(torch.distributed.get_backend())
         return function(completions, label=label, **columns)
     reward.__name__ = function.__name__
     return reward
@@ -648,8 +650,7 @@ if os.environ.get("FIXED"):
 sys.argv = [script, *sys.argv[3:]]
 runpy.run_path(script, run_name="__main__")
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else None
-(out / f"rank{rank}of{world}.json").write_text(json.dumps({"calls": calls, "backend": backend}))
+(out / f"rank{rank}of{world}.json").write_text(json.dumps({"calls": calls, "backend": backends[-1]}))
 """
 
 
