@@ -143,14 +143,10 @@ def grpo_loss(
         raise ValueError(f"unknown level {level!r} for how={how!r}; the levels are {', '.join(LEVELS)} (cispo: token)")
     if beta and ref_logps is None:
         raise ValueError(f"beta={beta} asks for a KL penalty, which needs ref_logps; pass them, or beta=0")
-    clip_high = clip if clip_high is None else clip_high
     reference = logps if ref_logps is None else ref_logps
     now, old = (logps, old_logps) if level == "token" else (row_mean(logps, mask), row_mean(old_logps, mask))
     ratio = bounded(now - old).exp()  # (N, L), or (N, 1) when level is "sequence"
-    if how == "cispo":
-        surrogate, low, high = cispo_surrogate(now, old, advantages, ratio_max), 0.0, ratio_max
-    else:
-        surrogate, low, high = clipped_surrogate(now, old, advantages, clip, clip_high), 1 - clip, 1 + clip_high
+    surrogate, low, high = bounded_surrogate(now, old, advantages, how, clip, clip_high, ratio_max)
     kl = k3_kl(logps, reference) * (ratio if weigh_kl else 1.0)  # (N, L)
     policy = aggregate(-surrogate, mask, how, max_length, total_tokens, total_rows)
     loss = policy + beta * aggregate(kl, mask, how, max_length, total_tokens, total_rows)
@@ -159,6 +155,22 @@ def grpo_loss(
     clips = {"clip_low": (ratio < low) & (sign < 0), "clip_high": (ratio > high) & (sign > 0)}
     parts = {"policy": policy.item(), "kl_penalty": (loss - policy).item(), "bounded": float((far & mask).sum())}
     return loss, parts | token_means({"kl": kl, "ratio": ratio} | clips, mask, total_tokens)
+
+
+def bounded_surrogate(
+    logps: Tensor,
+    old_logps: Tensor,
+    advantages: Tensor,
+    how: str,
+    clip: float,
+    clip_high: float | None,
+    ratio_max: float,
+) -> tuple[Tensor, float, float]:
+    """The surrogate of `how`, (N, L) or (N, 1), and the lowest and the highest ratio that it lets through."""
+    if how == "cispo":
+        return cispo_surrogate(logps, old_logps, advantages, ratio_max), 0.0, ratio_max
+    clip_high = clip if clip_high is None else clip_high
+    return clipped_surrogate(logps, old_logps, advantages, clip, clip_high), 1 - clip, 1 + clip_high
 
 
 def token_means(values: dict[str, Tensor], mask: Tensor, total_tokens: int | None = None) -> dict[str, float]:

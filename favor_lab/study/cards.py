@@ -68,10 +68,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def bullets(items: Sequence[str]) -> str:
+    """A Markdown list."""
     return "\n".join(f"- {item}" for item in items)
 
 
 def percent(share: float | None) -> str:
+    """A share as it is printed, or a dash where there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 

@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.losses import (
-    aggregate,
-    bounded,
-    by_token,
-    cispo_surrogate,
-    clipped_surrogate,
-    grpo_loss,
-    k3_kl,
-    row_mean,
-)
+from favor_lab.grpo.losses import aggregate, bounded, bounded_surrogate, by_token, grpo_loss, k3_kl, row_mean
 from favor_lab.study.markup import signed
 from favor_lab.study.plots import (
     BLUE,
@@ -89,10 +80,7 @@ def token_losses(
     now, old = (logps, old_logps) if level == "token" else (row_mean(logps, mask), row_mean(old_logps, mask))
     ratio = bounded(now - old).exp().expand(mask.shape)  # (N, L)
     kl = torch.zeros_like(logps) if ref_logps is None else k3_kl(logps, ref_logps)  # (N, L)
-    if how == "cispo":
-        surrogate = cispo_surrogate(now, old, advantages, ratio_max)
-    else:
-        surrogate = clipped_surrogate(now, old, advantages, clip, clip if clip_high is None else clip_high)
+    surrogate, _, _ = bounded_surrogate(now, old, advantages, how, clip, clip_high, ratio_max)
     per_token = beta * kl * (ratio if weigh_kl else 1.0) - surrogate  # (N, L)
     parts = per_token.masked_fill(~mask, 0.0) * token_weights(mask, how, max_length)  # (N, L)
     if not torch.isclose(parts.sum(), loss, rtol=1e-6, atol=1e-9):
