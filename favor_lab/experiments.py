@@ -44,7 +44,7 @@ LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-ans
 TEST = 20  # images a label
 SHOTS = (1, 2, 4, 8, 16)  # the five settings
 BASE_TO_NEW = "base-to-new"
-PROBED = 64  # images whose evidence is covered
+PROBED = 64  # images
 SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
 
 
@@ -326,16 +326,16 @@ def probe(
 ) -> dict[str, Any]:
     """What training did besides: what the policy writes when it is asked otherwise, and what its answers look at.
 
-    describe, and the style that it was not trained in: one text for each test image, in their order.
-    evidence: by part of the response, for each of the first images how much more its log-probability loses when the
-    true evidence is covered than when places elsewhere are, in nats; None where the response lacks the part.
+    For each of the first images, in their order. describe, and the style that it was not trained in: a text. evidence:
+    by part of the response, how much more its log-probability loses when the true evidence is covered than when places
+    elsewhere are, in nats; None where the response lacks the part.
     """
     from favor_lab.study.evaluation import generate_greedy
     from favor_lab.study.explanations import evidence_effect
     from favor_lab.vlm.processing import encode_prompts
 
     found: dict[str, Any] = {}
-    tokens = settings.max_new_tokens
+    tokens, images = settings.max_new_tokens, images[:PROBED]
     for style in sorted({"think", "answer", "describe"} - {answered.style}):
         known = None if settings.open_vocabulary or style == "describe" else labels
         found[style] = []
@@ -343,7 +343,7 @@ def probe(
             prompts = encode_prompts(policy, images[first : first + 32], known, style, completion_tokens=tokens)
             found[style] += generate_greedy(policy, prompts, tokens)
     texts = [answer.text for answer in answered.answers[:PROBED]]
-    effects = evidence_effect(policy, images[:PROBED], labels, answered.style, responses=texts)
+    effects = evidence_effect(policy, images, labels, answered.style, responses=texts)
     found["evidence"] = {part: [effect.effect(part) for effect in effects] for part in ("reasoning", "answer")}
     return found
 

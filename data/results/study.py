@@ -145,8 +145,9 @@ def probes_table(places: dict) -> str:
         if not runs:
             continue
         told = [
-            true_descriptions(run.probes["describe"], [answer.source for answer in run.evaluation.answers])
+            true_descriptions(texts, [answer.source for answer in run.evaluation.answers[: len(texts)]])
             for run in runs
+            for texts in [run.probes["describe"]]
         ]
         shares, counts = np.array(told).T
         effects = {}

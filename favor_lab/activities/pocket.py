@@ -12,7 +12,8 @@ holds free compositions that are no activity at all, so that a policy can learn 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -426,11 +427,18 @@ def check_key(set_name: str, split: str, index: int) -> None:
 
 
 def scene_from_source(source: str, size: int = IMAGE_SIZE) -> Scene:
-    """Draw the scene that a source key names.
+    """Draw the scene that a source key names. The last scenes are kept, since a study asks for the same test images
+    again and again; the image is the caller's own.
 
     >>> scene_from_source("sketch/validation/000003").label
     'fishing'
     """
+    scene = kept_scene(source, size)
+    return replace(scene, image=scene.image.copy())
+
+
+@lru_cache(maxsize=2048)  # 120 MB of images at most
+def kept_scene(source: str, size: int) -> Scene:
     set_name, split, index = source.split("/")
     return draw_scene(set_name, split, int(index), size)
 
