@@ -1,4 +1,4 @@
-"""Variants of GRPO for ablations: each changes one thing, a setting or what is paid for.
+"""Variants of GRPO for ablations: each changes a setting, or what is paid for.
 
 `VARIANTS` names them; `favor-lab study --variants` runs them beside the plain method. A reward of one's own is a
 function with TRL's signature, as in `grpo.rewards`; here are two that were published and two that look at reasoning.
@@ -99,6 +99,15 @@ def consistency_reward(completions: Sequence[Completion], context: Context, **co
     return (mean.exp() * both).tolist()
 
 
+def right_consistency_reward(
+    completions: Sequence[Completion], label: Sequence[str], context: Context, **columns: Any
+) -> list[float]:
+    """`consistency_reward` of the right answers, 0.0 for the others, as GRPO-CARE gates its bonus: so that a wrong
+    answer earns nothing by reasoning that argues for it."""
+    right, scores = accuracy_reward(completions, label), consistency_reward(completions, context)
+    return [score * reward for score, reward in zip(scores, right, strict=True)]
+
+
 @dataclass(frozen=True)
 class Variant:
     """One change to GRPO: of settings, or of what is paid for."""
@@ -110,6 +119,7 @@ class Variant:
 
 PLAIN: Rewards = {"accuracy_reward": accuracy_reward, "format_reward": format_reward}
 PUBLISHED: Rewards = {"published_reward": published_reward, "published_format": published_format}
+TRUTHFUL: Rewards = PLAIN | {"truth_reward": truth_reward}
 VARIANTS: Mapping[str, Variant] = {
     "group-2": Variant("groups of 2", {"group_size": 2}),
     "group-4": Variant("groups of 4", {"group_size": 4}),
@@ -134,8 +144,15 @@ VARIANTS: Mapping[str, Variant] = {
         {"reward_weights": (1.0, 1.0, 0.0)},
         PUBLISHED | {"accuracy_reward": accuracy_reward},
     ),
-    "truth": Variant("the truth of the reasoning is paid too", {}, PLAIN | {"truth_reward": truth_reward}),
+    "truth": Variant("the truth of the reasoning is paid too", {}, TRUTHFUL),
+    "truth-2": Variant("the truth of the reasoning is paid twice", {"reward_weights": (1.0, 1.0, 2.0)}, TRUTHFUL),
+    "truth-cool": Variant("the truth of the reasoning is paid too, temperature 0.6", {"temperature": 0.6}, TRUTHFUL),
     "consistency": Variant(
         "reasoning that says the answer is paid too", {}, PLAIN | {"consistency_reward": consistency_reward}
+    ),
+    "consistency-right": Variant(
+        "reasoning that says the answer is paid too, where the answer is right",
+        {},
+        PLAIN | {"consistency_reward": right_consistency_reward},
     ),
 }  # fmt: skip

@@ -13,7 +13,14 @@ from favor_lab.activities import Example
 from favor_lab.experiments import Cell, chosen_settings, settings_of
 from favor_lab.grpo.rewards import accuracy_reward
 from favor_lab.grpo.sampling import encode_completions, score_completions
-from favor_lab.recipes import VARIANTS, consistency_reward, published_format, published_reward, truth_reward
+from favor_lab.recipes import (
+    VARIANTS,
+    consistency_reward,
+    published_format,
+    published_reward,
+    right_consistency_reward,
+    truth_reward,
+)
 from favor_lab.vlm.processing import encode_prompts
 
 SHORT = GRPOSettings(steps=2, prompts_per_step=2, group_size=2, max_new_tokens=8)
@@ -79,6 +86,8 @@ def test_consistency_is_the_answers_probability_behind_its_reasoning_without_the
     )
     found = consistency_reward(texts, context)
     assert 0 < found[0] < 1 and found[1:] == [0.0, 0.0]
+    assert right_consistency_reward(texts, ["reading"] * 3, context) == found
+    assert right_consistency_reward(texts, ["running"] * 3, context) == [0.0] * 3
     image = scenes[0].image.convert("RGB")
     mean = tuple(round(float(value)) for value in np.asarray(image).reshape(-1, 3).mean(axis=0))
     blank = Example(Image.new("RGB", image.size, mean), scenes[0].label, "blank")
