@@ -258,7 +258,7 @@ def preset(name: str) -> list[Cell]:
     1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set: a night.
 
     >>> len(preset("quick")), len(preset("full"))
-    (8, 402)
+    (8, 405)
     """
     if name == "quick":
         return plan(["zero-shot", "zero-shot-answer", "sft", "grpo"], SETS[:2], {4: 1})

@@ -118,7 +118,9 @@ class Variant:
 
 
 PLAIN: Rewards = {"accuracy_reward": accuracy_reward, "format_reward": format_reward}
-PUBLISHED: Rewards = {"published_reward": published_reward, "published_format": published_format}
+WITNESSED: Rewards = {
+    "published_reward": published_reward, "published_format": published_format, "accuracy_reward": accuracy_reward,
+}  # fmt: skip
 TRUTHFUL: Rewards = PLAIN | {"truth_reward": truth_reward}
 VARIANTS: Mapping[str, Variant] = {
     "group-2": Variant("groups of 2", {"group_size": 2}),
@@ -142,7 +144,12 @@ VARIANTS: Mapping[str, Variant] = {
     "published": Variant(
         "the published substring reward and format are paid (the strict accuracy is recorded)",
         {"reward_weights": (1.0, 1.0, 0.0)},
-        PUBLISHED | {"accuracy_reward": accuracy_reward},
+        WITNESSED,
+    ),
+    "published-hot": Variant(
+        "the published rewards are paid, temperature 1.5",
+        {"reward_weights": (1.0, 1.0, 0.0), "temperature": 1.5},
+        WITNESSED,
     ),
     "truth": Variant("the truth of the reasoning is paid too", {}, TRUTHFUL),
     "truth-2": Variant("the truth of the reasoning is paid twice", {"reward_weights": (1.0, 1.0, 2.0)}, TRUTHFUL),
