@@ -38,7 +38,7 @@ _ROOMS = {
     "study.profiling": ("Profile", "profile_step"),
     "study.dashboard": ("Dashboard",),
     "study.sharing": ("model_card", "share"),
-    "study.charts": ("plot_changes", "plot_shots", "plot_transfer"),
+    "study.charts": ("plot_changes", "plot_moves", "plot_shots", "plot_transfer"),
     "study.widgets": ("GroupExplorer", "TokenMicroscope"),
     "study.plots": (
         "plot_before_after", "plot_confusion", "plot_coverage", "plot_examples", "plot_explanation", "plot_group",

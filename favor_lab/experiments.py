@@ -255,10 +255,10 @@ def plan(
 
 def preset(name: str) -> list[Cell]:
     """The cells of a whole study. quick: two sets, one seed, minutes on two cores. full: every method on every set with
-    1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set: a night.
+    1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set, some of grpo-answer: a night.
 
     >>> len(preset("quick")), len(preset("full"))
-    (8, 405)
+    (8, 423)
     """
     if name == "quick":
         return plan(["zero-shot", "zero-shot-answer", "sft", "grpo"], SETS[:2], {4: 1})
@@ -269,6 +269,8 @@ def preset(name: str) -> list[Cell]:
     for variant in (BASE_TO_NEW, *VARIANTS):
         methods, sets = (list(METHODS), SETS) if variant == BASE_TO_NEW else (["grpo"], SETS[:1])
         cells += plan(methods, sets, {4: 3}, variant)
+    for variant in ("hot", "published", "published-hot"):  # asked for the answer alone, too: no format to hold it
+        cells += plan(["grpo-answer"], SETS[:1], {4: 3}, variant)
     return cells
 
 

@@ -127,6 +127,7 @@ VARIANTS: Mapping[str, Variant] = {
     "group-4": Variant("groups of 4", {"group_size": 4}),
     "group-16": Variant("groups of 16", {"group_size": 16}),
     "no-kl": Variant("no KL penalty", {"beta": 0.0}),
+    "strong-kl": Variant("KL penalty of 0.3", {"beta": 0.3}),
     "no-std": Variant("advantages not divided by a std", {"scale": "none"}),
     "batch-std": Variant("advantages divided by the std of the step", {"scale": "batch"}),
     "std-n": Variant("std with n, not n - 1", {"unbiased": False}),
@@ -136,6 +137,7 @@ VARIANTS: Mapping[str, Variant] = {
     "cispo": Variant("clipped ratio as a weight (CISPO)", {"how": "cispo"}),
     "four-updates": Variant("4 updates a rollout", {"updates_per_rollout": 4}),
     "four-updates-no-clip": Variant("4 updates a rollout, no clip", {"updates_per_rollout": 4, "clip": 1e6}),
+    "slow": Variant("half of the learning rate", {"learning_rate": 1e-3}),
     "cool": Variant("temperature 0.6", {"temperature": 0.6}),
     "hot": Variant("temperature 1.5", {"temperature": 1.5}),
     "no-format": Variant(
@@ -153,6 +155,7 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "truth": Variant("the truth of the reasoning is paid too", {}, TRUTHFUL),
     "truth-2": Variant("the truth of the reasoning is paid twice", {"reward_weights": (1.0, 1.0, 2.0)}, TRUTHFUL),
+    "truth-kl": Variant("the truth of the reasoning is paid too, KL penalty of 0.15", {"beta": 0.15}, TRUTHFUL),
     "truth-cool": Variant("the truth of the reasoning is paid too, temperature 0.6", {"temperature": 0.6}, TRUTHFUL),
     "consistency": Variant(
         "reasoning that says the answer is paid too", {}, PLAIN | {"consistency_reward": consistency_reward}

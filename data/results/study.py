@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from favor_lab.activities.pocket import SETS
 from favor_lab.experiments import BASE_TO_NEW, METHODS, Result, load_results, shots_table
+from favor_lab.grpo.rewards import format_reward, is_right
 from favor_lab.recipes import VARIANTS
-from favor_lab.study.charts import plot_changes, plot_shots, plot_transfer
-from favor_lab.study.evaluation import Evaluation
-from favor_lab.study.measures import MEASURES, Measured, difference, mean_of, measure, true_descriptions, values
+from favor_lab.study.charts import plot_changes, plot_moves, plot_shots, plot_transfer
+from favor_lab.study.evaluation import Evaluation, judge_statements
+from favor_lab.study.measures import MEASURES, Measured, difference, mean_of, measure, values
+from favor_lab.study.plots import BLUE, ORANGE, new_figure, running_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HERE = Path(__file__).resolve().parent
 CELLS, FIGURES = HERE / "study", HERE / "figures"
@@ -29,6 +35,11 @@ PAIRS = (  # before, after
     ("sft-reasoning", "grpo"), ("grpo", "grpo-answer"),
 )  # fmt: skip
 SHOTS = 4
+TRUTH = (
+    "cool", "slow", "strong-kl", "truth", "truth-2", "truth-cool", "truth-kl", "consistency", "consistency-right",
+)  # fmt: skip
+
+HEADINGS = {"right": "right answers", "true": "true statements", "consistent": "answer follows"}
 
 
 def by_place(results: Iterable[Result]) -> dict[tuple[str, str, int], dict[int, Result]]:
@@ -39,20 +50,38 @@ def by_place(results: Iterable[Result]) -> dict[tuple[str, str, int], dict[int, 
     return found
 
 
-def joined(places: dict, method: str, shots: int, tested: str = "own") -> dict[int, Evaluation]:
-    """One evaluation a seed over all four sets, of the seeds that have all of them. tested: on the `own` set, or on the
-    three `other` ones."""
+def whole(places: dict, method: str, shots: int) -> dict[int, list[Result]]:
+    """Seed -> the runs of the four sets, of the seeds that have all of them."""
     tables = [places.get((method, name, shots), {}) for name in SETS]
     seeds = set.intersection(*map(set, tables)) if all(tables) else set()
+    return {seed: [table[seed] for table in tables] for seed in sorted(seeds)}
+
+
+def joined(places: dict, method: str, shots: int, tested: str = "own") -> dict[int, Evaluation]:
+    """One evaluation a seed over all four sets. tested: on the `own` set, or on whatever `other` it was tested on: the
+    three other sets, or the labels that it did not learn."""
     found = {}
-    for seed in sorted(seeds):
-        runs = [table[seed] for table in tables]
+    for seed, runs in whole(places, method, shots).items():
         parts = [
             test for run in runs for name, test in run.tests.items() if (name == run.cell.dataset) == (tested == "own")
         ]
         answers = [answer for part in parts for answer in part.answers]
         found[seed] = Evaluation(parts[0].policy, parts[0].style, parts[0].labels, answers, 0.0)
     return found
+
+
+def count(method: str) -> int:
+    """Shots of a method in the tables at four shots."""
+    return SHOTS if method in TRAINED else 0
+
+
+def sides(places: dict, before: str, after: str, tested: str = "own") -> tuple[list[Evaluation], list[Evaluation]]:
+    """The evaluations of two methods at four shots, of the seeds that both have; what is untrained has one for all."""
+    old, new = (joined(places, method, count(method), tested) for method in (before, after))
+    if before in UNTRAINED:
+        return list(old.values())[:1], list(new.values())
+    seeds = sorted(old.keys() & new.keys())
+    return [old[seed] for seed in seeds], [new[seed] for seed in seeds]
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -69,11 +98,32 @@ def number(found: Measured | None, signed: bool = False) -> str:
     return "" if found is None else f"{found.mean:{sign}.1f} ({found.low:{sign}.1f} to {found.high:{sign}.1f})"
 
 
+def gain_table(places: dict) -> str:
+    """GRPO at four shots over the policy as it was: right answers and true statements, set by set."""
+    rows = []
+    for name in (*SETS, "mean of 4 sets"):
+        if name in SETS:
+            old, new = (
+                [run.evaluation for run in places.get((method, name, count(method)), {}).values()]
+                for method in ("zero-shot", "grpo")
+            )
+        else:
+            old, new = sides(places, "zero-shot", "grpo")
+        if old and new:
+            cells = [
+                (shown(measure(old, part)), shown(measure(new, part)), shown(difference(old, new, part), True))
+                for part in ("right", "true")
+            ]
+            rows.append([name, *cells[0], *cells[1]])
+    head = [f"{part} {what}" for part in ("right answers,", "true statements,") for what in ("before", "after", "gain")]
+    return markdown(["", *head], rows)
+
+
 def methods_table(places: dict) -> str:
     """Every measure of every method at four shots, mean of the four sets."""
     rows = []
     for method in METHODS:
-        runs = list(joined(places, method, SHOTS if method in TRAINED else 0).values())
+        runs = list(joined(places, method, count(method)).values())
         if runs:
             cells = [(number if name == "words" else shown)(measure(runs, name)) for name in MEASURES]
             rows.append([method, str(len(runs)), *cells])
@@ -84,17 +134,14 @@ def pairs_table(places: dict) -> str:
     """Paired differences at four shots, mean of the four sets, in points."""
     rows = []
     for before, after in PAIRS:
-        old, new = (joined(places, method, SHOTS if method in TRAINED else 0) for method in (before, after))
-        seeds = [seed for seed in new if seed in old or before in UNTRAINED]
-        if not seeds:
+        old, new = sides(places, before, after)
+        if not (old and new):
             continue
-        sides = [old[0]] if before in UNTRAINED else [old[seed] for seed in seeds]
-        cells = [difference(sides, [new[seed] for seed in seeds], name) for name in MEASURES]
-        shares = [
-            (number if name == "words" else shown)(cell, True) for name, cell in zip(MEASURES, cells, strict=True)
-        ]
-        rows.append([f"{before} → {after}", str(len(seeds)), *shares])
-    return markdown(["", "seeds", *(about for about, _ in MEASURES.values())], rows)
+        cells = [(number if name == "words" else shown)(difference(old, new, name), True) for name in MEASURES]
+        elsewhere = shown(difference(*sides(places, before, after, "other"), "right"), True)
+        rows.append([f"{before} → {after}", str(len(new)), cells[0], elsewhere, *cells[1:]])
+    right, *others = (about for about, _ in MEASURES.values())
+    return markdown(["", "seeds", right, "right answers on the three other sets", *others], rows)
 
 
 def transfer_table(places: dict) -> str:
@@ -103,80 +150,104 @@ def transfer_table(places: dict) -> str:
     for method in TRAINED:
         own, other = (list(joined(places, method, SHOTS, where).values()) for where in ("own", "other"))
         if own:
-            here, there = measure(own, "right"), measure(other, "right")
-            gap = np.array(
-                [
-                    np.mean(values([b], "right")[0]) - np.mean(values([a], "right")[0])
-                    for a, b in zip(own, other, strict=True)
-                ]
-            )
-            rows.append([method, shown(here), shown(there), f"{100 * gap.mean():+.1f}"])
+            gap = values(other, "right")[0].mean() - values(own, "right")[0].mean()
+            rows.append([method, shown(measure(own, "right")), shown(measure(other, "right")), f"{100 * gap:+.1f}"])
     return markdown(["method", "on its own set", "on the three others", "difference, points"], rows)
 
 
 def base_to_new_table() -> str:
     """Half of the labels learnt; either half asked on its own; H: harmonic mean."""
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in load_results(CELLS, variant=BASE_TO_NEW):
-        groups[result.cell.method].append(result)
+    places = by_place(load_results(CELLS, variant=BASE_TO_NEW))
     rows = []
-    for method in (method for method in METHODS if method in groups):
-        shares = []
-        for part in range(2):
-            tests = [list(result.tests.values())[part] for result in groups[method]]
-            right = np.concatenate([[answer.correct for answer in test.answers] for test in tests])
-            shares.append(float(right.mean()))
-        both = 2 * shares[0] * shares[1] / max(sum(shares), 1e-9)
-        rows.append([method, str(len(groups[method])), *(f"{100 * share:.1f}" for share in (*shares, both))])
-    return markdown(["method", "runs", "base", "new", "H"], rows)
+    for method in METHODS:
+        runs = [list(joined(places, method, count(method), where).values()) for where in ("own", "other")]
+        if all(runs):
+            base, new = (measure(half, "right") for half in runs)
+            both = 2 * base.mean * new.mean / max(base.mean + new.mean, 1e-9)
+            rows.append([method, str(len(runs[0])), shown(base), shown(new), f"{100 * both:.1f}"])
+    return markdown(["method", "seeds", "base: the labels learnt", "new: the other half", "H"], rows)
+
+
+def told(run: Result) -> list[tuple[float, float]]:
+    """Share of true statements and number of statements of each description."""
+    answers = run.evaluation.answers
+    judged = [judge_statements(text, answers[row].source) for row, text in enumerate(run.probes["describe"])]
+    return [(true / stated if stated else 0.0, float(stated)) for stated, true in judged]
+
+
+def asked_otherwise(run: Result, well_formed: bool = False) -> list[tuple[float, float]]:
+    """Right (or well formed) where the policy is asked in the style that it was not trained in."""
+    style = "answer" if run.cell.style == "think" else "think"
+    texts = run.probes[style]
+    if well_formed:
+        return [(share, 1.0) for share in format_reward(texts, style=style)]
+    return [(float(is_right(text, run.evaluation.answers[row].label)), 1.0) for row, text in enumerate(texts)]
+
+
+def evidence(run: Result, part: str) -> list[tuple[float, float]]:
+    """How much more the part loses when the true evidence is covered than when places elsewhere are, nats."""
+    return [(0.0, 0.0) if effect is None else (effect, 1.0) for effect in run.probes["evidence"][part]]
 
 
 def probes_table(places: dict) -> str:
-    """What training did besides: truth and length of a description, and how much the evidence matters."""
+    """What training did besides: descriptions, the other way of asking, and how much the evidence matters."""
+    columns = {
+        "true statements of descriptions, %": (told, shown),
+        "right when asked the other way, %": (asked_otherwise, shown),
+        "well formed when asked the other way, %": (lambda run: asked_otherwise(run, True), shown),
+        "evidence less elsewhere: reasoning, nats": (lambda run: evidence(run, "reasoning"), number),
+        "answer, nats": (lambda run: evidence(run, "answer"), number),
+    }
     rows = []
     for method in METHODS:
-        runs = [
-            run
-            for (name, _, shots), seeds in places.items()
-            if name == method and shots == (SHOTS if method in TRAINED else 0)
-            for run in seeds.values()
-            if run.probes
-        ]
-        if not runs:
+        seeds = [runs for runs in whole(places, method, count(method)).values() if all(run.probes for run in runs)]
+        if not seeds:
             continue
-        told = [
-            true_descriptions(texts, [answer.source for answer in run.evaluation.answers[: len(texts)]])
-            for run in runs
-            for texts in [run.probes["describe"]]
-        ]
-        shares, counts = np.array(told).T
-        effects = {}
-        for part in ("reasoning", "answer"):
-            every = np.array([effect for run in runs for effect in run.probes["evidence"][part]], dtype=float)
-            known = np.isfinite(every)
-            effects[part] = (
-                mean_of(np.where(known, every, 0.0)[None], known[None].astype(float)) if known.any() else None
-            )
-        rows.append([
-            method, str(len(runs)), f"{100 * np.average(shares, weights=np.maximum(counts, 1e-9)):.1f}",
-            f"{counts.sum() / sum(len(run.probes['describe']) for run in runs):.1f}",
-            number(effects["reasoning"], True), number(effects["answer"], True),
-        ])  # fmt: skip
-    head = ["method", "runs", "true statements of descriptions, %", "statements a description"]
-    return markdown([*head, "evidence less elsewhere: reasoning, nats", "answer, nats"], rows)
+        cells = []
+        for of_run, write in columns.values():
+            pairs = np.array([[pair for run in runs for pair in of_run(run)] for runs in seeds])  # (S, M, 2)
+            cells.append(write(mean_of(pairs[..., 0], pairs[..., 1])))
+        rows.append([method, str(len(seeds)), *cells])
+    return markdown(["method", "seeds", *columns], rows)
+
+
+def variant_runs(variant: str, method: str = "grpo") -> dict[int, Result]:
+    """Seed -> result of a variant on the set of the ablations."""
+    return {result.cell.seed: result for result in load_results(CELLS, variant=variant, method=method)}
 
 
 def changes(places: dict) -> dict[str, dict[str, Measured | None]]:
     """Each variant against plain GRPO of the same seeds and images."""
     found = {}
     for variant in VARIANTS:
-        runs = {result.cell.seed: result for result in load_results(CELLS, variant=variant)}
-        plain = places.get(("grpo", SETS[0], SHOTS), {})
+        runs, plain = variant_runs(variant), places.get(("grpo", SETS[0], SHOTS), {})
         seeds = sorted(runs.keys() & plain.keys())
         if seeds:
-            sides = [[side[seed].evaluation for seed in seeds] for side in (plain, runs)]
-            found[variant] = {name: difference(*sides, name) for name in MEASURES}
+            pair = [[side[seed].evaluation for seed in seeds] for side in (plain, runs)]
+            found[variant] = {name: difference(*pair, name) for name in MEASURES}
     return found
+
+
+def truth_table(places: dict) -> str:
+    """What mends the reasoning: on the set of the ablations, against the policy as it was and against plain GRPO."""
+    start = [run.evaluation for run in places.get(("zero-shot", SETS[0], 0), {}).values()]
+    plain = places.get(("grpo", SETS[0], SHOTS), {})
+    rows = []
+    for name in ("grpo", *TRUTH):
+        runs = variant_runs(name) if name in VARIANTS else plain
+        seeds = sorted(runs.keys() & plain.keys())
+        if name == "grpo":
+            seeds = seeds[: max((len(variant_runs(other)) for other in TRUTH), default=0)]
+        if not (start and seeds):
+            continue
+        mine, theirs = ([side[seed].evaluation for seed in seeds] for side in (runs, plain))
+        rows.append([
+            name, str(len(seeds)), shown(measure(mine, "right")), shown(measure(mine, "true")),
+            shown(difference(start, mine, "true"), True),
+            *("" if name == "grpo" else shown(difference(theirs, mine, part), True) for part in ("right", "true")),
+        ])  # fmt: skip
+    head = ["", "seeds", "right answers", "true statements", "true, over zero-shot", "right, over plain GRPO"]
+    return markdown([*head, "true, over plain GRPO"], rows)
 
 
 def variants_table(found: dict[str, dict[str, Measured | None]]) -> str:
@@ -216,8 +287,74 @@ def draw(places: dict, found: dict[str, dict[str, Measured | None]]) -> None:
     if all(shares.values()):
         plot_transfer(shares, SETS).savefig(FIGURES / "study_transfer.png")
     if found:
-        headings = {"right": "right answers", "true": "true statements", "consistent": "answer follows"}
-        plot_changes(found, headings).savefig(FIGURES / "study_changes.png")
+        plot_changes(found, HEADINGS).savefig(FIGURES / "study_changes.png")
+    if moved := moves(places):
+        plot_moves(moved, HEADINGS).savefig(FIGURES / "study_truth.png")
+    if curves := published_curves(places):
+        draw_published(curves).savefig(FIGURES / "study_published.png")
+
+
+def moves(places: dict) -> dict:
+    """Levels before and after: what trains on the mean of the four sets, what mends the reasoning on one."""
+
+    def levels(runs: Sequence[Evaluation]) -> dict[str, Measured]:
+        return {name: found for name in HEADINGS if (found := measure(runs, name)) is not None}
+
+    def from_zero(start: Sequence[Evaluation], runs: Sequence[Evaluation]) -> dict[str, tuple[Measured, Measured]]:
+        before, after = levels(start), levels(runs)
+        return {name: (before[name], after[name]) for name in after}
+
+    groups: dict = {"mean of four sets": {}, SETS[0]: {}}
+    for method in ("grpo", "sft-reasoning"):
+        start, runs = sides(places, "zero-shot", method)
+        if start and runs:
+            groups["mean of four sets"][method] = from_zero(start, runs)
+    start = [run.evaluation for run in places.get(("zero-shot", SETS[0], 0), {}).values()]
+    plain = places.get(("grpo", SETS[0], SHOTS), {})
+    for name in ("grpo", *TRUTH):
+        runs = variant_runs(name) if name in VARIANTS else {seed: plain[seed] for seed in sorted(plain)[:3]}
+        if start and runs:
+            groups[SETS[0]][name] = from_zero(start, [run.evaluation for run in runs.values()])
+    return {heading: rows for heading, rows in groups.items() if rows}
+
+
+def published_curves(places: dict) -> dict[str, dict[str, np.ndarray]]:
+    """Panel -> curve -> mean of the seeds at each step, where the published reward pays and where the strict does."""
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for method, way in (("grpo", "think"), ("grpo-answer", "answer")):
+        for heat, hot in (("1", ""), ("1.5", "hot")):
+            strict = variant_runs(hot, method) if hot else places.get((method, SETS[0], SHOTS), {})
+            lenient = variant_runs("published-hot" if hot else "published", method)
+            seeds = sorted(strict.keys() & lenient.keys())
+            if seeds:
+                curves[f"{way}, temperature {heat}"] = {
+                    name: np.mean([[step["rewards"][reward] for step in runs[seed].records] for seed in seeds], axis=0)
+                    for name, runs, reward in (
+                        ("published pays: what is paid", lenient, "published_reward"),
+                        ("published pays: really right", lenient, "accuracy_reward"),
+                        ("strict pays: really right", strict, "accuracy_reward"),
+                    )
+                }
+    return curves
+
+
+def draw_published(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """What the published reward pays and what is really right, over the steps of training."""
+    figure = new_figure(2.9)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    looks = ((ORANGE, "-"), (ORANGE, ":"), (BLUE, "-"))
+    for axes, (title, lines) in zip(panels, curves.items(), strict=True):
+        for (name, line), (colour, style) in zip(lines.items(), looks, strict=True):
+            smooth = 100 * running_mean(line, 10)
+            axes.plot(range(1, len(line) + 1), smooth, style, color=colour, linewidth=1.8, label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+        axes.set_ylim(0, 100)
+        axes.grid(axis="y")
+    panels[0].set_ylabel("completions, %")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
 
 
 def main() -> None:
@@ -225,6 +362,7 @@ def main() -> None:
     places = by_place(results)
     found = changes(places)
     pages = {
+        "gain": gain_table(places),
         "shots": shots_table(results),
         "methods": methods_table(places),
         "pairs": pairs_table(places),
@@ -232,6 +370,7 @@ def main() -> None:
         "base_to_new": base_to_new_table(),
         "probes": probes_table(places),
         "variants": variants_table(found),
+        "truth": truth_table(places),
     }
     for name, page in pages.items():
         (HERE / f"study_{name}.md").write_text(page)

@@ -118,6 +118,48 @@ def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: S
     return figure
 
 
+def plot_moves(
+    groups: Mapping[str, Mapping[str, Mapping[str, tuple[Measured, Measured]]]], measures: Mapping[str, str]
+) -> Figure:
+    """From before to after: a row for each method or variant, a column for each measure; a hollow mark where training
+    started, a filled one where it ended, each with its 95 % interval.
+
+    groups: heading -> name -> measure -> (before, after) as shares; measures: name -> heading. Blue: the interval after
+    lies above the one before, vermillion: below, grey: they overlap. ValueError for nothing to draw.
+    """
+    if not measures or not groups or not all(groups.values()):
+        raise ValueError("plot_moves needs at least one measure and one group, and in each group at least one row")
+    lines = [line for heading, rows in groups.items() for line in [(heading, None), *rows.items()]]
+    figure = new_figure(0.3 * len(lines) + 0.75)
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, (measure, heading) in zip(panels, measures.items(), strict=True):
+        for y, (_, row) in enumerate(lines):
+            if row and measure in row:
+                _move(axes, y, *row[measure])
+        axes.set_title(heading, fontsize=10)
+        axes.set_xlabel("%")
+        axes.set_yticks(range(len(lines)), [name for name, _ in lines])
+        axes.set_ylim(len(lines) - 0.4, -0.6)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    for (_, row), text in zip(lines, panels[0].get_yticklabels(), strict=True):
+        if row is None:
+            text.set_weight("bold")
+    return figure
+
+
+def _move(axes: Axes, y: float, before: Measured, after: Measured) -> None:
+    apart = after.low > before.high or after.high < before.low
+    colour = (BLUE if after.mean > before.mean else VERMILLION) if apart else GREY
+    axes.annotate(
+        "", (100 * after.mean, y), (100 * before.mean, y),
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": ":"},
+    )  # fmt: skip
+    for point, drop, tint, face in ((before, 0.13, GREY, "white"), (after, -0.13, colour, colour)):
+        axes.plot([100 * point.low, 100 * point.high], [y + drop] * 2, color=tint, linewidth=1.8)
+        axes.plot(100 * point.mean, y + drop, color=tint, marker="o", markersize=5.5, markerfacecolor=face)
+
+
 def plot_changes(
     rows: Mapping[str, Mapping[str, Measured | None]], measures: Mapping[str, str], title: str = ""
 ) -> Figure:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from favor_lab.study.comparison import bootstrap_interval
-from favor_lab.study.evaluation import Answered, Evaluation, judge_statements
+from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.explanations import read_reasoning
 
 Value = tuple[float, float]  # a response's value, and its weight
@@ -110,14 +110,3 @@ def difference(before: Sequence[Evaluation], after: Sequence[Evaluation], name: 
         raise ValueError(f"{len(old)} evaluations before and {len(new)} after: one before, or one for each after")
     both = (np.minimum(old_weights, new_weights) > 0).astype(float)
     return mean_of(new - old, np.broadcast_to(both, new.shape))
-
-
-def true_descriptions(texts: Sequence[str], sources: Sequence[str]) -> Value:
-    """Share of true statements in descriptions of drawn scenes, and how many statements there are.
-
-    >>> true_descriptions(["<think>phone at the ear. dancing.</think>"], ["cartoon/test/00006"])
-    (0.5, 2.0)
-    """
-    judged = np.array([judge_statements(text, source) for text, source in zip(texts, sources, strict=True)])
-    stated, true = judged.sum(axis=0) if len(judged) else (0, 0)
-    return float(true / stated) if stated else 0.0, float(stated)
