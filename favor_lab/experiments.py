@@ -255,10 +255,11 @@ def plan(
 
 def preset(name: str) -> list[Cell]:
     """The cells of a whole study. quick: two sets, one seed, minutes on two cores. full: every method on every set with
-    1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set, some of grpo-answer: a night.
+    1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set, some of
+    grpo-answer, one on all sets: a night.
 
     >>> len(preset("quick")), len(preset("full"))
-    (8, 423)
+    (8, 435)
     """
     if name == "quick":
         return plan(["zero-shot", "zero-shot-answer", "sft", "grpo"], SETS[:2], {4: 1})
@@ -271,7 +272,7 @@ def preset(name: str) -> list[Cell]:
         cells += plan(methods, sets, {4: 3}, variant)
     for variant in ("hot", "published", "published-hot"):  # asked for the answer alone, too: no format to hold it
         cells += plan(["grpo-answer"], SETS[:1], {4: 3}, variant)
-    return cells
+    return cells + plan(["grpo"], SETS[1:], {4: 3}, "truth-2-kl")  # what kept the reasoning true on the one set
 
 
 def run_cell(
@@ -444,8 +445,11 @@ def run_study(
 
 def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
     """The method's settings, with the seed, the style and the variant of the cell."""
-    changes = VARIANTS[cell.variant].changes if cell.variant in VARIANTS else {}
-    return replace(settings, seed=cell.seed, style=cell.style, **changes)
+    settings = replace(settings, seed=cell.seed, style=cell.style)
+    if cell.variant not in VARIANTS:
+        return settings
+    variant = VARIANTS[cell.variant]
+    return replace(settings, learning_rate=settings.learning_rate * variant.rate, **variant.changes)
 
 
 def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:

@@ -115,6 +115,7 @@ class Variant:
     about: str
     changes: Mapping[str, Any] = field(default_factory=dict)  #: of GRPOSettings
     rewards: Rewards = field(default_factory=dict)  #: by name; empty: accuracy and format
+    rate: float = 1.0  #: of the method's learning rate
 
 
 PLAIN: Rewards = {"accuracy_reward": accuracy_reward, "format_reward": format_reward}
@@ -137,7 +138,7 @@ VARIANTS: Mapping[str, Variant] = {
     "cispo": Variant("clipped ratio as a weight (CISPO)", {"how": "cispo"}),
     "four-updates": Variant("4 updates a rollout", {"updates_per_rollout": 4}),
     "four-updates-no-clip": Variant("4 updates a rollout, no clip", {"updates_per_rollout": 4, "clip": 1e6}),
-    "slow": Variant("half of the learning rate", {"learning_rate": 1e-3}),
+    "slow": Variant("half of the learning rate", rate=0.5),
     "cool": Variant("temperature 0.6", {"temperature": 0.6}),
     "hot": Variant("temperature 1.5", {"temperature": 1.5}),
     "no-format": Variant(
@@ -156,6 +157,11 @@ VARIANTS: Mapping[str, Variant] = {
     "truth": Variant("the truth of the reasoning is paid too", {}, TRUTHFUL),
     "truth-2": Variant("the truth of the reasoning is paid twice", {"reward_weights": (1.0, 1.0, 2.0)}, TRUTHFUL),
     "truth-kl": Variant("the truth of the reasoning is paid too, KL penalty of 0.15", {"beta": 0.15}, TRUTHFUL),
+    "truth-2-kl": Variant(
+        "the truth of the reasoning is paid twice, KL penalty of 0.3",
+        {"reward_weights": (1.0, 1.0, 2.0), "beta": 0.3},
+        TRUTHFUL,
+    ),
     "truth-cool": Variant("the truth of the reasoning is paid too, temperature 0.6", {"temperature": 0.6}, TRUTHFUL),
     "consistency": Variant(
         "reasoning that says the answer is paid too", {}, PLAIN | {"consistency_reward": consistency_reward}

@@ -62,3 +62,8 @@ def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert (path.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_page_of_the_truth_trials_is_computed_from_the_committed_trials():
+    trials = json.loads((RESULTS / "tune_truth.json").read_text())
+    assert (RESULTS / "tune_truth.md").read_text() == script("tune_truth").page(trials)

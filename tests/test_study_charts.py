@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from favor_lab.study.charts import LOOKS, look, plot_changes, plot_shots, plot_transfer
+from favor_lab.study.charts import LOOKS, look, plot_changes, plot_moves, plot_shots, plot_transfer
 from favor_lab.study.measures import Measured
+from favor_lab.study.plots import BLUE, GREY, VERMILLION
 
 SETS = ["cartoon", "sketch"]
 
@@ -55,6 +56,25 @@ def test_changes_are_coloured_by_what_their_interval_says():
     assert [text.get_text() for text in right.get_yticklabels()] == list(rows)
     with pytest.raises(ValueError, match="at least one change"):
         plot_changes({}, {"right": "right"})
+
+
+def test_moves_go_from_a_hollow_mark_to_a_filled_one_coloured_where_the_intervals_lie_apart():
+    groups = {
+        "all sets": {"grpo": {"right": (near(0.44), near(0.78)), "true": (near(0.91), near(0.84))}},
+        "cartoon": {"truth": {"right": (near(0.44), near(0.45))}},
+    }
+    figure = plot_moves(groups, {"right": "right answers", "true": "true statements"})
+    right, true = figure.axes
+    marks = [line for line in right.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([44, 78, 44, 45])
+    assert [line.get_markerfacecolor() == "white" for line in marks] == [True, False, True, False]
+    assert [line.get_color() for line in marks] == [GREY, BLUE, GREY, GREY]
+    assert [line.get_color() for line in true.lines if line.get_marker() == "o"] == [GREY, VERMILLION]
+    names = right.get_yticklabels()
+    assert [text.get_text() for text in names] == ["all sets", "grpo", "cartoon", "truth"]
+    assert [text.get_weight() for text in names] == ["bold", "normal", "bold", "normal"]
+    with pytest.raises(ValueError, match="in each group at least one row"):
+        plot_moves({"all sets": {}}, {"right": "right"})
 
 
 def test_methods_keep_their_looks():

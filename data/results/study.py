@@ -36,9 +36,11 @@ PAIRS = (  # before, after
 )  # fmt: skip
 SHOTS = 4
 TRUTH = (
-    "cool", "slow", "strong-kl", "truth", "truth-2", "truth-cool", "truth-kl", "consistency", "consistency-right",
+    "cool", "slow", "strong-kl", "truth", "truth-2", "truth-cool", "truth-kl", "truth-2-kl", "consistency",
+    "consistency-right",
 )  # fmt: skip
 
+KEPT = "truth-2-kl"
 HEADINGS = {"right": "right answers", "true": "true statements", "consistent": "answer follows"}
 
 
@@ -98,17 +100,18 @@ def number(found: Measured | None, signed: bool = False) -> str:
     return "" if found is None else f"{found.mean:{sign}.1f} ({found.low:{sign}.1f} to {found.high:{sign}.1f})"
 
 
+def of_set(places: dict, method: str, name: str) -> dict[int, Evaluation]:
+    """Seed -> evaluation at four shots, on one set or, joined, on all."""
+    if name not in SETS:
+        return joined(places, method, count(method))
+    return {seed: run.evaluation for seed, run in sorted(places.get((method, name, count(method)), {}).items())}
+
+
 def gain_table(places: dict) -> str:
     """GRPO at four shots over the policy as it was: right answers and true statements, set by set."""
     rows = []
     for name in (*SETS, "mean of 4 sets"):
-        if name in SETS:
-            old, new = (
-                [run.evaluation for run in places.get((method, name, count(method)), {}).values()]
-                for method in ("zero-shot", "grpo")
-            )
-        else:
-            old, new = sides(places, "zero-shot", "grpo")
+        old, new = (list(of_set(places, method, name).values()) for method in ("zero-shot", "grpo"))
         if old and new:
             cells = [
                 (shown(measure(old, part)), shown(measure(new, part)), shown(difference(old, new, part), True))
@@ -213,7 +216,7 @@ def probes_table(places: dict) -> str:
 
 def variant_runs(variant: str, method: str = "grpo") -> dict[int, Result]:
     """Seed -> result of a variant on the set of the ablations."""
-    return {result.cell.seed: result for result in load_results(CELLS, variant=variant, method=method)}
+    return {result.cell.seed: result for result in load_results(CELLS, variant=variant, method=method, dataset=SETS[0])}
 
 
 def changes(places: dict) -> dict[str, dict[str, Measured | None]]:
@@ -228,26 +231,53 @@ def changes(places: dict) -> dict[str, dict[str, Measured | None]]:
     return found
 
 
-def truth_table(places: dict) -> str:
-    """What mends the reasoning: on the set of the ablations, against the policy as it was and against plain GRPO."""
-    start = [run.evaluation for run in places.get(("zero-shot", SETS[0], 0), {}).values()]
+def mended(places: dict) -> dict[str, list[Evaluation]]:
+    """On the set of the ablations: the policy as it was, plain GRPO, and what was tried to mend its reasoning."""
     plain = places.get(("grpo", SETS[0], SHOTS), {})
+    runs = {
+        "zero-shot": places.get(("zero-shot", SETS[0], 0), {}),
+        "grpo": {seed: plain[seed] for seed in sorted(plain)[:3]},  # those of the variants
+        **{variant: variant_runs(variant) for variant in TRUTH},
+    }
+    return {name: [run.evaluation for run in seeds.values()] for name, seeds in runs.items() if seeds}
+
+
+def truth_table(found: dict[str, list[Evaluation]]) -> str:
+    """What mends the reasoning, against the policy as it was and against plain GRPO."""
     rows = []
-    for name in ("grpo", *TRUTH):
-        runs = variant_runs(name) if name in VARIANTS else plain
-        seeds = sorted(runs.keys() & plain.keys())
-        if name == "grpo":
-            seeds = seeds[: max((len(variant_runs(other)) for other in TRUTH), default=0)]
+    for name, mine in found.items() if {"zero-shot", "grpo"} <= found.keys() else ():
+        said = np.mean([answer.statements for run in mine for answer in run.answers])
+        compared = (("zero-shot", "true"), ("grpo", "right"), ("grpo", "true"))
+        changed = [
+            shown(difference(found[other], mine, part), True) if name not in ("zero-shot", other) else ""
+            for other, part in compared
+        ]
+        rows.append(
+            [name, str(len(mine)), *(shown(measure(mine, part)) for part in ("right", "true")), f"{said:.2f}", *changed]
+        )
+    head = ["", "seeds", "right answers", "true statements", "statements a response"]
+    return markdown([*head, "true, over zero-shot", "right, over plain GRPO", "true, over plain GRPO"], rows)
+
+
+def kept_table(places: dict) -> str:
+    """The variant that keeps the reasoning true, on every set, against the policy as it was and against plain GRPO of
+    the same seeds."""
+    kept = by_place(load_results(CELLS, variant=KEPT))
+    rows = []
+    for name in (*SETS, "mean of 4 sets"):
+        start, plain, mine = (of_set(found, method, name) for found, method in (
+            (places, "zero-shot"), (places, "grpo"), (kept, "grpo"),
+        ))  # fmt: skip
+        seeds = sorted(plain.keys() & mine.keys())
         if not (start and seeds):
             continue
-        mine, theirs = ([side[seed].evaluation for seed in seeds] for side in (runs, plain))
-        rows.append([
-            name, str(len(seeds)), shown(measure(mine, "right")), shown(measure(mine, "true")),
-            shown(difference(start, mine, "true"), True),
-            *("" if name == "grpo" else shown(difference(theirs, mine, part), True) for part in ("right", "true")),
-        ])  # fmt: skip
-    head = ["", "seeds", "right answers", "true statements", "true, over zero-shot", "right, over plain GRPO"]
-    return markdown([*head, "true, over plain GRPO"], rows)
+        before, old, new = list(start.values()), [plain[seed] for seed in seeds], [mine[seed] for seed in seeds]
+        true = [shown(measure(side, "true")) for side in (before, old, new)]
+        right = [shown(measure(side, "right")) for side in (old, new)]
+        over = [shown(difference(before, new, "true"), True), shown(difference(old, new, "right"), True)]
+        rows.append([name, *true, over[0], *right, over[1]])
+    head = ["", "true statements: before", "plain GRPO", KEPT, "over before", "right answers: plain GRPO", KEPT]
+    return markdown([*head, "over plain GRPO"], rows)
 
 
 def variants_table(found: dict[str, dict[str, Measured | None]]) -> str:
@@ -305,16 +335,16 @@ def moves(places: dict) -> dict:
         return {name: (before[name], after[name]) for name in after}
 
     groups: dict = {"mean of four sets": {}, SETS[0]: {}}
-    for method in ("grpo", "sft-reasoning"):
-        start, runs = sides(places, "zero-shot", method)
+    start = list(joined(places, "zero-shot", 0).values())
+    ends = {method: joined(places, method, SHOTS) for method in ("grpo", "sft-reasoning")}
+    ends[KEPT] = joined(by_place(load_results(CELLS, variant=KEPT)), "grpo", SHOTS)
+    for name, runs in ends.items():
         if start and runs:
-            groups["mean of four sets"][method] = from_zero(start, runs)
-    start = [run.evaluation for run in places.get(("zero-shot", SETS[0], 0), {}).values()]
-    plain = places.get(("grpo", SETS[0], SHOTS), {})
-    for name in ("grpo", *TRUTH):
-        runs = variant_runs(name) if name in VARIANTS else {seed: plain[seed] for seed in sorted(plain)[:3]}
-        if start and runs:
-            groups[SETS[0]][name] = from_zero(start, [run.evaluation for run in runs.values()])
+            groups["mean of four sets"][name] = from_zero(start, list(runs.values()))
+    found = mended(places)
+    for name, runs in found.items():
+        if name != "zero-shot" and "zero-shot" in found:
+            groups[SETS[0]][name] = from_zero(found["zero-shot"], runs)
     return {heading: rows for heading, rows in groups.items() if rows}
 
 
@@ -370,7 +400,8 @@ def main() -> None:
         "base_to_new": base_to_new_table(),
         "probes": probes_table(places),
         "variants": variants_table(found),
-        "truth": truth_table(places),
+        "truth": truth_table(mended(places)),
+        "kept": kept_table(places),
     }
     for name, page in pages.items():
         (HERE / f"study_{name}.md").write_text(page)

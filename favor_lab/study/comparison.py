@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,15 @@ def paired_gains(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> n
     return right[1] - right[0]  # (S, M)
 
 
+@lru_cache(maxsize=8)
+def redraws(runs: int, images: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each run (draws, S) and each image (draws, M) is drawn; kept, since a table asks for the same again."""
+    random = np.random.default_rng(seed)
+    counts = (random.multinomial(many, np.full(many, 1 / many), size=draws) for many in (runs, images))
+    of_runs, of_images = (count.astype(np.min_scalar_type(count.max())) for count in counts)
+    return of_runs, of_images
+
+
 def bootstrap_interval(
     values: np.ndarray,
     confidence: float = 0.95,
@@ -58,9 +68,9 @@ def bootstrap_interval(
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.ndim != 2 or not values.size:
         raise ValueError(f"need (runs, images) values, at least one of them, got the shape {values.shape}")
-    random, (runs, images) = np.random.default_rng(seed), values.shape
-    of_runs = random.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs  # (draws, S)
-    of_images = random.multinomial(images, np.full(images, 1 / images), size=draws) / images  # (draws, M)
+    runs, images = values.shape
+    run_counts, image_counts = redraws(runs, images, draws, seed)
+    of_runs, of_images = run_counts / runs, image_counts / images
 
     def totals(table: np.ndarray) -> np.ndarray:
         return np.einsum("ds,sm,dm->d", of_runs, table, of_images, optimize=True)  # (draws,)
