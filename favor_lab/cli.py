@@ -386,6 +386,7 @@ def resume_command(plan: Plan, folder: RunFolder) -> str:
 
 def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None:
     """One run from the first check to the report. A folder that is given is continued."""
+    from favor_lab.grpo.training import differences
     from favor_lab.study.report import RunFolder, draw_figures, write_report
 
     need("matplotlib", "the figures of a run")
@@ -394,7 +395,12 @@ def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None
     shots = load_shots(plan.data, plan.settings.seed)
     policy = open_policy(plan.policy, plan.settings.seed)
     state = open_state(plan, policy, folder)
-    folder.save_settings(asdict(plan))
+    begun_on = folder.load("settings.json", {}).get("versions", {})
+    folder.save_settings(asdict(plan), policy.device)
+    if begun_on and (unlike := differences(begun_on, folder.settings["versions"])):
+        complain(f"note: the run was begun otherwise ({'; '.join(unlike)}): from here on its last digits may differ")
+    if folder.records() and not state.step:
+        complain(f"note: there is no checkpoint in {folder.checkpoint}: the run begins again at its first step")
     say(f"{policy.report()}\n{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
     before, after = ("before" if plan.policy.adapter else "zero-shot"), f"{plan.data.shots}-shot {plan.method}"
     evaluations = {}
@@ -410,6 +416,9 @@ def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None
             f"stopped after step {state.step} of {plan.settings.steps}; everything so far is in {folder.path}\n"
             f"go on with: {resume_command(plan, folder)}"
         ) from None
+    except FloatingPointError as error:
+        kept = f"the state after step {state.step} is in {folder.checkpoint}" if state.step else "no step was finished"
+        raise FloatingPointError(f"{error}\n{kept}; a smaller --learning-rate may take another way") from error
     title = f"{after} on {plan.data.root or plan.data.data}"
     figures = draw_figures(folder, evaluations, shots.test)
     report = write_report(folder.path / "report.html", title, evaluations, figures, folder.settings, shots.test)
@@ -424,25 +433,34 @@ def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None
 
 
 def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: TrainingState) -> None:
-    """Train to the last step; whatever ends it, the records and a checkpoint of all steps so far are on disk."""
+    """Train to the last step; whatever ends it, the records and a checkpoint of all good steps so far are on disk.
+
+    What a step's numbers warn of is said once a kind, as it comes up.
+    """
     from tqdm import tqdm
 
     from favor_lab.grpo.checkpoints import save_checkpoint
+    from favor_lab.grpo.summary import troubles
     from favor_lab.grpo.training import train
     from favor_lab.study.baselines import sft
 
     folder.rewind(state.step)
+    told: set[str] = set()
     records: Iterator[StepRecord] = (sft if plan.method == "SFT" else train)(policy, shots, plan.settings, resume=state)
     try:
         with tqdm(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
             for record in bar:
                 folder.append(record)
+                for kind, text in troubles(record, plan.settings).items():
+                    if kind not in told:
+                        tqdm.write(f"favor-lab: note: step {record.step}: {text}", file=sys.stderr)
+                        told.add(kind)
                 rewards = [f"{name.removesuffix('_reward')} {value:.2f}" for name, value in record.rewards.items()]
                 bar.set_postfix_str(", ".join(rewards) or f"loss {record.loss:.3f}", refresh=False)
                 if record.step % plan.checkpoint_every == 0:
                     save_checkpoint(folder.checkpoint, state)
     finally:
-        if state.step:
+        if state.step and not state.out_of_range():
             save_checkpoint(folder.checkpoint, state)
 
 
@@ -515,9 +533,9 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
 
 def open_state(plan: Plan, policy: Policy, folder: RunFolder) -> TrainingState:
     """The state to train from: a new one, or the last checkpoint of the run folder."""
-    from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint
+    from favor_lab.grpo.checkpoints import TrainingState, checkpoints, load_checkpoint
 
-    if folder.checkpoint.exists():
+    if checkpoints(folder.checkpoint):
         return load_checkpoint(folder.checkpoint, policy)
     return TrainingState.start(policy, plan.settings)
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from favor_lab.activities import base_to_new, few_shot, load_activities
 from favor_lab.activities.pocket import SETS
+from favor_lab.files import write_whole
 from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
 from favor_lab.recipes import VARIANTS
 from favor_lab.study.comparison import bootstrap_interval
@@ -194,9 +195,7 @@ class Result:
         target = Path(folder) / f"{self.cell.name}.json.gz"
         data = {**plain(asdict(self)), "tests": {name: test.to_dict() for name, test in self.tests.items()}}
         packed = gzip.compress(json.dumps(plain(data), ensure_ascii=False).encode(), mtime=0)
-        target.with_suffix(".part").write_bytes(packed)
-        target.with_suffix(".part").replace(target)
-        return target
+        return write_whole(target, packed)
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -279,7 +278,6 @@ def run_cell(
     cell: Cell, settings: GRPOSettings, setup: Setup | None = None, progress: Progress | None = None
 ) -> Result:
     """Train as the cell says (or not) and answer the test images of each set, the one that it learnt from first."""
-    import torch
 
     from favor_lab.vlm.policy import load_policy
 
@@ -305,7 +303,7 @@ def run_cell(
         if progress:
             progress(cell, "probes")
         probes = probe(policy, tests[cell.dataset], *asked[cell.dataset], settings)
-    machine = versions() | {"threads": str(torch.get_num_threads()), "device": policy.device.type}
+    machine = versions(policy.device)
     return Result(cell, tests, records, kept_settings(cell, settings), seconds, machine, setup.facts(), probes)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import trees
 from favor_lab.cli import COMMANDS, main
@@ -462,3 +463,49 @@ def test_study_refuses_what_it_does_not_know(capsys):
     assert "unknown recipe 'ppo'; the recipes are pocket, lora, visual-rft" in capsys.readouterr().err
     assert main(["study", "--sets", "stanford40", "--root", "nowhere", "--out", "cells"]) == 2
     assert "nowhere" in capsys.readouterr().err and not Path("cells").exists()
+
+
+def test_a_number_that_is_none_leaves_the_last_good_state(grpo, monkeypatch, capsys):
+    from favor_lab.grpo import training
+
+    assert main([*grpo, "--out", "whole", "--test", "0"]) == 0
+    backward = training.backward
+
+    def broken(loss, batch, context):
+        if context.step == 2:
+            raise FloatingPointError("the loss of rows 0 to 3 is nan")
+        return backward(loss, batch, context)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "backward", broken)
+        kept = "the state after step 2 is in run/checkpoint"
+        fails([*grpo, "--out", "run", "--test", "0"], capsys, "step 3, phase loss", kept)
+    assert timeless("run") == timeless("whole")[:2]
+    assert main(["train", "--resume", "run"]) == 0
+    assert timeless("run") == timeless("whole")
+
+
+def test_what_a_run_ran_on_is_kept_and_a_change_is_said(grpo, capsys):
+    assert main([*grpo, "--out", "run", "--test", "0"]) == 0
+    kept = RunFolder.open("run").settings["versions"]
+    assert kept["threads"] == str(torch.get_num_threads()) and kept["device"] == "cpu" and kept["torch"]
+    assert RunFolder.open("run").settings["settings"]["seed"] == 0
+    capsys.readouterr()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert main(["train", "--resume", "run", "--steps", "4"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert f"begun otherwise (threads {threads} then, {threads + 1} now)" in capsys.readouterr().err
+
+
+def test_records_without_a_checkpoint_are_made_again_and_it_is_said(grpo, capsys):
+    assert main([*grpo, "--out", "run", "--test", "0"]) == 0
+    whole = timeless("run")
+    for path in RunFolder.open("run").checkpoint.iterdir():
+        path.unlink()
+    assert main(["train", "--resume", "run"]) == 0
+    assert "no checkpoint in run/checkpoint: the run begins again" in capsys.readouterr().err
+    assert timeless("run") == whole

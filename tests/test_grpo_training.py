@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 
@@ -11,12 +12,14 @@ import torch
 
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo import training
+from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.losses import HOWS, grpo_loss
 from favor_lab.grpo.mechanics import draw, learning_rate
 from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, join, sample_groups, score_completions
+from favor_lab.grpo.summary import troubles
 from favor_lab.grpo.training import train
 from favor_lab.vlm.policy import load_policy
 from favor_lab.vlm.processing import encode_prompts
@@ -275,31 +278,104 @@ def test_the_gradient_is_clipped_to_its_bound(run, tiny_policy):
 # -------------------------------------------------------------------------------------------------------- what stops
 
 
-def test_a_number_that_is_not_finite_stops_with_its_place(run, tiny_policy):
-    before = weights(tiny_policy)
+def spoil(**steps):
+    """A fault in what a step of the loop gives, by step."""
+    return lambda policy, broken, undo: broken.update(steps)
 
-    def broken_loss(logps, old_logps, ref_logps, advantages, mask):
-        return logps.sum() * torch.nan, {}
 
-    with pytest.raises(FloatingPointError, match="step 1, phase loss: the loss of rows 0 to 7 is nan"):
-        run(loss=broken_loss)
-    with pytest.raises(FloatingPointError, match="step 1, phase advantage: the advantage is not finite in row 0"):
-        run(advantages=lambda rewards: rewards * torch.inf)
-    with pytest.raises(ValueError, match="broken_reward gave nan for row 0"):
+def spoil_weight(policy, broken, undo):
+    with torch.no_grad():
+        policy.trainable_parameters()[3][1][0, 0] = torch.nan
 
-        def broken_reward(completions, **columns):
-            return [float("nan")] * len(completions)
 
-        run(rewards=[broken_reward])
-    name, weight = tiny_policy.trainable_parameters()[3]
-    handle = weight.register_hook(lambda gradient: gradient * torch.nan)
-    with pytest.raises(FloatingPointError, match=f"step 1, phase update: .*{name}"):
-        run()
-    handle.remove()
-    assert moved(tiny_policy, before) == 0.0
-    run.start[name] = torch.full_like(weight, torch.nan)
-    with pytest.raises(FloatingPointError, match="step 1, phase sample: the distribution of token 0 .* for tiny/"):
-        run()
+def spoil_gradient(factor):
+    def plant(policy, broken, undo):
+        undo.callback(policy.trainable_parameters()[3][1].register_hook(lambda gradient: gradient * factor).remove)
+
+    return plant
+
+
+def spoil_scores(with_gradient):
+    def scored(*arguments, **keywords):
+        given = score_completions(*arguments, **keywords)
+        if torch.is_grad_enabled() is not with_gradient:
+            return given
+        return (given[0] * torch.nan, given[1]) if with_gradient else given * torch.nan
+
+    return replaced("score_completions", scored)
+
+
+def replaced(name, function):
+    def plant(policy, broken, undo):
+        patch = undo.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(training, name, function)
+
+    return plant
+
+
+A_ROW = "is not finite in row 0, a completion for tiny/"
+FAULTS = {  # the fault that is planted before step 3, and what the loop says
+    "a weight": (spoil_weight, f"phase sample: the distribution of token 0 {A_ROW}"),
+    "a reward": (spoil(reward=lambda scores: [float("nan"), *scores[1:]]), "reward function even_ids gave nan"),
+    "a large reward": (spoil(reward=lambda s: [1e20 * x for x in s]), "reward function even_ids gave .*e.19 for row 0"),
+    "an advantage": (spoil(advantages=lambda values: values / 0), "phase advantage: the advantage is not finite in"),
+    "the reference": (spoil_scores(False), f"phase reference: the reference's log-probability {A_ROW}"),
+    "a log-probability": (spoil_scores(True), f"phase loss: the log-probability {A_ROW}"),
+    "the loss": (spoil(loss=lambda pair: (pair[0] * torch.inf, pair[1])), "phase loss: the loss of rows 0 to 7 is"),
+    "a gradient": (spoil_gradient(torch.nan), "phase update: the gradient is not finite in 1 parameters, the "),
+    "the gradient's norm": (spoil_gradient(1e30), "phase update: the gradient .* no parameter alone, but its norm"),
+    "the step": (replaced("learning_rate", lambda *_: 1e25), r"phase update: the step, at .* 1e\+25, has driven"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_stops_at_its_step_and_the_last_good_state_is_kept(run, tiny_policy, shots, tmp_path, fault):
+    settings, broken = replace(SHORT, steps=4, beta=0.04), {}
+
+    def same(value):
+        return value
+
+    def reward(completion_ids, **columns):
+        return broken.get("reward", same)(even_ids(completion_ids))
+
+    def advantages(rewards):
+        return broken.get("advantages", same)(group_advantages(rewards))
+
+    def loss(logps, old_logps, ref_logps, advantages, mask):
+        return broken.get("loss", same)(grpo_loss(logps, old_logps, ref_logps, advantages, mask))
+
+    steps = {"rewards": {"even_ids": reward}, "advantages": advantages, "loss": loss}
+    unbroken, end = run(settings, **steps), weights(tiny_policy)
+    run.reset()
+    state, records = TrainingState.start(tiny_policy, settings), []
+    plant, said = FAULTS[fault]
+    with ExitStack() as undo, pytest.raises((FloatingPointError, ValueError), match=said) as error:
+        for record in train(tiny_policy, shots, settings, resume=state, **steps):
+            records.append(record)
+            save_checkpoint(tmp_path, state)
+            if record.step == 2:
+                plant(tiny_policy, broken, undo)
+    assert fault.endswith("reward") or str(error.value).startswith("step 3, phase ")
+    assert state.step == 2 and comparable(records) == comparable(unbroken[:2])
+    if state.out_of_range():
+        with pytest.raises(FloatingPointError, match="after step 2 are out of range .* not saved"):
+            save_checkpoint(tmp_path, state)
+    broken.clear()
+    records += train(tiny_policy, shots, resume=load_checkpoint(tmp_path, tiny_policy), **steps)
+    assert comparable(records) == comparable(unbroken)
+    assert all(torch.equal(weight, end[name]) for name, weight in weights(tiny_policy).items())
+
+
+def test_what_deserves_a_look_is_said(run):
+    settings = replace(SHORT, steps=1)
+    record = run(settings, rewards=[constant])[0]
+    assert list(troubles(record, settings)) == ["flat groups", "truncated"]
+    record = run(settings, loss=lambda logps, old, ref, a, mask: grpo_loss(logps, old, ref - 30, a, mask, beta=1.0))[0]
+    assert f"{record.tokens} log-ratios were cut at 20" in troubles(record, settings)["bounded"]
+    exploded = replace(record, metrics={}, truncated=0.5, grad_norm=1e4)
+    assert list(troubles(exploded, settings)) == ["gradient"]
+    assert not troubles(replace(exploded, grad_norm=999.0), settings)
+    assert not troubles(exploded, replace(settings, max_grad_norm=100.0))
 
 
 def test_bad_reward_functions_are_named(run):
@@ -513,7 +589,7 @@ def test_resume_equals_an_unbroken_run(tiny_checkpoint, tiny_policy, shots, run,
         if record.step == stop:
             break
     path = save_checkpoint(tmp_path / "run", state)
-    assert sorted(os.listdir(path.parent)) == ["checkpoint.pt"]
+    assert os.listdir(path.parent) == [path.name]
     other = load_policy(tiny_checkpoint, lora_rank=4, device="cpu")
     loaded = load_checkpoint(tmp_path / "run", other)
     assert loaded.settings == settings and loaded.step == stop
@@ -582,7 +658,7 @@ def test_a_run_may_be_made_longer_but_not_another(tiny_policy, shots):
     assert len(list(train(tiny_policy, shots, rewards=[even_ids], resume=state))) == 2
     assert list(train(tiny_policy, shots, rewards=[even_ids], resume=state)) == []
     assert [r.step for r in train(tiny_policy, shots, replace(SHORT, steps=3), rewards=[even_ids], resume=state)] == [3]
-    with pytest.raises(ValueError, match=r"other settings \(group_size, seed\)"):
+    with pytest.raises(ValueError, match=r"other settings \(group_size 4 then, 8 now; seed 0 then, 3 now\)"):
         next(train(tiny_policy, shots, replace(SHORT, steps=9, group_size=8, seed=3), resume=state))
     with pytest.raises(ValueError, match="other images"):
         fewer = replace(shots, train=shots.train[:2])

@@ -43,19 +43,24 @@ def accepts(function: Callable[..., Any], *names: str) -> bool:
     return any(name in parameters for name in names) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+LARGEST = 1e18  # of a reward: the sum of squares of a group of them is still a float32
+
+
 def check_scores(name: str, scores: Iterable[Any], count: int) -> list[Any]:
-    """What a reward function gave, as a list. ValueError, with its name, unless it is `count` finite numbers.
+    """What a reward function gave, as a list. ValueError, with its name, unless it is `count` finite numbers that are
+    small enough to have a spread.
 
     >>> check_scores("format_reward", [1.0, None], 2)
     Traceback (most recent call last):
     ...
-    ValueError: reward function format_reward gave None for row 1; 2 finite numbers are needed
+    ValueError: reward function format_reward gave None for row 1; 2 finite numbers, none beyond 1e+18, are needed
     """
     scores = list(scores)
-    bad = [row for row, score in enumerate(scores) if score is None or not math.isfinite(score)]
+    bad = [row for row, score in enumerate(scores) if score is None or not abs(score) <= LARGEST]
     if bad or len(scores) != count:
         problem = f"{scores[bad[0]]} for row {bad[0]}" if bad else f"{len(scores)} numbers"
-        raise ValueError(f"reward function {name} gave {problem}; {count} finite numbers are needed")
+        needed = f"{count} finite numbers, none beyond {LARGEST:g}, are needed"
+        raise ValueError(f"reward function {name} gave {problem}; {needed}")
     return scores
 
 

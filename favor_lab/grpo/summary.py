@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from favor_lab.grpo.advantages import is_flat, spread, to_groups
-from favor_lab.grpo.records import GRPOSettings
+from favor_lab.grpo.losses import MAX_LOG_RATIO
+from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import is_right
 from favor_lab.grpo.sampling import Rollout
 
 if TYPE_CHECKING:
     from favor_lab.vlm.processing import PromptBatch
+
+
+EXPLODED = 1000  # times the norm at which gradients are clipped
 
 
 def weighted_sum(scores: dict[str, Tensor], weights: Sequence[float] | None) -> Tensor:
@@ -72,6 +76,29 @@ def count_right(texts: Sequence[str], labels: Sequence[str], right_so_far: dict[
         count["right"] += right
         count["right_so_far"] += right
     return counts
+
+
+def troubles(record: StepRecord, settings: GRPOSettings) -> dict[str, str]:
+    """What in a step deserves a look although every number is one, by kind.
+
+    >>> troubles(StepRecord(step=1, flat_groups=1.0, grad_norm=0.2), GRPOSettings())
+    {'flat groups': 'no group differs in its rewards: this step can teach nothing but closeness to the reference'}
+    """
+    found, norm = {}, record.grad_norm or 0.0
+    if record.flat_groups == 1.0:
+        found["flat groups"] = (
+            "no group differs in its rewards: this step can teach nothing but closeness to the reference"
+        )
+    if cut := record.metrics.get("bounded", 0.0):
+        found["bounded"] = (
+            f"{cut:.0f} log-ratios were cut at {MAX_LOG_RATIO:g}: the policy has gone far from its reference, "
+            "and ratio and KL are no more than bounds"
+        )
+    if norm > EXPLODED * (settings.max_grad_norm or 1.0):
+        found["gradient"] = f"the gradient's norm is {norm:.3g}; the steps before it may have been too large"
+    if record.truncated == 1.0:
+        found["truncated"] = f"no completion ends within max_new_tokens={settings.max_new_tokens}"
+    return found
 
 
 def some_samples(

@@ -9,6 +9,7 @@ or `context` (see Context). What a `functools.partial` has fixed stays fixed.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -138,23 +139,45 @@ def train(
 
 def begin(policy: Policy, shots: FewShot, settings: GRPOSettings, resume: TrainingState | None) -> TrainingState:
     """The state to go on from; ValueError where it belongs to another policy, other images or other settings."""
-    state = resume or TrainingState.start(policy, settings)
-    sources = [example.source for example in shots.train]
+    state, images = resume or TrainingState.start(policy, settings), fingerprints(shots.train)
     if state.policy is not policy:
         raise ValueError("the state to resume belongs to another policy object: pass the one it was made with")
-    if state.step and state.sources != sources:
+    if state.step and (unlike := differences(state.images, images)):
         raise ValueError(
-            f"the run to resume has seen other images ({len(state.sources)}, the first {state.sources[0]}) than "
-            f"these ({len(sources)}, the first {', '.join(sources[:1])}): draw the same shots with the same seed"
+            f"the run to resume has seen other images ({'; '.join(unlike)}): draw the same shots with the same seed, "
+            "from the same files"
         )
-    names = [item.name for item in fields(settings) if item.name not in FREE]
-    if unlike := [name for name in names if getattr(settings, name) != getattr(state.settings, name)]:
-        raise ValueError(f"the run to resume has other settings ({', '.join(unlike)}): pass its own, state.settings")
+    then, now = (
+        {item.name: getattr(of, item.name) for item in fields(of) if item.name not in FREE}
+        for of in (state.settings, settings)
+    )
+    if unlike := differences(then, now):
+        raise ValueError(f"the run to resume has other settings ({'; '.join(unlike)}): pass its own, state.settings")
     if settings.beta:
         with policy.reference():  # where there is none: a ValueError now, not after the first rollout
             pass
-    state.settings, state.sources = settings, sources
+    state.settings, state.images = settings, images
     return state
+
+
+def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
+    """Source -> label, size and checksum of the pixels, so that an image that has changed is noticed."""
+    return {
+        example.source: f"{example.label}, {example.image.width} x {example.image.height}, "
+        f"{zlib.crc32(example.image.tobytes()):08x}"
+        for example in examples
+    }
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) -> list[str]:
+    """What differs, by name; of many the first few.
+
+    >>> differences({"steps": 5, "clip": 0.2}, {"steps": 6, "clip": 0.2, "seed": 1})
+    ['seed nothing then, 1 now', 'steps 5 then, 6 now']
+    """
+    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    said = [f"{name} {then.get(name, 'nothing')} then, {now.get(name, 'nothing')} now" for name in names[:most]]
+    return said + ([f"and {len(names) - most} more"] if len(names) > most else [])
 
 
 @contextmanager
@@ -320,7 +343,7 @@ def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> flo
 
 def update(state: TrainingState, settings: GRPOSettings, rows: int) -> dict[str, float]:
     """One optimiser step, if there were rows to learn from. FloatingPointError names a parameter whose gradient is
-    not finite; nothing has moved then."""
+    not finite (nothing has moved then), or that the step itself has driven out of range."""
     rate = learning_rate(state.step, settings)
     moving = {name: weight for name, weight in state.policy.trainable_parameters() if weight.grad is not None}
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in moving.values() if weight.grad is not None])
@@ -334,6 +357,10 @@ def update(state: TrainingState, settings: GRPOSettings, rows: int) -> dict[str,
         group["lr"] = rate
     if rows:
         state.optimiser.step()
+    if bad := state.out_of_range():
+        raise FloatingPointError(
+            f"the step, at learning rate {rate:g}, has driven {len(bad)} parameters out of range, the first {bad[0]}"
+        )
     return {"grad_norm": norm.item(), "learning_rate": rate}
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from favor_lab.files import write_whole
+
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
     from favor_lab.grpo.records import GRPOSettings
@@ -129,8 +131,7 @@ class Evaluation:
         return cls(data["policy"], data["style"], list(data["labels"]), answers, data["seconds"])
 
     def save(self, path: str | Path) -> Path:
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return Path(path)
+        return write_whole(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:

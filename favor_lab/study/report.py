@@ -15,6 +15,7 @@ import html
 import importlib.metadata
 import io
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from favor_lab.files import write_whole
+
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -32,9 +36,15 @@ if TYPE_CHECKING:
 PACKAGES = ("favor-lab", "torch", "transformers", "peft", "numpy", "pillow", "matplotlib")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes ("missing" where one is absent)."""
+def versions(device: torch.device | None = None) -> dict[str, str]:
+    """What decides the last digits of what a run computes: versions of Python and of the packages ("missing" where one
+    is absent), threads, and the device, if one is given."""
+    import torch
+
     found = {"python": platform.python_version(), "platform": platform.platform()}
+    found["threads"] = str(torch.get_num_threads())
+    if device is not None:
+        found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -102,13 +112,13 @@ class RunFolder:
         """What the run was asked for, with the versions of what ran it."""
         return self.load("settings.json")
 
-    def save_settings(self, settings: Mapping[str, Any]) -> None:
-        self.save("settings.json", {**settings, "versions": versions()})
+    def save_settings(self, settings: Mapping[str, Any], device: torch.device | None = None) -> None:
+        self.save("settings.json", {**settings, "versions": versions(device)})
 
     def save(self, name: str, data: Any) -> None:
         """Write plain data (or dataclasses of it) as JSON."""
         text = json.dumps(plain(data), indent=1, ensure_ascii=False)
-        (self.path / name).write_text(text + "\n", encoding="utf-8")
+        write_whole(self.path / name, text + "\n")
 
     def load(self, name: str, default: Any = None) -> Any:
         path = self.path / name
@@ -124,8 +134,10 @@ class RunFolder:
 
     def append(self, record: Any) -> None:
         """Add one step record to `records.jsonl`; it is on disk when this returns."""
-        with open(self.path / "records.jsonl", "a", encoding="utf-8") as file:
+        with open(self.path / "records.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(plain(record), ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
         """The step records so far; a last line that was cut off (a machine that died) is left out."""
@@ -141,7 +153,7 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Drop the records after `step`: those a run that continues from a checkpoint will make again."""
         kept = [json.dumps(record, ensure_ascii=False) for record in self.records() if record["step"] <= step]
-        (self.path / "records.jsonl").write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_whole(self.path / "records.jsonl", "".join(line + "\n" for line in kept))
 
     def save_figure(self, name: str, figure: Figure) -> Path:
         path = self.path / "figures" / f"{name}.png"
@@ -278,5 +290,4 @@ def write_report(
         parts += ["<h2>Every answer</h2>", _answers_table(evaluations, examples)]
     parts += ["<h2>Settings and versions</h2>", f'<table class="settings">{_settings_table(plain(settings))}</table>']
     page = _PAGE.format(title=html.escape(title), css=_CSS, body="\n".join(parts))
-    Path(path).write_text(page, encoding="utf-8")
-    return Path(path)
+    return write_whole(path, page)
