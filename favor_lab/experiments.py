@@ -404,9 +404,8 @@ def self_written(policy: Policy, shots: FewShot, settings: GRPOSettings, tries: 
         prompts = encode_prompts(policy, examples, labels, "think", completion_tokens=tokens)
         rollout = sample_groups(policy, prompts, tries, tokens, settings.temperature, seed=settings.seed)
         for text, b in zip(rollout.texts, rollout.groups.tolist(), strict=True):
-            match = RESPONSES["think"].fullmatch(text)
-            if match and format_reward([text])[0] and is_right(text, examples[b].label):
-                found.setdefault(examples[b].source, match[1])
+            if format_reward([text])[0] and is_right(text, examples[b].label):
+                found.setdefault(examples[b].source, RESPONSES["think"].findall(text)[0][0])
     if not found:
         raise ValueError(
             f"none of {tries * len(shots.train)} samples was right: there is no self-written reasoning to learn from"

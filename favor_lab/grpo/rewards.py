@@ -22,22 +22,34 @@ RESPONSES = {
     "think": re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL),
     "answer": re.compile(r"\s*<answer>(.+?)</answer>\s*", re.DOTALL),
 }
+LONGEST = 1000  # characters of an answer: NFKC sorts a run of combining marks in quadratic time
 
 
 def completion_text(completion: Completion) -> str:
-    """The text of a completion: the string itself, or the content of the last of its chat messages.
+    """The text of a completion: the string itself, or the content of the last of its chat messages. No message or no
+    content (a chat model's call of a tool has none) is an empty text.
 
     >>> completion_text([{"role": "assistant", "content": "<answer>reading</answer>"}])
     '<answer>reading</answer>'
     """
     if isinstance(completion, str):
         return completion
-    content = completion[-1]["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    content = completion[-1].get("content") if completion else None
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing in a text can be seen: spaces, line breaks, control and zero-width characters.
+
+    >>> is_blank(" \\n\\u200b"), is_blank(".")
+    (True, False)
+    """
+    return not any(letter.isprintable() and letter != " " for letter in text)
 
 
 def extract_answer(text: str) -> str | None:
-    """What stands between `<answer>` and `</answer>`: None unless there is exactly one such pair, closing the text.
+    """What stands between `<answer>` and `</answer>`: None unless there is exactly one such pair, closing the text, and
+    something is in it, of at most `LONGEST` characters.
 
     >>> extract_answer("<think>a page, two hands</think> <answer> reading\\n</answer>")
     'reading'
@@ -54,7 +66,8 @@ def extract_answer(text: str) -> str | None:
     found = re.search(r"<answer>(.+)</answer>\s*\Z", text, re.DOTALL)
     if found is None or TAG.search(found[1]):
         return None
-    return found[1].strip() or None
+    answer = found[1].strip()
+    return None if is_blank(answer) or len(answer) > LONGEST else answer
 
 
 def normalise_label(text: str) -> str:
@@ -125,5 +138,8 @@ def format_reward(completions: Sequence[Completion], style: str = "think", **col
 
 
 def _well_formed(text: str, style: str) -> bool:
-    found = RESPONSES[style].fullmatch(text)
-    return found is not None and all(part.strip() and not TAG.search(part) for part in found.groups())
+    pattern = RESPONSES[style]
+    if len(TAG.findall(text)) != 2 * pattern.groups:  # with more, the pattern would take quadratic time to fail
+        return False
+    found = pattern.fullmatch(text)
+    return found is not None and not any(is_blank(part) for part in found.groups())

@@ -46,7 +46,7 @@ from favor_lab.activities.pocket import (
     said_of_hands,
     scene_from_source,
 )
-from favor_lab.grpo.rewards import extract_answer, format_reward, is_right, normalise_label
+from favor_lab.grpo.rewards import extract_answer, format_reward, is_blank, is_right, normalise_label
 from favor_lab.grpo.sampling import Rollout, encode_completions, sample_groups, score_completions
 from favor_lab.study.evaluation import THOUGHT, reasoning_statements
 from favor_lab.vlm.processing import PromptBatch, encode_prompts, encode_texts
@@ -170,18 +170,21 @@ def response_spans(text: str) -> dict[str, tuple[int, int]]:
     """Where each part stands in a response: from behind its opening tag to the name in its closing tag.
 
     The closing tag belongs to a part, because "reading" and "reading a map" begin alike; its last `>` does not, because
-    a tokenizer may join it to what follows. An answer counts where `extract_answer` finds one.
+    a tokenizer may join it to what follows. An answer counts where `extract_answer` finds one, and reasoning that was
+    left open ends where the answer begins.
 
     >>> text = "<think>long stride</think><answer>running</answer>"
     >>> {part: text[start:end] for part, (start, end) in response_spans(text).items()}
     {'reasoning': 'long stride</think', 'answer': 'running</answer'}
     """
     spans = {}
-    thought = THOUGHT.search(text)
-    if thought and thought[1].strip():
+    answered = extract_answer(text) is not None
+    opened = text.index("<answer>") if answered else len(text)
+    thought = THOUGHT.search(text[:opened])
+    if thought and not is_blank(thought[1]):
         spans["reasoning"] = (thought.start(1), max(thought.end() - 1, thought.end(1)))
-    if extract_answer(text) is not None:
-        spans["answer"] = (text.index("<answer>") + len("<answer>"), text.index("</answer>") + len("</answer"))
+    if answered:
+        spans["answer"] = (opened + len("<answer>"), text.index("</answer>") + len("</answer"))
     return spans
 
 
