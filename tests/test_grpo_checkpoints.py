@@ -3,6 +3,7 @@ a run at random moments in test_kills.py."""
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_a_failed_save_leaves_the_previous_one_whole_and_says_so(
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_is_named(state, tmp_path, monkeypatch):
     saved(tmp_path, state, 0)
-    monkeypatch.setattr(module, "save_file", lambda tensors, path, metadata: open("/dev/full", "wb", 0).write(b"x"))
+    monkeypatch.setattr(module, "save_file", lambda tensors, path, metadata: Path("/dev/full").write_bytes(b"x"))
     state.step = 1
     with pytest.raises(OSError, match="No space left on device.*still whole"):
         save_checkpoint(tmp_path, state)

@@ -47,9 +47,12 @@ def test_the_readme_commands_install_and_run():
 
 
 def test_the_workflow_runs_the_same_script_from_the_oldest_python_on():
-    (job,) = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"].values()
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]
+    job, oldest = jobs["readme-commands"], jobs["oldest-versions"]
     assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
     assert ">=" + job["strategy"]["matrix"]["python-version"][0] == PROJECT["requires-python"]
+    installs = [step["run"] for step in oldest["steps"] if "--resolution lowest-direct" in step.get("run", "")]
+    assert len(installs) == 1 and extras(installs[0]) == extras(readme_command("test"))
 
 
 def test_the_console_script_points_at_a_function():

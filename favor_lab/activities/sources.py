@@ -27,6 +27,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 POCKET_POOLS = {"train": 256, "validation": 64, "test": 256}
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 # The names that a split's folder may have.
 FOLDER_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 # Files that belong beside images and are no images.
@@ -268,6 +269,8 @@ def _readable_labels(root: Path, files: dict[str, dict[str, list[Path]]], shown:
     if empty:
         raise ValueError(f"{root}: no images in {', '.join(map(repr, empty))}; fill or remove these folders")
     labels = {name: " ".join(name.replace("_", " ").split()) for name in names}
+    if mute := [name for name, label in labels.items() if not fold(label)]:
+        raise ValueError(f"{root}: {', '.join(map(repr, mute))} has neither a letter nor a digit: rename it")
     first: dict[str, str] = {}
     for name, label in labels.items():
         # What an answer may differ in and still be right, two labels must not differ in alone.
@@ -295,13 +298,29 @@ def decode_image(data: bytes, source: str, box: Box | None = None, margin: float
     """As `open_image`, for the bytes of a file; `source` is named in errors."""
     with _naming(source, data), Image.open(BytesIO(data)) as image:
         part = image if box is None else image.crop(pixel_box(box, image.size, margin))
+        check_shape(part.size)
         return ImageOps.exif_transpose(part)  # always a copy, so decoded in full
 
 
 def image_header(data: bytes, source: str) -> tuple[str, tuple[int, int]]:
     """Format, as Pillow names it, and (width, height) from the header of a file's bytes; errors as `open_image`."""
     with _naming(source, data), Image.open(BytesIO(data)) as image:
+        check_shape(image.size)
         return str(image.format), image.size
+
+
+def check_shape(size: tuple[int, int]) -> None:
+    """ValueError for an image that is too narrow to be resized as Qwen2-VL does.
+
+    >>> check_shape((20000, 3))
+    Traceback (most recent call last):
+    ...
+    ValueError: one side is more than 200 times the other (20000 x 3)
+    """
+    if min(size) == 0:
+        raise ValueError("it has no pixels")
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise ValueError(f"one side is more than {MAX_ASPECT_RATIO} times the other ({size[0]} x {size[1]})")
 
 
 @contextmanager
