@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -41,7 +42,7 @@ def run(name: str, out: Path, *arguments: str) -> dict:
     (path,) = set(out.glob("*.json")) - before
     result = json.loads(path.read_text())
     assert path.stem.endswith(result["environment"]["machine"])
-    assert result["environment"]["versions"]["torch"] == torch.__version__
+    assert result["environment"]["versions"]["torch"] == importlib.metadata.version("torch")
     assert result["environment"]["date"][:2] == "20"
     return result
 

@@ -65,11 +65,15 @@ def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
 
 
 def prompt_embeds(policy: Policy, prompts: PromptBatch) -> torch.Tensor:
-    """Input embeddings (B, P, D) of the prompts, the kept image features in place of the image tokens."""
+    """Input embeddings (B, P, D) of the prompts, the kept image features in place of the image tokens.
+
+    Raises ValueError for a batch that would run and mean something else: see `PromptBatch.check`.
+    """
     embeds = policy.base.model.language_model.get_input_embeddings()(prompts.input_ids)  # (B, P, D)
-    is_image = (prompts.input_ids == policy.base.config.image_token_id).unsqueeze(-1)  # (B, P, 1)
+    is_image = prompts.input_ids == policy.base.config.image_token_id  # (B, P)
+    prompts.check(is_image)
     features = prompts.features_on(embeds.device, embeds.dtype)  # (sum of I_b, D), in the order of the prompts
-    return embeds.masked_scatter(is_image, features)
+    return embeds.masked_scatter(is_image.unsqueeze(-1), features)
 
 
 def check_length(policy: Policy, tokens: int) -> None:

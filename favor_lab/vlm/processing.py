@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from PIL import Image, ImageOps
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
+from favor_lab.activities.sources import check_shape
 from favor_lab.vlm.prompts import build_prompt
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
 )  # fmt: skip
-MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the real checkpoint's own limit is 16 384 tokens
 TOWER_CHUNK = 16  # images in one pass through the vision tower
 FEATURE_CAP = 2**30  # bytes of features kept on the policy's device: about 1300 images of 448 x 448 (2B, bfloat16)
@@ -143,11 +144,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def prepare_image(example: Example) -> Image.Image:
     """The example's image as upright RGB, or a ValueError that names its source."""
     try:
-        width, height = example.image.size
-        if min(width, height) == 0:
-            raise ValueError("it has no pixels")
-        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise ValueError(f"one side is more than {MAX_ASPECT_RATIO} times the other ({width} x {height})")
+        check_shape(example.image.size)
         return to_rgb(example.image)
     except Exception as error:  # PIL's plugins raise many kinds for damaged files
         raise ValueError(f"cannot use the image {example.source}: {error}") from error
@@ -203,6 +200,22 @@ class PromptBatch:
             [self.texts[i] for i in rows],
             [self.images[i] for i in rows],
         )
+
+    def check(self, is_image: torch.Tensor) -> None:
+        """ValueError if a prompt is padded on the right, where its completion begins, or its image tokens, True in
+        `is_image` (B, P), are not as many as the features at its place."""
+        if not bool(self.attention_mask[:, -1].all()):
+            raise ValueError(
+                f"the prompt of {self.sources[int(self.attention_mask[:, -1].argmin())]} is padded on the right, where"
+                " its completion begins: pad on the left, as `encode_prompts` does"
+            )
+        wanted, kept = is_image.sum(dim=1).tolist(), [len(feature) for feature in self.image_features]
+        for row, (tokens, features) in enumerate(zip_longest(wanted, kept, fillvalue=0)):
+            if tokens != features:
+                raise ValueError(
+                    f"prompt {row} has {tokens} image tokens, but {features} image features stand at its place: take"
+                    " both from `encode_prompts`, and a part of a batch as batch[rows]"
+                )
 
     def features_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The features of all images as one tensor (sum of I_b, D), in the order of the prompts, where they are needed.

@@ -1,0 +1,68 @@
+"""A small Qwen2-VL with random weights, in the Hub layout on disk, its policy and its examples: for the tests, and for
+the scripts beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from favor_lab.activities.fewshot import Example
+
+REBUILD = Path(__file__).parents[1] / "data" / "pocket-qwen2-vl" / "rebuild"
+LABELS = ["riding a bike", "reading", "phoning", "fishing"]
+
+
+def rebuild_module(name: str) -> Any:
+    """Import one of the scripts next to the pocket checkpoint (they are not part of the package)."""
+    sys.path.insert(0, str(REBUILD))
+    try:
+        return __import__(name)
+    finally:
+        sys.path.remove(str(REBUILD))
+
+
+def make_checkpoint(directory: Path) -> Path:
+    """A directory in the Hub layout: 2 + 2 layers, 320 tokens, float32, near-greedy generation_config."""
+    from transformers import Qwen2VLForConditionalGeneration
+
+    checkpoint = rebuild_module("checkpoint")
+    texts = [f"<think>The person is {x}.</think><answer>{x}</answer> What is the activity?" for x in LABELS]
+    tokenizer = checkpoint.build_tokenizer(texts, vocab_size=320)
+    config = checkpoint.build_config(
+        tokenizer, window=512,
+        hidden_size=64, layers=2, heads=4, kv_heads=2, mlp_size=96, mrope_section=[2, 3, 3],
+        vision_size=32, vision_layers=2, vision_heads=2, vision_mlp_ratio=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2VLForConditionalGeneration(config)
+    with torch.no_grad():  # larger weights than a fresh model's: attention, images and positions then matter
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                weight.mul_(4.0 if "visual" in name else 3.0)
+    return checkpoint.save_checkpoint(directory, model, tokenizer, image_size=112, dtype=torch.float32)
+
+
+def make_policy(checkpoint: Path) -> Any:
+    """Float32 on the CPU, LoRA rank 4 whose B matrices are not zero."""
+    from favor_lab.vlm.policy import load_policy
+
+    policy = load_policy(checkpoint, lora_rank=4, device="cpu")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in policy.trainable_parameters():
+            if "lora_B" in name:
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    return policy
+
+
+def make_examples() -> list[Example]:
+    """Four examples of different sizes, so that their prompts differ: 4, 8, 6 and 16 image tokens."""
+    random = np.random.default_rng(0)
+    sizes = [(56, 56), (112, 56), (56, 84), (112, 112)]
+    pixels = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in sizes]
+    return [Example(Image.fromarray(p), LABELS[i], f"tiny/{i}") for i, p in enumerate(pixels)]
