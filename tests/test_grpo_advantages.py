@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from favor_lab.grpo.advantages import group_advantages, is_flat, to_groups
+from favor_lab.grpo.advantages import group_advantages, is_flat, spread, to_groups
 
 REWARDS = [[1.0, 2.0, 0.0, 1.0], [0.0, 0.5, 2.0, 2.0], [2.0, 0.0, 0.0, 0.0]]
 
@@ -45,6 +45,24 @@ def test_an_absent_row_takes_no_part():
     assert torch.allclose(advantages[1, [0, 2, 3]], group_advantages(rewards[1:2, [0, 2, 3]]))
     assert advantages[1, 1] == 0.0
     assert advantages[2].tolist() == [0.0] * 4
+
+
+def test_an_absent_row_does_not_hide_that_a_group_is_flat():
+    nan = math.nan
+    rewards = torch.tensor([[2.0, nan, 2.0], [-1.0, nan, -1.0], [1.0, nan, nan], [nan, nan, nan], [1.0, nan, 0.0]])
+    assert is_flat(rewards).tolist() == [True] * 4 + [False]
+    assert spread(rewards)[:4].tolist() == [[0.0]] * 4
+
+
+def test_two_completions_are_a_group():
+    assert spread(torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.5**0.5)
+    assert group_advantages(torch.tensor([[1.0, 0.0]]), eps=0.0)[0].tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)])
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.bool])
+def test_rewards_may_be_counts_or_truth_values(dtype):
+    rewards = torch.tensor([[1, 0, 1, 1], [0, 0, 1, 0]], dtype=dtype)
+    assert torch.equal(group_advantages(rewards), group_advantages(rewards.float()))
 
 
 def test_rows_and_table():

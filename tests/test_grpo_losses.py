@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from favor_lab.grpo.losses import HOWS, MAX_LOG_RATIO, aggregate, clipped_surrogate, grpo_loss, k3_kl
+from favor_lab.grpo.losses import (
+    HOWS,
+    MAX_LOG_RATIO,
+    aggregate,
+    cispo_surrogate,
+    clipped_surrogate,
+    grpo_loss,
+    k3_kl,
+    row_mean,
+)
 
 LENGTHS, LENGTH, MAX_LENGTH = [5, 1, 3, 4], 5, 8
 
@@ -52,6 +61,70 @@ def test_loss_by_hand(rows, how, level, beta):
         *single, rows[4], beta=beta, how=how, level=level, clip=0.1, clip_high=0.3, max_length=MAX_LENGTH
     )
     assert loss32.item() == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_defaults(rows):
+    """Those of the signatures: clip 0.2 on both sides, beta 0.04, GRPO's mean by row, one ratio a token."""
+    logps, old, _, advantages, mask = rows
+    assert grpo_loss(*rows)[0].item() == pytest.approx(by_hand(rows, "grpo", "token", 0.04, 0.2, 0.2), abs=1e-12)
+    by_name = clipped_surrogate(logps, old, advantages, clip_low=0.2, clip_high=0.2)
+    assert torch.equal(clipped_surrogate(logps, old, advantages), by_name)
+    assert aggregate(by_name, mask) == aggregate(by_name, mask, "grpo") != aggregate(by_name, mask, "bnpo")
+
+
+@pytest.mark.parametrize("weigh_kl", [False, True])
+def test_parts_by_hand(rows, weigh_kl):
+    """Means over the tokens; clipped are those that the clip robs of their gradient, so none without advantage."""
+    *values, mask = rows
+    values[3] = torch.tensor([-1.2, -0.7, 0.0, 0.9], dtype=torch.float64)
+    parts = grpo_loss(*values, mask, clip=0.1, clip_high=0.3, weigh_kl=weigh_kl)[1]
+    logps, old, ref, advantages = (value.tolist() for value in values)
+    expected = dict.fromkeys(("kl", "ratio", "clip_low", "clip_high"), 0.0)
+    for n, length in enumerate(LENGTHS):
+        for j in range(length):
+            ratio, d = math.exp(logps[n][j] - old[n][j]), ref[n][j] - logps[n][j]
+            expected["kl"] += (math.exp(d) - d - 1) * (ratio if weigh_kl else 1)
+            expected["ratio"] += ratio
+            expected["clip_low"] += ratio < 0.9 and advantages[n] < 0
+            expected["clip_high"] += ratio > 1.3 and advantages[n] > 0
+    assert (expected["clip_low"], expected["clip_high"]) == (5, 3)
+    assert {name: parts[name] * sum(LENGTHS) for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_ratio_on_the_bound_is_not_clipped(rows):
+    logps, _, _, advantages, mask = rows
+    parts = grpo_loss(logps, logps, None, advantages, mask, clip=0.0, beta=0.0)[1]
+    assert (parts["clip_low"], parts["clip_high"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("ratio_max", [None, 2.0])
+def test_cispo_holds_its_ratio_fixed_and_below_a_bound(ratio_max):
+    """The gradient at log p is min(ratio, bound) A: no token loses it, and none flows through the ratio."""
+    options = {} if ratio_max is None else {"ratio_max": ratio_max}
+    logps = torch.tensor([[-0.5, -0.5, -3.0]], requires_grad=True)  # ratios e^2.5, e^0.25 and e^-2
+    old, mask = torch.tensor([[-3.0, -0.75, -1.0]]), torch.ones(1, 3, dtype=torch.bool)
+    expected = torch.tensor([[ratio_max or 5.0, math.exp(0.25), math.exp(-2.0)]])
+    for advantage in (0.5, -0.5):
+        advantages = torch.tensor([advantage])
+        surrogate = cispo_surrogate(logps, old, advantages, **options)
+        loss, parts = grpo_loss(logps, old, None, advantages, mask, beta=0.0, how="cispo", **options)
+        assert torch.allclose(surrogate, expected * advantage * logps)
+        assert torch.allclose(torch.autograd.grad(surrogate.sum(), logps)[0], expected * advantage)
+        assert torch.allclose(torch.autograd.grad(loss, logps)[0], -expected * advantage / 3)
+        assert (parts["clip_low"], parts["clip_high"]) == (0.0, pytest.approx(1 / 3 if advantage > 0 else 0.0))
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_one_token_and_no_token(how):
+    one, none = torch.tensor([[True]]), torch.tensor([[False, False]])
+    assert aggregate(torch.tensor([[3.0]]), one, how, max_length=1) == 3.0
+    assert aggregate(torch.ones(1, 2), none, how, max_length=2) == 0.0
+    assert aggregate(torch.ones(0, 2), none[:0], how, max_length=2) == 0.0
+
+
+def test_the_mean_of_a_row_is_over_its_own_tokens():
+    mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    assert row_mean(torch.tensor([[1.0, 3.0, 9.0]] * 3), mask).tolist() == [[2.0], [1.0], [0.0]]
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -116,6 +189,18 @@ def test_a_far_away_reference_gives_a_finite_loss_and_is_counted():
     loss.backward()
     assert loss.isfinite() and logps.grad.isfinite().all()
     assert parts["bounded"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("logp", "old", "reference", "count"),
+    [(-45.0, -15.0, -45.0, 2), (-15.0, -45.0, -15.0, 2), (-45.0, -45.0, -15.0, 2), (-15.0, -15.0, -45.0, 2)]
+    + [(-15.0, -15.0, -15.0, 0), (-30.0, -10.0, -10.0, 0)],
+)
+def test_log_ratios_beyond_the_bound_are_counted(logp, old, reference, count):
+    """To either side, in either ratio; the bound itself is inside, and a masked token is not counted."""
+    values = [torch.full((1, 3), value) for value in (logp, old, reference)]
+    parts = grpo_loss(*values, torch.ones(1), torch.tensor([[True, True, False]]))[1]
+    assert parts["bounded"] == count
 
 
 def test_kl_is_zero_only_for_equal_policies(rows):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from favor_lab.grpo.rewards import accuracy_reward, extract_answer, format_reward, normalise_label
+from favor_lab.grpo.rewards import accuracy_reward, completion_text, extract_answer, format_reward, normalise_label
 
 RIGHT = "<think>two hands on a page</think>\n<answer>reading</answer>"
 
@@ -76,3 +76,13 @@ def test_format_names_its_styles():
     assert format_reward(["<answer>reading</answer>", RIGHT], style="think") == [0.0, 1.0]
     with pytest.raises(ValueError, match="'poem'.*think, answer"):
         format_reward([RIGHT], style="poem")
+
+
+def test_the_longest_answer_is_still_an_answer():
+    assert extract_answer(f"<answer>{'a' * 1000}</answer>") == "a" * 1000
+    assert extract_answer(f"<answer>{'a' * 1001}</answer>") is None
+
+
+def test_a_part_of_a_message_without_text_adds_none():
+    parts = [{"type": "image", "text": None}, {"type": "text", "text": "read"}, {"type": "image"}]
+    assert completion_text([{"role": "assistant", "content": parts}]) == "read"

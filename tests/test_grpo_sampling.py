@@ -4,8 +4,18 @@ import json
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
-from favor_lab.grpo.sampling import encode_completions, join, sample_groups, score_completions
+from favor_lab.grpo import sampling
+from favor_lab.grpo.sampling import (
+    Rollout,
+    draw_tokens,
+    encode_completions,
+    join,
+    sample_groups,
+    score_completions,
+    truncate,
+)
 from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt
 from favor_lab.vlm.processing import encode_prompts
 
@@ -42,6 +52,140 @@ def test_the_end_token_is_inside_the_loss_mask(tiny_policy, rollout):
         assert rollout.mask[row].tolist() == [True] * length + [False] * (rollout.mask.shape[1] - length)
         assert ends[row, :length].tolist() == [False] * (length - 1) + [bool(finished[row])]
     assert (rollout.completion_ids[~rollout.mask] == tiny_policy.pad_token_id).all()
+    assert not rollout.logps[~rollout.mask].any()
+    assert (rollout.lengths[rollout.truncated] == 24).all()  # no row is cut off before its time
+
+
+def test_a_rollout_is_as_wide_as_its_longest_row(tiny_policy, prompts):
+    likelier_end(tiny_policy, 4.0)
+    rollout = sample_groups(tiny_policy, prompts[[0, 1]], group_size=3, max_new_tokens=400, seed=0)
+    assert not rollout.truncated.any() and len(rollout) < rollout.lengths.max() < 400
+    shape = (6, int(rollout.lengths.max()))
+    assert rollout.mask.shape == rollout.completion_ids.shape == rollout.logps.shape == shape
+    likelier_end(tiny_policy, 100.0)
+    assert sample_groups(tiny_policy, prompts, 2, 8, seed=0).lengths.tolist() == [1] * 8
+
+
+def test_a_row_goes_on_when_it_is_the_only_one(tiny_policy, prompts):
+    likelier_end(tiny_policy, -100.0)
+    assert sample_groups(tiny_policy, prompts[0], 1, 8, seed=0).lengths.tolist() == [8]
+
+
+def test_the_window_may_be_filled_to_its_last_token(tiny_policy, prompts):
+    """The last token is sampled and never an input, so that prompt and completion may have one token more."""
+    likelier_end(tiny_policy, -100.0)
+    config = tiny_policy.base.config.text_config
+    config.max_position_embeddings = prompts.attention_mask.shape[1] + 5
+    rollout = sample_groups(tiny_policy, prompts, 2, 6, seed=0, decoding="plain")
+    assert rollout.lengths.tolist() == [6] * 8 and not rollout.logps.requires_grad
+    config.max_position_embeddings -= 1
+    with pytest.raises(ValueError, match="window"):
+        sample_groups(tiny_policy, prompts, 2, 6, seed=0, decoding="plain")
+
+
+def test_defaults(tiny_policy, prompts):
+    """Eight completions of up to 128 tokens at temperature 1, nothing cut away."""
+    likelier_end(tiny_policy, -100.0)
+    rollout = sample_groups(tiny_policy, prompts[0], seed=0)
+    assert rollout.mask.shape == (8, 128) and rollout.temperature == 1.0 and rollout.group_size == 8
+    assert rollout.origin == ["sampled"] * 8
+    same = sample_groups(tiny_policy, prompts[0], 8, 128, temperature=1.0, top_k=0, top_p=1.0, seed=0)
+    assert torch.equal(rollout.completion_ids, same.completion_ids)
+    with pytest.raises(ValueError, match="'poem'; valid: auto, plain"):
+        sample_groups(tiny_policy, prompts[0], decoding="poem")
+
+
+def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, monkeypatch):
+    """Stands in for a GPU: what is made without a device lands on "meta", and cannot meet the policy's tensors."""
+    expected = sample_groups(tiny_policy, prompts, 2, 6, seed=0)
+    with torch.device("meta"):
+        rollout = sample_groups(tiny_policy, prompts, 2, 6, seed=0)
+        assert torch.equal(rollout.completion_ids, expected.completion_ids)
+        assert rollout.truncated.device == rollout.lengths.device == tiny_policy.device
+        given = encode_completions(tiny_policy, ["reading", "a book"], [0, 1])
+        assert given.texts == ["reading", "a book"]
+        both = join(given, given).rows([0, 1])
+        bare = Rollout(given.completion_ids, given.mask, given.logps, given.texts, group_size=1)
+        monkeypatch.setattr(Rollout, "rows", lambda self, _: self)  # all rows; their numbers are on no policy's device
+        assert score_completions(tiny_policy, prompts, expected).device == tiny_policy.device
+    for made in (rollout, given, both, bare):
+        assert {value.device for value in vars(made).values() if torch.is_tensor(value)} == {tiny_policy.device}
+
+
+@pytest.fixture
+def by_hand():
+    """Rows of 2, 1, 0 and 3 tokens; 9 ends a row."""
+    ids = torch.tensor([[4, 9, 0], [9, 0, 0], [0, 0, 0], [4, 5, 6]])
+    mask = torch.arange(3) < torch.tensor([2, 1, 0, 3])[:, None]
+    logps = -torch.arange(12.0).view(4, 3) * mask
+    return Rollout(ids, mask, logps, list("abcd"), 2, end_token_ids=[9])
+
+
+def columns(rollout):
+    tensors = rollout.completion_ids, rollout.mask, rollout.logps, rollout.groups
+    return [values.tolist() for values in tensors] + [rollout.texts, rollout.origin]
+
+
+def test_a_rollout_by_hand(by_hand):
+    assert by_hand.groups.tolist() == [0, 0, 1, 1] and by_hand.origin == ["sampled"] * 4
+    assert by_hand.temperature == 1.0
+    assert by_hand.lengths.tolist() == [2, 1, 0, 3]
+    assert by_hand.truncated.tolist() == [False, False, True, True]
+    by_hand.end_token_ids = []
+    assert by_hand.truncated.all()
+
+
+@pytest.mark.parametrize("index", [
+    [3, 1],
+    torch.tensor([3, 1], dtype=torch.uint8),  # torch would take these for truth values
+    [],
+    [False, True, False, True],
+])  # fmt: skip
+def test_rows_keeps_every_column(by_hand, index):
+    by_hand.origin[3] = "injected"
+    chosen = [1, 3] if False in list(index) else [int(i) for i in index]
+    assert columns(by_hand.rows(index)) == [[column[i] for i in chosen] for column in columns(by_hand)]
+
+
+@pytest.mark.parametrize("wider", ["first", "second"])
+def test_join_by_hand(by_hand, wider):
+    """Each group together, the first rollout's rows before the second's, the narrower one padded."""
+    ids, mask = torch.tensor([[7, 9], [8, 0]]), torch.tensor([[True, True], [True, False]])
+    logps = torch.tensor([[-0.5, -0.25], [-0.75, 0.0]])
+    narrow = Rollout(ids, mask, logps, ["e", "f"], 1, torch.tensor([1, 0]), ["injected"] * 2, end_token_ids=[9])
+    both = join(by_hand, narrow) if wider == "first" else join(narrow, by_hand)
+    order = ["a", "b", "f", "c", "d", "e"] if wider == "first" else ["f", "a", "b", "e", "c", "d"]
+    rows = {row[4]: row for rollout in (by_hand, narrow) for row in zip(*columns(rollout), strict=True)}
+    expected = [[(value + [0])[:3] if isinstance(value, list) else value for value in rows[name]] for name in order]
+    assert [list(row) for row in zip(*columns(both), strict=True)] == expected
+
+
+@pytest.mark.parametrize(("share", "token"), [(0.0, 1), (0.24, 1), (0.25, 2), (0.74, 2), (0.75, 3), (1 - 1e-9, 4)])
+def test_a_draw_by_hand(monkeypatch, share, token):
+    """The first token has no probability and is never drawn; the last has 1e-8, which float32 sums would lose."""
+    monkeypatch.setattr(torch, "rand", lambda *size, dtype, **_: torch.full(size, share, dtype=dtype))
+    logps = torch.tensor([[0.0, 0.25, 0.5, 0.25, 1e-8], [1.0, 0.0, 0.0, 0.0, 0.0]]).log()
+    assert draw_tokens(logps).tolist() == [token, 0]
+
+
+def test_a_draw_takes_one_random_number_a_row():
+    one, other = (torch.Generator().manual_seed(0) for _ in range(2))
+    draw_tokens(torch.zeros(3, 50), one)
+    expected = torch.rand(4, generator=other, dtype=torch.float64)[3]
+    assert torch.rand((), generator=one, dtype=torch.float64) == expected
+
+
+def test_truncation_by_hand():
+    logps = torch.tensor([[0.125, 0.5, 0.25, 0.125], [0.25, 0.125, 0.125, 0.5]]).log()
+    assert truncate(logps) is logps  # off: not even rounded
+    likeliest = [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    assert truncate(logps, top_k=1).exp().tolist() == likeliest
+    assert truncate(logps, top_p=0.5).exp().tolist() == likeliest  # a half is held by one token
+    two = torch.tensor([[0.0, 2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 2.0]]) / 3
+    assert torch.allclose(truncate(logps, top_k=2).exp(), two)
+    assert torch.allclose(truncate(logps, top_p=0.6).exp(), two)
+    assert torch.allclose(truncate(logps, top_k=3, top_p=0.6).exp(), two)
+    assert torch.allclose(truncate(logps, top_k=2, top_p=0.9).exp(), two)
 
 
 def test_prompt_padding_and_image_tokens_are_outside_the_mask(tiny_policy, prompts, rollout):
@@ -71,8 +215,6 @@ def test_the_ids_scored_are_the_ids_sampled(tiny_policy, prompts, rollout, monke
     assert any(a != [i for i in o if i not in ends] for a, o in zip(again, own, strict=True))
     rollout.texts = ["something else"] * len(rollout)
     scored = []
-    import favor_lab.grpo.sampling as sampling
-
     monkeypatch.setattr(
         sampling,
         "token_logps",
@@ -99,6 +241,8 @@ def test_a_group_does_not_collapse_under_the_checkpoints_generation_config(tiny_
     assert all(len({tuple(row.tolist()) for row in group}) == 8 for group in groups)
     greedy = sample_groups(tiny_policy, prompts, group_size=8, max_new_tokens=16, seed=0, top_k=1)
     assert all(len({tuple(row.tolist()) for row in greedy.completion_ids[greedy.groups == b]}) == 1 for b in range(4))
+    nucleus = sample_groups(tiny_policy, prompts, group_size=8, max_new_tokens=16, seed=0, top_p=1e-6)
+    assert torch.equal(nucleus.completion_ids, greedy.completion_ids)
 
 
 def test_frequencies_follow_the_distribution(tiny_policy, prompts):
@@ -119,6 +263,11 @@ def test_a_seed_repeats_and_another_does_not(tiny_policy, prompts):
     generator = torch.Generator().manual_seed(5)
     same = sample_groups(tiny_policy, prompts, 4, 8, generator=generator)
     assert torch.equal(draw[0].completion_ids, same.completion_ids)
+    after = sample_groups(tiny_policy, prompts, 4, 8, generator=generator, seed=5)  # the generator counts
+    assert not torch.equal(draw[0].completion_ids, after.completion_ids)
+    torch.manual_seed(5)  # without either, torch's own
+    unseeded = [sample_groups(tiny_policy, prompts, 4, 8).completion_ids for _ in range(2)]
+    assert torch.equal(draw[0].completion_ids, unseeded[0]) and not torch.equal(*unseeded)
 
 
 def test_rows_belong_to_their_prompts(tiny_policy, prompts, rollout):
@@ -134,6 +283,18 @@ def test_rows_belong_to_their_prompts(tiny_policy, prompts, rollout):
     keep = rollout.truncated
     assert len(rollout.rows(keep)) == int(keep.sum())
     assert rollout.rows(keep.tolist()).texts == rollout.rows(keep).texts
+
+
+def test_rows_are_scored_in_passes(tiny_policy, prompts, rollout, monkeypatch):
+    """All at once unless asked otherwise; gradient checkpointing is off unless asked for."""
+    passes = []
+    real = sampling.packed_hidden
+    monkeypatch.setattr(sampling, "packed_hidden", lambda *args: passes.append((len(args[2]), args[5])) or real(*args))
+    whole = score_completions(tiny_policy, prompts, rollout)
+    score_completions(tiny_policy, prompts, rollout, rows_per_pass=15, gradient_checkpointing=True)
+    assert passes == [(32, False), (15, True), (15, True), (2, True)]
+    first = score_completions(tiny_policy, prompts, rollout.rows([0]))
+    assert (first - whole[:1]).abs().max() < 1e-5
 
 
 def test_entropy_is_that_of_the_sampling_distribution(tiny_policy, prompts):
@@ -152,9 +313,31 @@ def test_encoded_completions_are_scored_as_if_sampled(tiny_policy, prompts):
     given = encode_completions(tiny_policy, texts, [1, 3])
     assert given.texts == texts and given.origin == ["injected"] * 2
     assert not given.truncated.any() and given.logps[given.mask].isnan().all()
+    assert not given.logps[~given.mask].any() and (given.completion_ids[~given.mask] == tiny_policy.pad_token_id).all()
+    ends = given.completion_ids.gather(1, given.lengths[:, None] - 1)
+    assert ends.unique().tolist() == [tiny_policy.end_token_ids[0]]
+    assert (given.temperature, given.group_size) == (1.0, 1)
+    other = encode_completions(tiny_policy, texts, torch.tensor([1, 3]), origin="label", temperature=0.7, group_size=4)
+    assert (other.origin, other.temperature, other.group_size) == (["label"] * 2, 0.7, 4)
+    assert other.groups.tolist() == given.groups.tolist() == [1, 3]
     assert score_completions(tiny_policy, prompts, given).isfinite().all()
     with pytest.raises(ValueError, match="image_pad"):
         encode_completions(tiny_policy, ["<|image_pad|>"], [0])
+
+
+def test_a_token_that_opens_every_text_is_no_part_of_a_completion(tiny_policy):
+    """Some tokenizers put one in front, as Llama's does."""
+    tokenizer = tiny_policy.tokenizer
+    opening = ("<|im_start|>", tokenizer.convert_tokens_to_ids("<|im_start|>"))
+    plain = encode_completions(tiny_policy, ["reading"], [0]).completion_ids
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[opening])
+    assert tokenizer("reading")["input_ids"][0] == opening[1]
+    assert torch.equal(encode_completions(tiny_policy, ["reading"], [0]).completion_ids, plain)
+
+
+def test_ids_without_a_mask_are_not_decoded(tiny_policy, rollout):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        sampling.decode(tiny_policy, rollout.completion_ids, rollout.mask[1:])
 
 
 def test_join_keeps_groups_together(tiny_policy, prompts, rollout):
@@ -175,3 +358,22 @@ def test_a_broken_policy_stops_and_names_the_image(tiny_policy, prompts):
         sample_groups(tiny_policy, prompts, 2, 4, seed=0)
     with pytest.raises(ValueError, match="temperature"):
         sample_groups(tiny_policy, prompts, 2, 4, temperature=0.0)
+
+
+def test_a_row_that_breaks_later_is_named_though_others_have_left(tiny_policy, prompts, rollout, monkeypatch):
+    going = (rollout.lengths > 2).nonzero().flatten()
+    row = int(going[len(going) // 2])
+    assert row != len(going) // 2  # some rows before it have left
+    real, calls = sampling.next_token_logps, []
+
+    def breaking(*args):
+        logps = real(*args)
+        calls.append(len(logps))
+        if len(calls) == 3:
+            logps[len(going) // 2, 7] = torch.nan  # one token of many
+        return logps
+
+    monkeypatch.setattr(sampling, "next_token_logps", breaking)
+    said = f"token 2 is not finite in row {row}, a completion for tiny/{row // 8}"
+    with pytest.raises(FloatingPointError, match=said):
+        sample_groups(tiny_policy, prompts, group_size=8, max_new_tokens=24, seed=0)

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from favor_lab.vlm.prefix import completion_hidden, expand, next_hidden, next_token_logps, run_prompt, token_logps
+from favor_lab.vlm import prefix as prefix_module
+from favor_lab.vlm.prefix import (
+    completion_hidden,
+    expand,
+    next_hidden,
+    next_token_logps,
+    run_prompt,
+    token_logps,
+)
 from favor_lab.vlm.processing import encode_prompts, encode_texts
 from favor_lab.vlm.prompts import build_prompt
 
@@ -84,6 +92,19 @@ def test_decoding_steps_equal_scoring(tiny_policy, prompts, completions):
     assert (torch.stack(steps, 1) - scored).abs().max() < 2e-5
 
 
+def test_several_tokens_at_once_equal_one_after_the_other(tiny_policy, prompts, completions):
+    """All that a prefix holds has grown: what it says of the next token, where that stands, what may be seen."""
+    ids, _ = completions
+    one, several = (expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G)) for _ in range(2))
+    states = [next_hidden(tiny_policy, one, ids[:, j]) for j in range(3)]
+    hidden = prefix_module._append(tiny_policy, several, ids[:, :3], torch.ones_like(ids[:, :3]))
+    assert (hidden - torch.stack(states, dim=1)).abs().max() < 2e-5
+    for prefix in (one, several):
+        assert torch.equal(prefix.attention_mask[:, -3:], torch.ones_like(ids[:, :3]))
+        assert torch.equal(prefix.next_position, prompts.next_position.repeat_interleave(G) + 3)
+        assert (prefix.last_hidden - states[-1]).abs().max() < 2e-5
+
+
 def test_rows_can_be_dropped_while_decoding(tiny_policy, prompts, completions):
     ids, _ = completions
     prefix = expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G))
@@ -91,6 +112,26 @@ def test_rows_can_be_dropped_while_decoding(tiny_policy, prompts, completions):
     keep = torch.tensor([7, 2])
     kept = next_hidden(tiny_policy, expand(prefix, keep), ids[keep, 1])
     assert (next_hidden(tiny_policy, prefix, ids[:, 1])[keep] - kept).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("rows", "length"), [(4 * G, 1), (4 * G, 2), (1, L), (1, 1)])
+def test_a_short_completion_or_a_single_row_is_no_special_case(tiny_policy, prompts, completions, rows, length):
+    prefix = expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G))
+    whole = completion_hidden(tiny_policy, prefix, *completions)
+    ids, mask = (values[:rows, :length] for values in completions)
+    part = completion_hidden(tiny_policy, expand(prefix, torch.arange(rows)), ids, mask)
+    assert part.shape == (rows, length, 64)
+    assert (part - whole[:rows, :length])[mask].abs().max() < 2e-5
+
+
+def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, completions):
+    """Stands in for a GPU: what is made without a device lands on "meta", and cannot meet the policy's tensors."""
+    ids, mask = completions
+    expected = score(tiny_policy, prompts, ids, mask)
+    rows = torch.arange(4).repeat_interleave(G)
+    with torch.device("meta"):
+        prefix = expand(run_prompt(tiny_policy, prompts), rows)
+        assert torch.equal(token_logps(tiny_policy, completion_hidden(tiny_policy, prefix, ids, mask), ids), expected)
 
 
 def test_padding_changes_nothing(tiny_policy, tiny_examples, prompts, completions):
@@ -124,6 +165,13 @@ def test_images_are_never_swapped(tiny_policy, tiny_examples, completions):
         part = prompts[[3, 0, 2]]
         assert part.labels == [examples[i].label for i in (3, 0, 2)]
         assert (score(tiny_policy, part, ids[:3], mask[:3], range(3)) - each[[3, 0, 2]]).abs().max() < 1e-5
+
+
+def test_features_of_another_image_are_refused(tiny_policy, prompts):
+    """Their sum may fit: then they would fill the wrong places without an error."""
+    prompts.image_features = prompts.image_features[::-1]
+    with pytest.raises(ValueError, match="prompt 0 has 4 image tokens, but 16 image features"):
+        run_prompt(tiny_policy, prompts)
 
 
 def test_scoring_leaves_the_prefix_and_the_state_of_the_model_alone(tiny_policy, prompts, completions):
@@ -162,8 +210,17 @@ def test_the_sampling_distribution(tiny_policy):
     assert (logps[:, allowed] - by_hand).abs().max() < 1e-5
     assert (logps[:, forbidden] == -torch.inf).all() and len(forbidden) == 5
     assert logps.dtype == torch.float32
+    assert torch.equal(next_token_logps(tiny_policy, hidden), next_token_logps(tiny_policy, hidden, temperature=1.0))
     with pytest.raises(ValueError, match="argmax"):
         next_token_logps(tiny_policy, hidden, temperature=0.0)
+
+
+def test_a_policy_in_bfloat16_is_scored_in_float32(tiny_policy):
+    """Rounded to 8 bits, the probabilities of 320 tokens would no longer add up to 1."""
+    tiny_policy.base.lm_head.bfloat16()
+    logps = next_token_logps(tiny_policy, torch.randn(5, 64, generator=torch.Generator().manual_seed(0)).bfloat16())
+    assert logps.dtype == torch.float32
+    assert (logps.exp().sum(dim=-1) - 1).abs().max() < 1e-5
 
 
 def test_chunks_give_the_same_values_and_gradients(tiny_policy, completions):
@@ -188,6 +245,39 @@ def test_chunks_give_the_same_values_and_gradients(tiny_policy, completions):
     assert torch.equal(results[0][0], everything.gather(-1, ids[..., None])[..., 0])
     by_hand = torch.distributions.Categorical(logits=everything.nan_to_num(neginf=-1e9)).entropy()
     assert (results[0][1] - by_hand).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(4 * G * L, 1), (60, 2), (10, 11), (0.5, 4 * G * L)])
+def test_so_many_logits_at_a_time(tiny_policy, completions, monkeypatch, limit, calls):
+    """By default as many positions as fit, one at least; where there are several parts, the backward pass computes
+    each again."""
+    assert 4 * prefix_module.CHUNK_LOGITS == 128 * 2**20  # bytes in float32
+    monkeypatch.setattr(prefix_module, "CHUNK_LOGITS", int(limit * tiny_policy.forbidden.numel()))
+    sizes: list[int] = []
+    tiny_policy.base.lm_head.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    hidden = torch.randn(4 * G, L, 64, requires_grad=True)
+    logps = token_logps(tiny_policy, hidden, completions[0])
+    assert len(sizes) == calls and sum(sizes) == 4 * G * L and max(sizes) <= max(limit, 1)
+    logps.sum().backward()
+    assert len(sizes) == (calls if calls == 1 else 2 * calls)
+    with torch.no_grad():
+        assert torch.equal(token_logps(tiny_policy, hidden, completions[0]), logps)
+
+
+def test_ids_without_a_hidden_state_are_refused(tiny_policy, completions):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        token_logps(tiny_policy, torch.zeros(4 * G, L, 64), completions[0][:, 2:], chunk=10)
+
+
+def test_the_window_may_be_filled_to_its_last_token(tiny_policy, prompts, completions):
+    """The last token of a completion is predicted and never an input."""
+    expected = score(tiny_policy, prompts, *completions)
+    config = tiny_policy.base.config.text_config
+    config.max_position_embeddings = prompts.input_ids.shape[1] + L - 1
+    assert torch.equal(score(tiny_policy, prompts, *completions), expected)
+    config.max_position_embeddings -= 1
+    with pytest.raises(ValueError, match=f"have {prompts.input_ids.shape[1] + L - 1} tokens"):
+        score(tiny_policy, prompts, *completions)
 
 
 def test_a_completion_beyond_the_window_is_refused(tiny_policy, prompts):

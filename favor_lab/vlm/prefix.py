@@ -153,9 +153,9 @@ def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False)
 
     def part(hidden: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
         logps = next_token_logps(policy, hidden, temperature)  # (chunk, V)
-        results = [logps.gather(-1, ids.unsqueeze(-1)).squeeze(-1)]  # (chunk,)
+        results = [logps.gather(1, ids[:, None])]  # (chunk, 1)
         if entropy:
-            results.append(-(logps.exp() * logps.masked_fill(policy.forbidden, 0.0)).sum(-1))  # (chunk,)
+            results.append(-(logps.exp() * logps.masked_fill(policy.forbidden, 0.0)).sum(1))  # (chunk,)
         return results
 
     chunk = chunk or max(1, CHUNK_LOGITS // policy.forbidden.numel())
