@@ -62,8 +62,8 @@ def test_flops_are_those_of_the_formulas(tiny_policy, shots):
     shape, tokens, pairs = shape_of(tiny_policy), ASKED + WRITTEN, 4 * LONGEST**2 + WRITTEN * (LONGEST + 6)
     head = head_flops(shape, PREDICTED)
     scored = linear_flops(shape, tokens) + attention_flops(shape, pairs) + head
-    assert phases["score"].flops == scored
-    assert phases["reference"].flops == scored - 2 * tokens * shape.lora_weights
+    assert phases["score"].flops == pytest.approx(scored, rel=1e-3)  # versions of torch count a little differently
+    assert phases["score"].flops - phases["reference"].flops == 2 * tokens * shape.lora_weights
     assert phases["backward"].flops == pytest.approx(backward_flops(shape, tokens, pairs, PREDICTED), rel=0.02)
     prompts = linear_flops(shape, 4 * LONGEST, lora=False) + attention_flops(shape, 4 * LONGEST**2)
     assert phases["prefill"].flops == pytest.approx(prompts, rel=0.02)  # and merging the adapter

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_run_folder_keeps_records_as_they_arrive(tmp_path):
         assert RunFolder.open(folder.path).records()[-1]["step"] == step
     assert folder.records()[0] == StepRecord(step=1).to_dict()
     assert folder.settings["settings"]["group_size"] == 8 and folder.settings["root"] == "x"
-    assert folder.settings["versions"]["torch"] == versions()["torch"] == torch.__version__
+    assert folder.settings["versions"]["torch"] == versions()["torch"] == importlib.metadata.version("torch")
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_rewinding_removes_it(tmp_path):

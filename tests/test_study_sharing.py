@@ -1,5 +1,6 @@
 """What is given away: the card says what the run's files say, the weights are the run's, and no path comes along."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -274,7 +275,7 @@ def test_the_settings_and_versions_are_the_runs(run, sft_run):
     rows = {row[0]: row[1] for rows in Page(model_card(run)).tables for row in rows}
     for name, value in run.settings["settings"].items():
         assert rows[name] == ("-" if value is None else str(value)), name
-    assert rows["torch"] == torch.__version__ and rows["lora_rank"] == "16"
+    assert rows["torch"] == importlib.metadata.version("torch") and rows["lora_rank"] == "16"
     assert rows["platform"].split(", ")[0] == run.settings["versions"]["platform"].split("-")[0]
     supervised = {row[0] for rows in Page(model_card(sft_run)).tables for row in rows}
     assert "learning_rate" in supervised and not {"group_size", "beta", "style"} & supervised

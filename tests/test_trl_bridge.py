@@ -67,6 +67,11 @@ def uneven_rollout(policy, prompts, settings, replayed):
     return rollout
 
 
+def recomputes(model):
+    """Whether gradient checkpointing is on; the model's own word for it changes between versions of transformers."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
 def gradients(policy):
     return {name: weight.grad.clone() for name, weight in policy.trainable_parameters()}
 
@@ -493,7 +498,7 @@ def test_trl_trains_the_adapter_with_our_rewards_and_leaves_the_rest(trained):
     moved = {name for name in now if not torch.equal(now[name], before[name])}
     assert moved and all("lora_" in name for name in moved)
     assert {name for name, _ in policy.trainable_parameters()} == {name for name in now if "lora_" in name}
-    assert not policy.model.training and not policy.base.is_activation_checkpointing
+    assert not policy.model.training and not recomputes(policy.base)
 
 
 def test_its_log_becomes_records(trained):
@@ -562,7 +567,7 @@ def test_gradient_checkpointing_changes_no_completion_and_is_undone(tiny_policy,
     assert saving.grad_norm == pytest.approx(plain.grad_norm, rel=1e-4)
     for name in ("reward", "length_mean", "truncated", "tokens"):
         assert getattr(saving, name) == getattr(plain, name), name
-    assert not tiny_policy.base.is_activation_checkpointing and not tiny_policy.model.training
+    assert not recomputes(tiny_policy.base) and not tiny_policy.model.training
     assert not tiny_policy.base.get_input_embeddings()(torch.tensor([1])).requires_grad
 
 
