@@ -248,6 +248,6 @@ def test_labels_overlap_whole_or_not_at_all():
 def test_an_image_that_is_learnt_from_and_tested_on_is_refused_with_both_names():
     one, alone = dots("one", train=6), {"labels": ["reading", "running"], "train": 0, "test": 12}
     assert len(cross_dataset(one, dots("two", colour=1000, **alone), 2, validation=2, test=2).target.test) == 4
-    with pytest.raises(ValueError, match="one and two: images that are learnt from and tested on") as fault:
+    with pytest.raises(ValueError, match="one and two: 2 faults .images that are learnt from and tested on") as fault:
         cross_dataset(one, dots("two", **alone), 2, validation=2, test=2)
     assert "train/reading/3 ('reading') is test/reading/9 ('reading', test)" in str(fault.value)

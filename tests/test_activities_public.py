@@ -1015,9 +1015,9 @@ def test_names_that_are_not_utf8_beside_a_list_are_notes(tmp_path, bytes_in_name
 def test_names_that_are_not_utf8_in_a_folder_of_ones_own(tmp_path, bytes_in_names):
     photo(tmp_path / "reading/a.jpg")
     os.rename(tmp_path / "reading/a.jpg", os.fsencode(tmp_path) + b"/reading/caf\xe9.jpg")
-    with pytest.raises(ValueError, match=r"not UTF-8, rename them: reading/caf\\udce9\.jpg"):
+    with pytest.raises(ValueError, match=r"reading/caf\\udce9\.jpg: the name is not UTF-8; rename it"):
         load_activities("folder", tmp_path)
-    assert check_folder("folder", tmp_path).fatal[0].kind == "layout"
+    assert [fault.kind for fault in check_folder("folder", tmp_path).fatal] == ["name"]
 
 
 # --------------------------------------------------------------------------------------------------------------- images

@@ -1,6 +1,7 @@
 """Labelled data: the drawn sets, folders of images with every trap that we could think of, and the export."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from favor_lab.activities import Record, export_folder, load_activities, pocket
+from favor_lab.activities.checks import check_folder
 from favor_lab.activities.sources import POCKET_POOLS, open_image
 from pictures import picture
 
@@ -114,11 +116,27 @@ def test_what_lies_beside_the_splits_is_named(tmp_path):
         load_activities("folder", tmp_path)
 
 
-def test_a_loop_of_links_is_no_image(tmp_path):
+def test_what_is_called_an_image_and_is_no_file_is_refused_when_it_is_read(tmp_path, recwarn):
+    for name in ("loop.png", "nowhere.png"):
+        (picture(tmp_path / "reading/a.png").parent / name).symlink_to("loop.png")
+    (tmp_path / "reading/folder.png").mkdir()
+    os.mkfifo(tmp_path / "reading/pipe.png")
+    data = load_activities("folder", tmp_path)
+    assert not recwarn
+    reasons = {"folder": "it is a folder", "loop": "in a circle", "nowhere": "leads nowhere", "pipe": "or a pipe"}
+    for record, (name, reason) in zip(data.splits["train"][1:], reasons.items(), strict=True):
+        with pytest.raises(ValueError, match=rf"reading/{name}\.png: cannot be read as an image: .*{reason}"):
+            data.read(record)
+    left = load_activities("folder", tmp_path, exclude=[f"reading/{name}.png" for name in reasons])
+    assert [record.source for record in left.splits["train"]] == [str(tmp_path / "reading/a.png")]
+
+
+def test_a_name_with_a_line_break_can_be_left_out_as_it_is_reported(tmp_path):
     picture(tmp_path / "reading/a.png")
-    (tmp_path / "reading/loop.png").symlink_to(tmp_path / "reading/loop.png")
-    with pytest.warns(UserWarning, match=r"reading/loop\.png"):
-        load_activities("folder", tmp_path)
+    (tmp_path / "reading/b\n.png").touch()
+    (fault,) = check_folder("folder", tmp_path).fatal
+    assert fault.where == "reading/b\\n.png"
+    assert len(load_activities("folder", tmp_path, exclude=fault.cure).splits["train"]) == 1
 
 
 def test_missing_and_empty_folders(tmp_path):
@@ -134,7 +152,7 @@ def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(ValueError, match="found: jumping"):
         load_activities("folder", tmp_path)
     picture(tmp_path / "reading/a.png")
-    with pytest.raises(ValueError, match="no images in 'jumping'; fill or remove"):
+    with pytest.raises(ValueError, match="'jumping': no images in this folder; fill or remove"):
         load_activities("folder", tmp_path)
 
 

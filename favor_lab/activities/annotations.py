@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from .catalogue import fold
-from .sources import Box
+from .sources import Box, file_bytes
 
 
 class _Plain(ElementTree.TreeBuilder):
@@ -28,7 +28,7 @@ def read_box(path: Path, action: str) -> tuple[Box, tuple[int, int] | None]:
     try:
         if path.stat().st_size > 1_000_000:
             raise ValueError("is larger than 1 MB: no annotation of a person")
-        root = ElementTree.fromstring(path.read_bytes(), parser=ElementTree.XMLParser(target=_Plain()))
+        root = ElementTree.fromstring(file_bytes(path), parser=ElementTree.XMLParser(target=_Plain()))
     except ElementTree.ParseError as fault:
         raise ValueError(f"is no XML: {fault}") from fault
     people = [(item.findtext("action", "").strip(), item.find("bndbox")) for item in root.iter("object")]

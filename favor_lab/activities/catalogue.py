@@ -184,6 +184,13 @@ FOLDER_GUIDE = """folder: your own images, sorted by label
 Folder
   ROOT/<label>/<image>, or ROOT/train/<label>/<image> and ROOT/test/<label>/<image> (validation as well, if you like)
   A label is its folder's name with spaces for underscores. Suffixes: jpg, jpeg, png, bmp, gif, webp, tif, tiff, in
-  any case. Hidden files are left out.
+  any case. Hidden files are left out, files with other suffixes as well, in a warning.
+
+Images
+  A file is what its content says: a PNG called .jpg is read. EXIF rotation is applied, transparency laid on white;
+  CMYK, palettes and 16 bits become 8-bit RGB; an animation gives its first frame.
+  Refused by name, all at once: what is empty, cut off or of another format, more than 89 million pixels, one side more
+  than 200 times the other, EXIF data that cannot be read, broken links, names that are not UTF-8, an image twice,
+  folders without images or that read as one label. Not noticed: noise in the middle of a JPEG, which decoders hide.
 
 Then check it:  favor-lab data folder --root ROOT"""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .catalogue import PUBLIC
+from .faults import Fault
 from .fewshot import fingerprint
-from .public import Fault, Listing, read_listing
+from .public import Listing, read_listing
 from .sources import Record, decode_image, image_header, pixel_box, read_folder
 
 # What each kind of fault means, in the order of a report.
@@ -143,23 +144,18 @@ def check_folder(
 
 
 def read_any_listing(name: str, root: Path, exclude: Collection[str] = ()) -> Listing:
-    """The listing of a public set, or of a folder sorted by label; a folder without usable layout is a fault."""
+    """The listing of a public set, or of a folder sorted by label; nothing that lies there raises an error."""
     if name in PUBLIC:
         return read_listing(name, root, name == "stanford40", 0, exclude)
     if name != "folder":
         raise ValueError(f"unknown set {name!r}; sets on disk are {', '.join(PUBLIC)} and folder")
-    listing = Listing(name, root, {})
-    try:
-        data, unused = read_folder(root, exclude)
-    except ValueError as fault:
-        if exclude and "to exclude" in str(fault):
-            raise
-        listing.fault("layout", ".", str(fault).removeprefix(f"{root}: "))
-        return listing
-    listing.labels = {name: label for label, name in data.folders.items()}
-    listing.splits = data.splits
+    data, unused, faults = read_folder(root, exclude)
+    labels = {name: label for label, name in data.folders.items()}
+    listing = Listing(name, root, labels, data.splits, faults)
     for path in unused:
-        listing.fault("unlisted", path.relative_to(root), "is no image, or does not lie in <label>/", fatal=False)
+        listing.fault("unlisted", path, "is no image, or does not lie in <label>/", fatal=False)
+    if "train" not in data.splits:
+        return listing
     trained = {record.label for record in data.splits["train"]}
     for split, records in data.splits.items():
         for label in dict.fromkeys(record.label for record in records if record.label not in trained):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from .catalogue import fold
+from .faults import all_at_once, shown
 
 if TYPE_CHECKING:
     from .sources import ActivityData, Record
@@ -69,7 +70,7 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
 
     Raises ValueError for counts that make no sense, for labels with too few images (all of them, with what
     is there and what is needed), and for images that cannot be used: unreadable ones, and pairs with the
-    same pixels (all of them, by name).
+    same pixels (how many, and the first 20 by name).
 
     >>> from favor_lab.activities import load_activities
     >>> shots = few_shot(load_activities("sketch"), shots=1, validation=0, test=1)
@@ -116,7 +117,8 @@ def cross_dataset(
     """Trains on `source`, tests on `target`, each asked with its own labels; the labels that both have are reported.
 
     As in CoCoOp's cross-dataset transfer: nothing of `target` is used but its test images.
-    Raises ValueError as `few_shot` does, and for an image of `source` that `target` tests on (all of them, by name).
+    Raises ValueError as `few_shot` does, and for images of `source` that `target` tests on (how many, and the first 20
+    by name).
     """
     learnt = few_shot(source, shots, seed, validation, test)
     tested = _draw(target, {"test": test, "validation": 0, "train": 0}, seed)
@@ -151,12 +153,12 @@ def _transfer(source: FewShot, target: FewShot, name: str) -> Transfer:
     first = {fingerprint(example.image): example for example in source.train + source.validation}
     twins = [(first.get(fingerprint(example.image)), example) for example in target.test]
     faults = [
-        f"{learnt.source} ({learnt.label!r}) is {tested.source} ({tested.label!r}, test)"
+        f"{shown(learnt.source)} ({learnt.label!r}) is {shown(tested.source)} ({tested.label!r}, test)"
         for learnt, tested in twins
         if learnt is not None
     ]
     if faults:
-        raise ValueError(f"{name}: images that are learnt from and tested on:\n  " + "\n  ".join(faults))
+        raise ValueError(all_at_once(name, faults, " (images that are learnt from and tested on)"))
     return Transfer(source, target, label_overlap(source.labels, target.labels))
 
 
@@ -216,15 +218,13 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
             except (OSError, ValueError) as fault:
                 faults.append(str(fault))
                 continue
-            here = f"{record.source} ({part}, {record.label!r})"
+            here = f"{shown(record.source)} ({part}, {record.label!r})"
             twin = first.setdefault(fingerprint(example.image), here)
             if twin != here:
                 faults.append(f"the same image twice: {twin} and {here}; keep one of them")
             examples[part].append(example)
     if faults:
-        total = sum(map(len, records.values()))
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise ValueError(f"{dataset.name}: {count} in {total} images:\n  " + "\n  ".join(faults))
+        raise ValueError(all_at_once(dataset.name, faults, f" in {sum(map(len, records.values()))} images"))
     return examples
 
 

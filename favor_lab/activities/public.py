@@ -26,34 +26,23 @@ from PIL import Image
 
 from .annotations import read_box
 from .catalogue import PUBLIC, PublicSet, fold
+from .faults import Fault, all_at_once, shown, utf8
 from .parquet import ParquetImages
-from .sources import IMAGE_SUFFIXES, ActivityData, Record, check_exclude, check_root, open_image, pixel_box, shown, utf8
+from .sources import (
+    IMAGE_SUFFIXES,
+    ActivityData,
+    Record,
+    check_exclude,
+    check_root,
+    file_bytes,
+    open_image,
+    pixel_box,
+    some,
+)
 
-MOST_NAMED = 20  # faults that an error lists; `favor-lab data` lists all
 CARVED_SHARE = 4  # one in so many images of the smallest label is set aside where there is no test set
 SPLITS = ("train", "validation", "test")
 COMPANION = re.compile(r"readme|licen[cs]e|thumbs\.db|desktop\.ini|__macosx", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong with a set's folder.
-
-    kind   one word for its sort (a key of `checks.KINDS`)
-    where  file or list and line, relative to the root
-    what   what is wrong there, and what to do
-    fatal  whether training would trip over it
-    cure   images whose exclusion would cure it, relative to the root
-    """
-
-    kind: str
-    where: str
-    what: str
-    fatal: bool = True
-    cure: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
 
 
 class Row(NamedTuple):
@@ -63,10 +52,6 @@ class Row(NamedTuple):
     path: str
     name: str
     where: str
-
-
-def _content(source: str) -> bytes:
-    return Path(source).read_bytes()
 
 
 @dataclass
@@ -94,7 +79,7 @@ class Listing:
     carved: bool = False
     note: str = ""
     open: Callable[..., Image.Image] = open_image
-    read_bytes: Callable[[str], bytes] = _content
+    read_bytes: Callable[[str], bytes] = file_bytes
     folders: set[str] = field(default_factory=set)
     form: str = ""
     listed: bool = True
@@ -102,7 +87,7 @@ class Listing:
 
     def fault(self, kind: str, where: object, what: str, fatal: bool = True, cure: tuple[str, ...] = ()) -> None:
         """Add a fault."""
-        self.faults.append(Fault(kind, shown(where), what, fatal, cure))
+        self.faults.append(Fault(kind, shown(where), what, fatal, tuple(map(shown, cure))))
 
     def path_of(self, source: str) -> str:
         """A record's source as it is named to people: relative to the root."""
@@ -115,20 +100,16 @@ def load_public(
     """A public set as `load_activities` describes it.
 
     Raises ValueError with all the faults of its lists that training would trip over. Warns where the splits are not
-    the official ones and where labels of the set have no image at all.
+    the official ones, where labels of the set have no image at all and, in sets without lists, of unused files.
     """
     listing = read_listing(name, root, person_crop is not None, carve_seed, exclude)
-    fatal = [fault for fault in listing.faults if fault.fatal]
-    if fatal:
-        lines = [str(fault) for fault in fatal[:MOST_NAMED]]
-        if len(fatal) > MOST_NAMED:
-            lines.append(f"... and {len(fatal) - MOST_NAMED} more")
-        count = "1 fault" if len(fatal) == 1 else f"{len(fatal)} faults"
-        hint = f"`favor-lab data {name} --root {root}` lists all"
-        raise ValueError(f"{name} in {root}: {count} ({hint}):\n  " + "\n  ".join(lines))
+    if fatal := [fault for fault in listing.faults if fault.fatal]:
+        raise ValueError(all_at_once(f"{name} in {root}", fatal, f" (`favor-lab data {name} --root {root}` lists all)"))
     present = {record.label for records in listing.splits.values() for record in records}
     absent = [label for label in listing.labels.values() if label not in present]
     notes = [listing.note] * bool(listing.note)
+    if unused := [fault.where for fault in listing.faults if fault.kind == "unlisted" and not listing.listed]:
+        notes.append(f"{len(unused)} not used (no image, or not in its place): {some(unused)}")
     if absent:
         notes.append(f"{len(absent)} of {len(listing.labels)} labels have no image: {', '.join(absent)}")
     if notes:
@@ -153,7 +134,8 @@ def read_listing(
     listing = Listing(name, root, readable_labels(PUBLIC[name]))
     rows = READERS[name](listing)
     curable = {path for fault in listing.faults for path in fault.cure}
-    check_exclude(f"{name} in {root}", exclude, {row.path for row in rows} | curable)
+    exclude = {shown(path) for path in exclude}
+    check_exclude(f"{name} in {root}", exclude, {shown(row.path) for row in rows} | curable)
     listing.faults = [fault for fault in listing.faults if not set(fault.cure) & set(exclude)]
     _fill(listing, rows, exclude)
     if listing.carved and listing.splits.get("train"):
@@ -184,7 +166,7 @@ def readable_labels(known: PublicSet) -> dict[str, str]:
 
 def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
     """Sorts good rows into splits; every bad one becomes a fault."""
-    rows = [row for row in rows if row.path not in exclude]
+    rows = [row for row in rows if shown(row.path) not in exclude]
     present = {row.path: True for row in rows} if listing.packed else _present(listing, listing.folders)
     folded = {path.casefold(): path for path in present}
     first: dict[str, Row] = {}
@@ -192,7 +174,8 @@ def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
         earlier = first.setdefault(row.path, row)
         fault = _fault_of_row(listing, row, earlier)
         if fault is None and not present.get(row.path):
-            what = f"listed in {row.where}, but {_absence(listing.root, row.path, present, folded)}"
+            claim = f"listed in {row.where}, but " if listing.listed else ""
+            what = f"{claim}{_absence(listing.root, row.path, present, folded)}"
             fault = ("missing", row.path, what)
         if fault is not None:
             listing.fault(*fault, cure=(row.path,))
@@ -200,7 +183,8 @@ def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
             record = Record(listing.labels[row.name], str(listing.root / row.path))
             listing.splits.setdefault(row.split, []).append(record)
     if not any(fault.kind == "layout" for fault in listing.faults):  # without a list everything would be unlisted
-        _note_unlisted(listing, sorted(present.keys() - first.keys() - set(exclude)))
+        unlisted = sorted(present.keys() - first.keys())
+        _note_unlisted(listing, [path for path in unlisted if shown(path) not in exclude])
 
 
 def _fault_of_row(listing: Listing, row: Row, earlier: Row) -> tuple[str, str, str] | None:
@@ -325,7 +309,7 @@ def _hint(root: Path, name: str) -> str:
 def _text(listing: Listing, path: str, fatal: bool = True) -> str | None:
     """A list's text without byte order mark; None and a fault where it cannot be read as UTF-8."""
     try:
-        data = (listing.root / path).read_bytes()
+        data = file_bytes(listing.root / path)
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         line = data[: fault.start].count(b"\n") + 1
@@ -471,6 +455,9 @@ def _table(listing: Listing, path: str, columns: tuple[str, ...]) -> Iterator[tu
     try:
         header = [cell.strip().lower() for cell in next(table, [])]
         lacking = [column for column in columns if column not in header]
+        if double := [column for column in columns if header.count(column) > 1]:
+            listing.fault("layout", f"{path} line 1", f"has the column {' and '.join(double)} twice")
+            return
         if lacking:
             what = f"lacks the column {' and '.join(lacking)}; its first line is {','.join(header)[:80]!r}"
             listing.fault("layout", f"{path} line 1", what)
@@ -521,7 +508,7 @@ def _ucf101(listing: Listing) -> list[Row]:
         return []
     listing.folders = {f"{images}/{folder}" for folder in _folders(listing, images)}
     try:
-        table = json.loads(text)
+        table = json.loads(text, object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as fault:
         listing.fault("layout", path, f"is no JSON: {fault}")
         return []
@@ -547,6 +534,13 @@ def _ucf101(listing: Listing) -> list[Row]:
                 listing.fault("list", where, f"[{index}, {name!r}] contradicts an earlier entry: one index a class")
             rows.append(Row(split, f"{images}/{file}", name, where))
     return rows
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON; ValueError for a key that it has twice, of which Python would take the last."""
+    if double := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+        raise ValueError(f"the key {', '.join(map(repr, double))} is there twice")
+    return dict(pairs)
 
 
 def _is_entry(entry: object) -> bool:
@@ -594,13 +588,9 @@ def _folders(listing: Listing, path: str) -> list[str]:
 
 
 def _image_files(listing: Listing, folder: str) -> list[str]:
-    """Paths of the images in a folder, by name, without those whose names are not UTF-8."""
-    present = sorted(_present(listing, [folder]).items())
-    return [
-        path
-        for path, is_file in present
-        if is_file and utf8(path) and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
-    ]
+    """Paths of what is called an image in a folder, by name, without those whose names are not UTF-8."""
+    present = sorted(_present(listing, [folder]))
+    return [path for path in present if utf8(path) and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES]
 
 
 READERS: dict[str, Callable[[Listing], list[Row]]] = {

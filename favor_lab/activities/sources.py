@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +17,12 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import pocket
 from .catalogue import PUBLIC, fold
+from .faults import Fault, all_at_once, shown, utf8
 from .fewshot import Example
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the stored image
@@ -27,11 +31,14 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 POCKET_POOLS = {"train": 256, "validation": 64, "test": 256}
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # no other decoder is run, whatever a file claims to be
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 # The names that a split's folder may have.
 FOLDER_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 # Files that belong beside images and are no images.
-COMPANIONS = {"metadata.csv", "metadata.jsonl", "truth.jsonl", "readme.md", "readme.txt", "license"}
+COMPANIONS = {
+    "metadata.csv", "metadata.jsonl", "truth.jsonl", "readme.md", "readme.txt", "license", "thumbs.db", "desktop.ini",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,8 @@ def load_activities(
 
     A folder is `<root>/<label>/<image>` or `<root>/{train,validation,test}/<label>/<image>`; suffixes in any
     case, hidden files left out. A label is its folder's name with spaces for underscores; `folders` of the
-    result maps it back. Files that are no images or lie deeper are named in one warning.
+    result maps it back. Files with another suffix and what lies deeper are named in one warning. What has an image's
+    suffix is an image: a broken link, a folder or a pipe of such a name is refused when it is read.
 
     The public sets are "stanford40", "har15", "ucf101" and "ppmi", in the layouts that `catalogue` describes; nothing
     is ever downloaded. For them:
@@ -114,9 +122,10 @@ def load_activities(
     carve_seed   decides which images of "train" become the test set where there is no official one (har15)
     exclude      images to leave out, by their paths relative to `root`, as `favor-lab data` names them
 
-    Raises ValueError (unknown name, no usable layout, a label without images, two folders that read as one label;
-    for a public set: everything in its lists that training would trip over, at once), FileNotFoundError or
-    NotADirectoryError.
+    Raises ValueError (unknown name; everything in the folder's layout, lists, names and labels that training would trip
+    over, at once: labels without images, folders that read as one label, paths that climb out ...), FileNotFoundError
+    or NotADirectoryError. What is wrong with images themselves `few_shot` says, again at once, of those that it draws;
+    `favor-lab data NAME --root ROOT` says it of all.
 
     >>> load_activities("cartoon").splits["test"][9]
     Record(label='riding a bike', source='cartoon/test/000009')
@@ -152,17 +161,19 @@ def _load_pocket(name: str) -> ActivityData:
 
 
 def _load_folder(root: Path, exclude: Collection[str] = ()) -> ActivityData:
-    data, unused = read_folder(root, exclude)
+    data, unused, faults = read_folder(root, exclude)
+    if faults:
+        raise ValueError(all_at_once(str(root), faults, f" (`favor-lab data folder --root {root}` lists all)"))
     if unused:
-        shown = _some(root, unused)
-        warnings.warn(f"{root}: {len(unused)} not used (no image, or not in <label>/): {shown}", stacklevel=3)
+        warnings.warn(f"{root}: {len(unused)} not used (no image, or not in <label>/): {some(unused)}", stacklevel=3)
     return data
 
 
-def read_folder(root: Path, exclude: Collection[str] = ()) -> tuple[ActivityData, list[Path]]:
-    """The images sorted by label under `root` without those in `exclude`, and what lies there and is not used.
+def read_folder(root: Path, exclude: Collection[str] = ()) -> tuple[ActivityData, list[str], list[Fault]]:
+    """The images sorted by label under `root` without those in `exclude`; what lies there and is not used; and what is
+    wrong with layout, names and labels. No image is opened.
 
-    Raises as `load_activities` does for "folder".
+    Raises ValueError for an `exclude` that names no image, FileNotFoundError or NotADirectoryError for the root.
     """
     check_root(root)
     files: dict[str, dict[str, list[Path]]] = {}  # split -> folder name -> images
@@ -174,21 +185,25 @@ def read_folder(root: Path, exclude: Collection[str] = ()) -> tuple[ActivityData
                 images.setdefault(folder.name, []).extend(_images(folder, unused))
             else:
                 unused.append(folder)
-    unused = [path for path in unused if path.name.lower() not in COMPANIONS]
-    _refuse_names(root, [path for images in files.values() for paths in images.values() for path in paths])
-    found = {path.relative_to(root).as_posix() for images in files.values() for p in images.values() for path in p}
-    check_exclude(str(root), exclude, found)
+    names = {path: path.relative_to(root).as_posix() for i in files.values() for paths in i.values() for path in paths}
+    exclude = {shown(path) for path in exclude}
+    check_exclude(str(root), exclude, set(map(shown, names.values())))
     files = {
-        split: {name: [p for p in paths if p.relative_to(root).as_posix() not in exclude] for name, paths in i.items()}
+        split: {folder: [p for p in paths if shown(names[p]) not in exclude] for folder, paths in i.items()}
         for split, i in files.items()
     }
-    labels = _readable_labels(root, files, _some(root, unused))
+    left = [shown(path.relative_to(root).as_posix()) for path in unused if path.name.lower() not in COMPANIONS]
+    labels = {folder: " ".join(folder.replace("_", " ").split()) for images in files.values() for folder in images}
+    faults = _layout_faults(files, left) + _label_faults(files, labels)
+    for name in names.values():
+        if not utf8(name) and shown(name) not in exclude:
+            faults.append(Fault("name", shown(name), "the name is not UTF-8; rename it", cure=(shown(name),)))
     splits = {
-        split: [Record(labels[name], str(path)) for name, paths in images.items() for path in paths]
+        split: [Record(labels[folder], str(path)) for folder, paths in images.items() for path in paths]
         for split, images in files.items()
     }
-    folders = {label: name for name, label in sorted(labels.items(), key=lambda pair: pair[1])}
-    return ActivityData(str(root), list(folders), splits, open_image, folders), unused
+    folders = {label: folder for folder, label in sorted(labels.items(), key=lambda pair: (pair[1], pair[0]))}
+    return ActivityData(str(root), list(folders), splits, open_image, folders), left, faults
 
 
 def check_root(root: Path) -> None:
@@ -206,28 +221,9 @@ def check_exclude(name: str, exclude: Collection[str], found: Collection[str]) -
         raise ValueError(f"{name} has no image {', '.join(map(repr, unknown))} to exclude (paths relative to its root)")
 
 
-def shown(path: object) -> str:
-    """A path that any terminal can print: bytes that are not UTF-8 as backslash escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def utf8(name: str) -> bool:
-    """Whether a file's name can be written in UTF-8, as reports and records are."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse_names(root: Path, paths: Sequence[Path]) -> None:
-    bad = [shown(path.relative_to(root)) for path in paths if not utf8(str(path.relative_to(root)))]
-    if bad:
-        raise ValueError(f"{root}: names that are not UTF-8, rename them: {', '.join(bad)}")
-
-
-def _some(root: Path, paths: Sequence[Path]) -> str:
-    return ", ".join([shown(path.relative_to(root)) for path in paths[:5]] + ["..."] * (len(paths) > 5))
+def some(paths: Sequence[str]) -> str:
+    """The first five of many paths."""
+    return ", ".join([*paths[:5], *["..."] * (len(paths) > 5)])
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -246,8 +242,6 @@ def _split_folders(root: Path, unused: list[Path]) -> list[tuple[str, Path]]:
     ]
     if not found:
         return [("train", root)]
-    if "train" not in dict(found):
-        raise ValueError(f"{root} holds {', '.join(path.name for _, path in found)} but no train folder")
     unused += [path for path in named if path not in {path for _, path in found}]
     return sorted(found, key=lambda pair: list(FOLDER_SPLITS.values()).index(pair[0]))
 
@@ -255,56 +249,82 @@ def _split_folders(root: Path, unused: list[Path]) -> list[tuple[str, Path]]:
 def _images(folder: Path, unused: list[Path]) -> list[Path]:
     images: list[Path] = []
     for path in _visible(folder):
-        (images if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() else unused).append(path)
+        (images if path.suffix.lower() in IMAGE_SUFFIXES else unused).append(path)
     return images
 
 
-def _readable_labels(root: Path, files: dict[str, dict[str, list[Path]]], shown: str) -> dict[str, str]:
-    """Folder name -> label. ValueError where a folder cannot be a label, or two would be one."""
-    names = sorted({name for images in files.values() for name in images})
-    empty = [name for name in names if not any(images.get(name) for images in files.values())]
-    if not names or empty == names:
-        found = ", ".join(empty) or shown or "nothing"
-        raise ValueError(f"{root}: no images in <label>/<image> or train/<label>/<image>; found: {found}")
-    if empty:
-        raise ValueError(f"{root}: no images in {', '.join(map(repr, empty))}; fill or remove these folders")
-    labels = {name: " ".join(name.replace("_", " ").split()) for name in names}
-    if mute := [name for name, label in labels.items() if not fold(label)]:
-        raise ValueError(f"{root}: {', '.join(map(repr, mute))} has neither a letter nor a digit: rename it")
+def _layout_faults(files: dict[str, dict[str, list[Path]]], unused: Sequence[str]) -> list[Fault]:
+    """No images at all, or none to train with."""
+    if not any(paths for images in files.values() for paths in images.values()):
+        folders = sorted({shown(folder) for images in files.values() for folder in images})
+        found = ", ".join(folders) or some(unused) or "nothing"
+        return [Fault("layout", ".", f"no images in <label>/<image> or train/<label>/<image>; found: {found}")]
+    if "train" not in files:
+        return [Fault("layout", ".", f"holds {', '.join(files)} but no train folder")]
+    return []
+
+
+def _label_faults(files: dict[str, dict[str, list[Path]]], labels: dict[str, str]) -> list[Fault]:
+    """Folders that cannot be a label, and those that would be one with another."""
+    filled = {folder for images in files.values() for folder, paths in images.items() if paths}
+    faults = []
     first: dict[str, str] = {}
-    for name, label in labels.items():
+    for folder in sorted(labels):
         # What an answer may differ in and still be right, two labels must not differ in alone.
-        twin = first.setdefault(fold(label), name)
-        if twin != name:
-            raise ValueError(f"{root}: {twin!r} and {name!r} read as one label; rename or merge them")
-    return labels
+        twin = first.setdefault(fold(labels[folder]), folder)
+        if filled and folder not in filled:  # all of them empty: a fault of the layout
+            faults.append(Fault("label", repr(folder), "no images in this folder; fill or remove it"))
+        if not fold(labels[folder]):
+            faults.append(Fault("label", repr(folder), "has neither a letter nor a digit; rename it"))
+        elif twin != folder:
+            faults.append(Fault("label", repr(folder), f"reads as one label with {twin!r}; rename or merge them"))
+    return faults
+
+
+def file_bytes(path: str | Path) -> bytes:
+    """The content of a file. OSError where there is none: a folder, a broken link, a pipe (which might never end)."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise OSError("it is a link that leads nowhere or in a circle")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"it is a {'folder' if os.path.isdir(path) else 'device or a pipe'}, not a file")
+    return Path(path).read_bytes()
 
 
 def open_image(path: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
     """The image file at `path`, fully decoded and turned upright by its EXIF data (first frame, any mode).
 
-    With a box only that part: widened on each side by `margin` times its width and height, clipped to the image.
-    Raises ValueError with the path for a file that is missing, empty, truncated or no image, and for a box that lies
-    outside the image.
+    Its content says what it is, not its suffix. With a box only that part: widened on each side by `margin` times its
+    width and height, clipped to the image.
+    Raises ValueError with the path for a file that is missing, empty, truncated, none of `FORMATS`, larger than
+    Pillow's `MAX_IMAGE_PIXELS` or too narrow, with EXIF data that cannot be read or pixels that are not finite, and
+    for a box that lies outside the image. What a decoder makes up for (noise in the middle of a JPEG) is not found.
     """
     try:
-        data = Path(path).read_bytes()
+        data = file_bytes(path)
     except OSError as fault:
-        raise ValueError(f"{path}: cannot be read as an image: {fault}") from fault
+        raise ValueError(f"{shown(path)}: cannot be read as an image: {fault.strerror or fault}") from fault
     return decode_image(data, path, box, margin)
 
 
 def decode_image(data: bytes, source: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
     """As `open_image`, for the bytes of a file; `source` is named in errors."""
-    with _naming(source, data), Image.open(BytesIO(data)) as image:
+    with _opened(data, source) as image:
         part = image if box is None else image.crop(pixel_box(box, image.size, margin))
         check_shape(part.size)
-        return ImageOps.exif_transpose(part)  # always a copy, so decoded in full
+        part.load()
+        try:
+            upright = ImageOps.exif_transpose(part)
+            upright.getexif()  # of a copy some formats read it anew
+        except SyntaxError as fault:
+            raise ValueError(f"its EXIF data are spoilt ({fault}); save it without them") from fault
+        if upright.mode == "F" and not np.isfinite(np.asarray(upright)).all():
+            raise ValueError("it has values that are not finite")
+        return upright
 
 
 def image_header(data: bytes, source: str) -> tuple[str, tuple[int, int]]:
     """Format, as Pillow names it, and (width, height) from the header of a file's bytes; errors as `open_image`."""
-    with _naming(source, data), Image.open(BytesIO(data)) as image:
+    with _opened(data, source) as image:
         check_shape(image.size)
         return str(image.format), image.size
 
@@ -324,18 +344,21 @@ def check_shape(size: tuple[int, int]) -> None:
 
 
 @contextmanager
-def _naming(source: str, data: bytes) -> Iterator[None]:
-    """Turns whatever goes wrong with an image file into a ValueError with its source."""
+def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
+    """The image in a file's bytes, not decoded yet; whatever goes wrong with it becomes a ValueError with `source`."""
     try:
         if not data:
             raise ValueError("the file is empty (0 bytes)")
         if data.startswith(b"version https://git-lfs"):
             raise ValueError("a Git LFS pointer, not the file itself; `git lfs pull` brings it")
-        yield
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
+            yield image
     except UnidentifiedImageError as fault:
-        raise ValueError(f"{source}: cannot be read as an image: no format that Pillow knows") from fault
+        raise ValueError(f"{shown(source)}: cannot be read as an image: it is none of {', '.join(FORMATS)}") from fault
     except Exception as fault:  # decoders of broken files raise nearly anything
-        raise ValueError(f"{source}: cannot be read as an image: {fault}") from fault
+        raise ValueError(f"{shown(source)}: cannot be read as an image: {fault}") from fault
 
 
 def pixel_box(box: Box, size: tuple[int, int], margin: float = 0.0) -> tuple[int, int, int, int]:

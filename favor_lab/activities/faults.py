@@ -1,0 +1,66 @@
+"""What is wrong with a set on disk, in words that any terminal can print, and all of it in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MOST_NAMED = 20  # faults that an error lists; `favor-lab data` lists all
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a set's folder.
+
+    kind   one word for its sort (a key of `checks.KINDS`)
+    where  file or list and line, relative to the root
+    what   what is wrong there, and what to do
+    fatal  whether training would trip over it
+    cure   images whose exclusion would cure it, relative to the root
+    """
+
+    kind: str
+    where: str
+    what: str
+    fatal: bool = True
+    cure: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def all_at_once(name: str, faults: Sequence[object], note: str = "") -> str:
+    """One message for all faults of a set: how many, the first 20 with a line each, and how many more.
+
+    >>> print(all_at_once("mine", [f"{i}.png: the file is empty" for i in range(22)], " in 30 images"))
+    ... # doctest: +ELLIPSIS
+    mine: 22 faults in 30 images:
+      0.png: the file is empty
+    ...
+      19.png: the file is empty
+      ... and 2 more
+    """
+    lines = [str(fault) for fault in faults[:MOST_NAMED]]
+    if len(faults) > MOST_NAMED:
+        lines.append(f"... and {len(faults) - MOST_NAMED} more")
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"{name}: {count}{note}:\n  " + "\n  ".join(lines)
+
+
+def shown(path: object) -> str:
+    r"""A path in one line that any terminal can print: bytes that are not UTF-8, line breaks, control characters and
+    marks that turn the direction of writing as backslash escapes.
+
+    >>> print(shown("reading/a\n\x1b[2J.png"))
+    reading/a\n\x1b[2J.png
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+
+
+def utf8(name: str) -> bool:
+    """Whether a file's name can be written in UTF-8, as reports and records are."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
