@@ -67,7 +67,6 @@ ON_CPU = "shows on a GPU only"
 TWO_D = "the tensor has two dimensions: the last is dimension 1"
 SAME_LENGTH = "both are made to the same length just before"
 INDEX = "a list takes a tensor of one whole number as an index"
-CACHE = "transformers fills the cache that it is given"
 OFF = "from 1 on, every value of top_p is off"
 EMPTY = "an empty rollout is refused a line later, as one without prompts"
 POSITIONS = "transformers takes (N, T) and (4, N, T) as well, where text has one position in all three"
@@ -128,8 +127,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "cache = DynamicCache([-config=language_model.config-])": (
             "Qwen2-VL has no sliding windows, of which a cache would have to know"
         ),
-        "past_key_values=cache[-, use_cache=True-],": CACHE,
-        "past_key_values=prefix.cache[-, use_cache=True-],": CACHE,
         "results.append(-(logps.exp() * logps.masked_fill(policy.forbidden, [-0.0-]{+1.0+})).sum(1))": (
             "it is multiplied by a probability of 0"
         ),

@@ -1,11 +1,14 @@
 """The shared prefix against transformers' own row-by-row forward, and what could make it differ."""
 
+import warnings
+
 import pytest
 import torch
 from torch.nn.functional import pad
 
 from favor_lab.vlm import prefix as prefix_module
 from favor_lab.vlm.prefix import (
+    cache_keyword,
     completion_hidden,
     expand,
     next_hidden,
@@ -183,6 +186,35 @@ def test_scoring_leaves_the_prefix_and_the_state_of_the_model_alone(tiny_policy,
     assert torch.equal(hidden, completion_hidden(tiny_policy, prefix, ids, mask))
     assert prefix.cache.get_seq_length() == prompts.input_ids.shape[1]
     assert torch.equal(token_logps(tiny_policy, hidden, ids), before)
+
+
+class Older:
+    def forward(self, inputs_embeds=None, past_key_values=None):  # transformers 5.17 to 5.23
+        ...
+
+
+class Newer:
+    def forward(self, inputs_embeds=None, cache=None):  # from 5.24 on; 5.40 knows no other name
+        ...
+
+
+@pytest.mark.parametrize(("model", "keyword"), [(Older(), "past_key_values"), (Newer(), "cache")])
+def test_the_cache_goes_to_the_parameter_that_the_version_has(model, keyword):
+    assert cache_keyword(model) == keyword
+
+
+def test_no_deprecated_call_of_transformers(tiny_policy, prompts, completions):
+    """Warnings arise in transformers' own frames, where the project's filter does not make errors of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score(tiny_policy, prompts, *completions)
+        next_hidden(tiny_policy, run_prompt(tiny_policy, prompts), torch.zeros(4, dtype=torch.long))
+
+
+def test_a_checkpoint_that_says_not_to_use_a_cache_changes_nothing(tiny_policy, prompts, completions):
+    expected = score(tiny_policy, prompts, *completions)
+    tiny_policy.base.config.text_config.use_cache = False
+    assert torch.equal(score(tiny_policy, prompts, *completions), expected)
 
 
 def test_gradient_checkpointing_in_train_mode_is_refused(tiny_policy, prompts, completions):

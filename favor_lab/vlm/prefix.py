@@ -16,6 +16,7 @@ Positions are always explicit: transformers would otherwise take them from the s
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -50,7 +51,7 @@ def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
     """The prompts once through the language model, the kept image features in place of the image tokens.
 
     Gradients flow if they are enabled. Raises RuntimeError in train mode with gradient checkpointing, where
-    transformers drops the cache without an error.
+    transformers drops the cache with no more than a line in its log.
     """
     language_model = _language_model(policy)
     cache = DynamicCache(config=language_model.config)
@@ -58,8 +59,7 @@ def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
         inputs_embeds=prompt_embeds(policy, prompts),  # (B, P, D)
         attention_mask=prompts.attention_mask,
         position_ids=prompts.position_ids,
-        past_key_values=cache,
-        use_cache=True,
+        **{cache_keyword(language_model): cache},
     )
     return Prefix(cache, out.last_hidden_state[:, -1], prompts.attention_mask, prompts.next_position)
 
@@ -169,7 +169,8 @@ def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False)
 
 
 def _language_model(policy: Policy) -> Any:
-    """The text half of the model, or RuntimeError where transformers would silently drop the cache."""
+    """The text half of the model, or RuntimeError where transformers would silently drop the cache (in train mode with
+    gradient checkpointing; since transformers 5.24 only where gradients are enabled, before always)."""
     language_model = policy.base.model.language_model
     layers = (layer for layer in language_model.modules() if getattr(layer, "gradient_checkpointing", False))
     if any(layer.training for layer in layers):
@@ -179,6 +180,12 @@ def _language_model(policy: Policy) -> Any:
             " policy.base.gradient_checkpointing_disable()"
         )
     return language_model
+
+
+def cache_keyword(language_model: Any) -> str:
+    """Name of the parameter that takes the key/value cache: `cache` since transformers 5.24, before `past_key_values`
+    (deprecated there, and removed in 5.40)."""
+    return "cache" if "cache" in inspect.signature(language_model.forward).parameters else "past_key_values"
 
 
 def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -191,8 +198,7 @@ def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tenso
         inputs_embeds=language_model.get_input_embeddings()(ids),  # (N, T, D)
         attention_mask=attention_mask,
         position_ids=(prefix.next_position[:, None] + steps).expand(3, -1, -1),  # (3, N, T)
-        past_key_values=prefix.cache,
-        use_cache=True,
+        **{cache_keyword(language_model): prefix.cache},
     ).last_hidden_state
     prefix.last_hidden, prefix.attention_mask = hidden[:, -1], attention_mask  # (N, D), (N, P + T)
     prefix.next_position = prefix.next_position + ids.shape[1]
