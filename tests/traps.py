@@ -524,8 +524,8 @@ TRAPS = [
     ),
     Trap(
         "cache under checkpointing", "guard: _language_model", cache_under_checkpointing,
-        "In train mode with gradient checkpointing the layers drop the cache, with a line in the log (since transformers "
-        "5.24 only where gradients are enabled).",
+        "In train mode with gradient checkpointing the layers drop the cache, with a line in the log (from version "
+        "5.24 of transformers on only where gradients are enabled).",
         [[DROPPED]],
     ),
     Trap(
