@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import signal
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +124,7 @@ class RunOptions:
     """Go on with the run in this folder, with its own options; only --steps and what bounds memory
     (--micro-batch, --gradient-checkpointing, --offload-tower) may be changed."""
     checkpoint_every: int = 10
-    """Steps between two checkpoints; there is one after Ctrl-C and at the end as well."""
+    """Steps between two checkpoints; there is one after Ctrl-C or SIGTERM and at the end as well."""
 
 
 @dataclass(frozen=True)
@@ -411,8 +414,8 @@ def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None
         weights = policy.save(folder.path / ("adapter" if plan.policy.lora_rank or plan.policy.adapter else "policy"))
         if shots.test:
             evaluations[after] = evaluate_test(plan, policy, shots, folder, "after")
-    except KeyboardInterrupt:
-        raise Stopped(
+    except KeyboardInterrupt as interrupt:  # Ctrl-C or SIGTERM
+        raise type(interrupt)(
             f"stopped after step {state.step} of {plan.settings.steps}; everything so far is in {folder.path}\n"
             f"go on with: {resume_command(plan, folder)}"
         ) from None
@@ -440,17 +443,22 @@ def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: 
     from tqdm import tqdm
 
     from favor_lab.grpo.checkpoints import save_checkpoint
+    from favor_lab.grpo.mechanics import uninterrupted
     from favor_lab.grpo.summary import troubles
     from favor_lab.grpo.training import train
     from favor_lab.study.baselines import sft
 
     folder.rewind(state.step)
     told: set[str] = set()
+    recorded = state.step
     records: Iterator[StepRecord] = (sft if plan.method == "SFT" else train)(policy, shots, plan.settings, resume=state)
     try:
         with tqdm(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
             for record in bar:
-                folder.append(record)
+                with uninterrupted() as raise_delayed:
+                    folder.append(record)
+                    recorded = record.step
+                raise_delayed()
                 for kind, text in troubles(record, plan.settings).items():
                     if kind not in told:
                         tqdm.write(f"favor-lab: note: step {record.step}: {text}", file=sys.stderr)
@@ -460,7 +468,7 @@ def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: 
                 if record.step % plan.checkpoint_every == 0:
                     save_checkpoint(folder.checkpoint, state)
     finally:
-        if state.step and not state.out_of_range():
+        if state.step and state.step == recorded and not state.out_of_range():  # a step without a record is repeated
             save_checkpoint(folder.checkpoint, state)
 
 
@@ -797,8 +805,27 @@ def doctor(card: CardOptions) -> None:
 # ---------------------------------------------------------------------------------------------------------- the parser
 
 
-class Stopped(Exception):
-    """Ctrl-C, with the message that says what is kept and how to go on."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: `kill`, a machine that shuts down, a time limit that is over. It ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """While the block runs, SIGTERM raises Terminated, unless the process ignores SIGTERM or has a handler for it."""
+
+    def terminate(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: `timeout` sends it twice
+        raise Terminated
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def groups_of(command: str) -> dict[str, Any]:
@@ -858,19 +885,16 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 2 for an error that was explained, or 130 after Ctrl-C."""
+    """Run a command; 0, or 2 for an error that was explained, 130 after Ctrl-C, 143 after SIGTERM."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        with warnings.catch_warnings():
+        with termination_raised(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
             run([argument for argument in given if argument != "--debug"])
-    except Stopped as stopped:
-        complain(str(stopped))
-        return 130
-    except KeyboardInterrupt:
-        complain("stopped")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        complain(str(interrupt) or "stopped")
+        return 143 if isinstance(interrupt, Terminated) else 130
     except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError, MemoryError) as error:
         if debug:
             raise

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import trees
-from favor_lab.cli import COMMANDS, main
+from favor_lab.cli import COMMANDS, CardOptions, main
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.report import RunFolder
 from pictures import picture
@@ -127,6 +128,67 @@ def test_a_run_that_is_interrupted_keeps_what_it_has_and_goes_on(grpo, monkeypat
     assert timeless("run") == timeless("whole")
     answers = [Evaluation.load(f"{run}/evaluation_after.json").answers for run in ("run", "whole")]
     assert answers[0] == answers[1]
+
+
+IN_THE_BACKGROUND = """
+import os, signal, sys
+from favor_lab.cli import main
+from favor_lab.grpo import training
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell sets it for a process in the background
+where = sys.argv[1]
+function = getattr(training, where)
+
+def signalled(*arguments, **options):
+    result = function(*arguments, **options)
+    state = next(argument for argument in arguments if hasattr(argument, "step"))
+    if state.step == 1:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    return result
+
+setattr(training, where, signalled)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("where", "finished"), [("judge", 1), ("update", 2)])
+def test_a_run_in_the_background_ends_well_on_sigterm(grpo, where, finished):
+    """Between two updates the step is abandoned, during one it is finished; Ctrl-C stays ignored."""
+    grpo += ["--temperature", "1.5"]
+    command = [sys.executable, "-c", IN_THE_BACKGROUND, where, *grpo, "--out", "run"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
+    assert f"stopped after step {finished} of 3" in ended.stderr and "favor-lab train --resume run" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [record["step"] for record in timeless("run")] == list(range(1, finished + 1))
+    assert main(["train", "--resume", "run"]) == main([*grpo, "--out", "whole"]) == 0
+    assert timeless("run") == timeless("whole")
+    weights = [Path(f"{run}/adapter/adapter_model.safetensors").read_bytes() for run in ("run", "whole")]
+    answers = [Evaluation.load(f"{run}/evaluation_after.json").answers for run in ("run", "whole")]
+    assert weights[0] == weights[1] and answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
+def test_only_a_command_that_runs_handles_sigterm(monkeypatch, handler, capsys):
+    """SIGTERM raises while a command runs, unless it is ignored or the caller has a handler."""
+
+    def doctor(card):
+        during.append(signal.getsignal(signal.SIGTERM))
+        if handler is signal.SIG_DFL and callable(during[0]):
+            signal.raise_signal(signal.SIGTERM)
+
+    during = []
+    monkeypatch.setitem(COMMANDS, "doctor", doctor)
+    doctor.__annotations__ = {"card": CardOptions, "return": type(None)}
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert main(["doctor"]) == (143 if handler is signal.SIG_DFL else 0)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (during == [handler]) is (handler is not signal.SIG_DFL)
+    assert capsys.readouterr().err == ("favor-lab: stopped\n" if handler is signal.SIG_DFL else "")
 
 
 def test_a_run_that_died_after_a_record_makes_it_again(grpo):

@@ -15,12 +15,13 @@ from favor_lab.grpo import training
 from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.losses import HOWS, grpo_loss
-from favor_lab.grpo.mechanics import draw, learning_rate
+from favor_lab.grpo.mechanics import draw, learning_rate, uninterrupted
 from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, join, sample_groups, score_completions
 from favor_lab.grpo.summary import troubles
 from favor_lab.grpo.training import train
+from favor_lab.study import baselines
 from favor_lab.vlm.policy import load_policy
 from favor_lab.vlm.processing import encode_prompts
 
@@ -599,6 +600,7 @@ def test_resume_equals_an_unbroken_run(tiny_checkpoint, tiny_policy, shots, run,
     assert all(torch.equal(weight, end[name]) for name, weight in weights(other).items())
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 @pytest.mark.parametrize("where", ["sample", "reward", "loss"])
 def test_ctrl_c_leaves_a_state_to_go_on_from(tiny_policy, shots, run, tmp_path, where):
     unbroken = run(replace(SHORT, steps=4))
@@ -637,6 +639,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(tiny_policy, shots, run, tmp_path, 
     assert comparable(records) == comparable(unbroken)
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_while_the_weights_move_waits_for_the_record(tiny_policy, shots):
     state = TrainingState.start(tiny_policy, replace(SHORT, steps=4))
     handler = signal.getsignal(signal.SIGINT)
@@ -651,6 +654,66 @@ def test_ctrl_c_while_the_weights_move_waits_for_the_record(tiny_policy, shots):
             records.append(record)
     assert [record.step for record in records] == [1, 2] and state.step == 2
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.fixture
+def handle():
+    """Set the handler of a signal for the duration of the test."""
+    before = {}
+
+    def set_handler(number, handler):
+        before.setdefault(number, signal.signal(number, handler))
+
+    yield set_handler
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("learn", [partial(train, rewards=[even_ids]), baselines.sft], ids=["grpo", "sft"])
+def test_sigterm_waits_for_the_record_where_the_program_handles_it(tiny_policy, shots, handle, monkeypatch, learn):
+    def update(*arguments, **options):
+        if state.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_update(*arguments, **options)
+
+    def exit_now(number, frame):
+        raise SystemExit(128 + number)
+
+    training_update = training.update
+    monkeypatch.setattr(training, "update", update)
+    monkeypatch.setattr(baselines, "update", update)
+    handle(signal.SIGTERM, exit_now)
+    state = TrainingState.start(tiny_policy, replace(SHORT, steps=4))
+    records = []
+    with pytest.raises(SystemExit, match="143"):
+        for record in learn(tiny_policy, shots, resume=state):
+            records.append(record)
+    assert [record.step for record in records] == [1, 2] and state.step == 2
+    assert signal.getsignal(signal.SIGTERM) is exit_now
+
+
+def test_a_second_ctrl_c_does_not_wait(ctrl_c_raises):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        reached.append("after the first")
+        signal.raise_signal(signal.SIGINT)
+        reached.append("after the second")
+    assert reached == ["after the first"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_without_a_python_handler_are_left_alone(handle):
+    handle(signal.SIGINT, signal.SIG_IGN)
+    handle(signal.SIGTERM, signal.SIG_DFL)
+    with uninterrupted() as raise_delayed:
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    raise_delayed()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_run_may_be_made_longer_but_not_another(tiny_policy, shots):

@@ -157,6 +157,7 @@ def test_a_run_that_is_held_can_be_stopped():
     assert not worker.is_alive() and dashboard.state == "stopped"
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_an_interrupt_ends_the_run_like_stop(capsys):
     def run():
         yield record(1)
@@ -168,6 +169,7 @@ def test_an_interrupt_ends_the_run_like_stop(capsys):
     assert capsys.readouterr().out == "interrupted after step 1 of 9; the records so far are kept\n"
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_an_interrupt_while_a_record_is_shown_loses_nothing(monkeypatch):
     dashboard, made = Dashboard(interactive=True), []
     dashboard.widget()
@@ -178,6 +180,7 @@ def test_an_interrupt_while_a_record_is_shown_loses_nothing(monkeypatch):
     assert dashboard.state == "interrupted"
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_an_interrupt_ends_a_run_that_is_held():
     made, dashboard = [], Dashboard(interactive=False)
 
@@ -191,6 +194,19 @@ def test_an_interrupt_ends_a_run_that_is_held():
         dashboard.pause()
     helper.join()
     assert dashboard.state == "interrupted" and made[1:] == ["closed"]
+
+
+def test_an_interrupt_that_the_process_ignores_is_ignored(ctrl_c_raises):
+    def run():
+        signal.raise_signal(signal.SIGINT)
+        yield record(1)
+        yield record(2)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    dashboard = Dashboard(interactive=True)
+    dashboard.widget()
+    dashboard._redraw_if_due = lambda: signal.raise_signal(signal.SIGINT)
+    assert [item.step for item in dashboard.watch(run())] == [1, 2] and dashboard.state == "finished"
 
 
 def test_an_error_of_the_run_passes_through_after_it_was_noted():

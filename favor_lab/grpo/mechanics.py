@@ -1,5 +1,5 @@
 """What the loop needs that is not GRPO: optional arguments, seeds, the order of the images, the learning rate, a
-clock, and Ctrl-C."""
+clock, and signals (Ctrl-C, SIGTERM)."""
 
 from __future__ import annotations
 
@@ -148,20 +148,37 @@ class Clock:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[list[int]]:
-    """Ctrl-C waits while the block runs: the list it yields then holds the signal. A second one interrupts at once."""
-    caught: list[int] = []
+def uninterrupted() -> Iterator[Callable[[], None]]:
+    """Delay Ctrl-C (SIGINT) and SIGTERM while the block runs; the function that it yields, called afterwards, raises
+    the delayed signals. A second Ctrl-C interrupts at once.
 
-    def remember(number: int, frame: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
+    Only signals with a Python handler are delayed. So SIGINT stays ignored where it is, as for a run in the background,
+    and SIGTERM ends the process at once unless the program has a handler for it.
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield caught
-        return
-    before = signal.signal(signal.SIGINT, remember)
+    >>> with uninterrupted() as raise_delayed:
+    ...     print("the weights change")
+    the weights change
+    >>> raise_delayed()
+    """
+    delayed: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # only the main thread gets signals
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def delay(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and number in delayed:
+            handlers[number](number, frame)
+        delayed.append(number)
+
+    def raise_delayed() -> None:
+        for number in delayed:
+            signal.raise_signal(number)
+
+    for number in handlers:
+        signal.signal(number, delay)
     try:
-        yield caught
+        yield raise_delayed
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

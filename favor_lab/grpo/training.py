@@ -124,14 +124,13 @@ def train(
             with clock("loss"):  # step 4: one number, and its gradient
                 state.optimiser.zero_grad(set_to_none=True)
                 measured = backward(loss, batch, context)
-            with uninterrupted() as interrupted, clock("update"):
+            with uninterrupted() as raise_delayed, clock("update"):
                 measured |= update(state, settings, rows=len(batch.rollout))
                 record = context.record = report(state, batch, measured, clock.seconds, context.prompts)
                 if after_step is not None:
                     ask(after_step, **offers(context))
             yield record
-            if interrupted:
-                raise KeyboardInterrupt
+            raise_delayed()
 
 
 # ------------------------------------------------------------------------------------ what the steps are given

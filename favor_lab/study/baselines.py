@@ -64,12 +64,11 @@ def sft(
             loss = cross_entropy_backward(
                 policy, prompts[drawn], targets, settings.micro_batch, settings.gradient_checkpointing
             )
-        with uninterrupted() as interrupted, clock("update"):
+        with uninterrupted() as raise_delayed, clock("update"):
             measured = update(state, settings, rows=len(drawn))
             state.step += 1
         yield describe(state.step, loss, targets, clock.seconds, measured)
-        if interrupted:
-            raise KeyboardInterrupt
+        raise_delayed()
 
 
 def cross_entropy_backward(

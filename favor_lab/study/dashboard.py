@@ -104,12 +104,11 @@ class Dashboard(Shown):
                 except StopIteration:
                     outcome = "finished"
                     return
-                with uninterrupted() as interrupted:  # a record that has arrived is handed on, whatever happens
+                with uninterrupted() as raise_delayed:  # a record that has arrived is handed on, whatever happens
                     self._keep(record)
                     self._redraw_if_due()
                 yield record
-                if interrupted:
-                    raise KeyboardInterrupt
+                raise_delayed()
             outcome = "stopped"
         except KeyboardInterrupt:
             outcome = "interrupted"
