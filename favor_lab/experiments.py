@@ -28,7 +28,9 @@ from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
 from favor_lab.recipes import VARIANTS
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Evaluation, evaluate
+from favor_lab.study.measures import Measured
 from favor_lab.study.report import plain, versions
+from favor_lab.study.rounding import percent
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
@@ -550,8 +552,7 @@ def share_and_interval(runs: Sequence[Result], sets: int = 1) -> str:
     if not rows:
         return ""
     shares = np.array(rows) * rows[0].size / sets  # (seeds, images), whose mean is the mean of the sets
-    low, high = bootstrap_interval(shares)
-    return f"{100 * shares.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return Measured(shares.mean(), *bootstrap_interval(shares)).percent()
 
 
 def place(name: str) -> tuple[int, str]:
@@ -576,12 +577,3 @@ def write_tables(folder: str | Path) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return page
-
-
-def percent(share: Any) -> str:
-    """A share as it is printed.
-
-    >>> percent(0.7709)
-    '77.1 %'
-    """
-    return f"{100 * share:.1f} %"

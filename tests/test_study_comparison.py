@@ -1,10 +1,15 @@
 import math
+import os
+import subprocess
+import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from favor_lab.study.comparison import bootstrap_interval, compare, paired_gains, sign_test
+from favor_lab.study.comparison import bootstrap_interval, compare, paired_gains, redraws, sign_test, whole_numbers
 from favor_lab.study.evaluation import Answered, Evaluation
+from favor_lab.study.rounding import percent, rounded
 
 LABELS = ["reading", "fishing"]
 
@@ -70,3 +75,71 @@ def test_there_must_be_something_to_redraw(shape):
 @pytest.mark.parametrize(("gained", "lost", "p"), [(10, 0, 2 / 1024), (6, 2, 2 * 37 / 256), (3, 3, 1.0)])
 def test_the_sign_test_counts_coin_throws(gained, lost, p):
     assert sign_test(gained, lost) == sign_test(lost, gained) == pytest.approx(p)
+
+
+def drawn_mean(values, weights, of_runs, of_images):
+    """The mean of one bootstrap draw, as a Fraction."""
+    times = [[int(run) * int(image) for image in of_images] for run in of_runs]
+    total = sum(w * n for row in zip(weights, times, strict=True) for w, n in zip(*row, strict=True))
+    rows = zip(values, weights, times, strict=True)
+    return sum((v * w * n for row in rows for v, w, n in zip(*row, strict=True)), Fraction()) / total
+
+
+@pytest.mark.parametrize("kind", ["gains", "shares", "weighted"])
+def test_the_bounds_are_those_of_exact_arithmetic(kind):
+    """One draw, so that both bounds are its mean: with a rounding error in any sum they would differ."""
+    random = np.random.default_rng(4)
+    parts, wholes = random.integers(-3, 4, (3, 40)), random.integers(1, 8, (3, 40))
+    if kind == "gains":
+        wholes = np.ones_like(wholes)
+    exact = [[Fraction(int(a), int(b)) for a, b in zip(*row, strict=True)] for row in zip(parts, wholes, strict=True)]
+    weights = wholes if kind == "weighted" else np.ones_like(wholes)
+    for seed in range(50):
+        of_runs, of_images = redraws(3, 40, 1, seed)
+        mean = drawn_mean(exact, weights.tolist(), of_runs[0], of_images[0])
+        given = weights if kind == "weighted" else None
+        bounds = bootstrap_interval(parts / wholes, draws=1, seed=seed, weights=given)
+        assert bounds == pytest.approx((float(mean), float(mean)), rel=4e-16, abs=0)
+        if kind != "shares":  # one division: the float next to the exact mean
+            assert bounds == (float(mean), float(mean))
+
+
+@pytest.mark.parametrize("of", ["gains", "shares", "normal"])
+def test_the_order_of_the_images_does_not_move_the_drawn_sums(of):
+    random = np.random.default_rng(5)
+    values = {
+        "gains": random.integers(-1, 2, (3, 320)).astype(float),
+        "shares": random.integers(0, 5, (3, 320)) / random.integers(4, 9, (3, 320)),
+        "normal": random.normal(size=(3, 320)),
+    }[of]
+    numbers, unit = whole_numbers(values, values.size)
+    assert (numbers == np.round(numbers)).all() and np.abs(numbers).max() * values.size < 2**53
+    np.testing.assert_allclose(numbers / unit, values, rtol=0, atol=1e-12)
+    sums = {float(random.permutation(numbers.ravel()).cumsum()[-1]) for _ in range(100)}
+    assert len(sums) == 1
+
+
+def test_the_bounds_are_the_same_with_every_kernel_of_the_blas():
+    code = (
+        "import numpy as np; from favor_lab.study.comparison import bootstrap_interval as bounds;"
+        "r = np.random.default_rng(6);"
+        "print([[bounds(r.integers(-1, 2, (3, 320))), bounds(r.normal(size=(3, 320)))] for _ in range(10)])"
+    )
+    run = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | kernel, capture_output=True, text=True
+        )
+        for kernel in ({}, {"OPENBLAS_CORETYPE": "Haswell"}, {"OPENBLAS_CORETYPE": "Prescott"})
+    ]
+    assert all(done.returncode == 0 for done in run), run
+    assert len({done.stdout for done in run}) == 1
+
+
+def test_a_printed_tie_does_not_depend_on_the_last_bit():
+    for count in range(961):
+        exact = Fraction(100 * count, 960)
+        value = float(exact)
+        near = [value, np.nextafter(value, -1), np.nextafter(value, 101), 100 * (count / 960), count / 960 / 0.01]
+        assert {rounded(number) for number in near} == {f"{float(round(exact, 1)):.1f}"}
+    assert (rounded(-0.0), rounded(-0.04, signed=True), rounded(2.5, 0)) == ("0.0", "-0.0", "2")
+    assert (percent(0.2875), percent(None)) == ("28.8 %", "-")

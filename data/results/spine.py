@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy, train
 from favor_lab.activities.pocket import SETS
-from favor_lab.experiments import percent
 from favor_lab.study.comparison import bootstrap_interval
+from favor_lab.study.measures import Measured
+from favor_lab.study.rounding import percent
 
 HERE = Path(__file__).resolve().parent
 SHOTS, TEST = 4, 20  # images a label
@@ -50,8 +51,7 @@ def correct(cell: dict[str, Any], when: str) -> np.ndarray:
 
 
 def points(gains: np.ndarray) -> str:
-    low, high = bootstrap_interval(gains)
-    return f"{100 * gains.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return Measured(gains.mean(), *bootstrap_interval(gains)).percent(signed=True)
 
 
 def mean(cells: list[dict[str, Any]], when: str, rate: str) -> float:

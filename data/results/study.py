@@ -22,6 +22,7 @@ from favor_lab.study.charts import plot_changes, plot_moves, plot_shots, plot_tr
 from favor_lab.study.evaluation import Evaluation, judge_statements
 from favor_lab.study.measures import MEASURES, Measured, difference, mean_of, measure, values
 from favor_lab.study.plots import BLUE, ORANGE, new_figure, running_mean
+from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,8 +97,7 @@ def shown(found: Measured | None, signed: bool = False) -> str:
 
 def number(found: Measured | None, signed: bool = False) -> str:
     """Of words: no share."""
-    sign = "+" if signed else ""
-    return "" if found is None else f"{found.mean:{sign}.1f} ({found.low:{sign}.1f} to {found.high:{sign}.1f})"
+    return "" if found is None else found.number(signed)
 
 
 def of_set(places: dict, method: str, name: str) -> dict[int, Evaluation]:
@@ -154,7 +154,7 @@ def transfer_table(places: dict) -> str:
         own, other = (list(joined(places, method, SHOTS, where).values()) for where in ("own", "other"))
         if own:
             gap = values(other, "right")[0].mean() - values(own, "right")[0].mean()
-            rows.append([method, shown(measure(own, "right")), shown(measure(other, "right")), f"{100 * gap:+.1f}"])
+            rows.append([method, shown(measure(own, "right")), shown(measure(other, "right")), rounded(100 * gap, signed=True)])
     return markdown(["method", "on its own set", "on the three others", "difference, points"], rows)
 
 
@@ -167,7 +167,7 @@ def base_to_new_table() -> str:
         if all(runs):
             base, new = (measure(half, "right") for half in runs)
             both = 2 * base.mean * new.mean / max(base.mean + new.mean, 1e-9)
-            rows.append([method, str(len(runs[0])), shown(base), shown(new), f"{100 * both:.1f}"])
+            rows.append([method, str(len(runs[0])), shown(base), shown(new), rounded(100 * both)])
     return markdown(["method", "seeds", "base: the labels learnt", "new: the other half", "H"], rows)
 
 
@@ -253,7 +253,7 @@ def truth_table(found: dict[str, list[Evaluation]]) -> str:
             for other, part in compared
         ]
         rows.append(
-            [name, str(len(mine)), *(shown(measure(mine, part)) for part in ("right", "true")), f"{said:.2f}", *changed]
+            [name, str(len(mine)), *(shown(measure(mine, part)) for part in ("right", "true")), rounded(said, 2), *changed]
         )
     head = ["", "seeds", "right answers", "true statements", "statements a response"]
     return markdown([*head, "true, over zero-shot", "right, over plain GRPO", "true, over plain GRPO"], rows)

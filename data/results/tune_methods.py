@@ -15,6 +15,7 @@ import numpy as np
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
 from favor_lab.experiments import METHODS, learn
+from favor_lab.study.rounding import percent
 
 HERE = Path(__file__).resolve().parent
 SHOTS, VALIDATION, SEEDS = 4, 12, (100, 101)  # images a label
@@ -68,12 +69,12 @@ def page(trials: list[dict[str, Any]]) -> str:
         f"| --- |{' --- |' * len(RATES)}",
     ]
     for method in TRAINED:
-        shown = [f"{100 * mean(trials, method, rate):.1f} %" for rate in RATES]
+        shown = [percent(mean(trials, method, rate)) for rate in RATES]
         shown = [f"**{s}**" if rate == best[method] else s for s, rate in zip(shown, RATES, strict=True)]
         lines.append(f"| {method} | {' | '.join(shown)} |")
     lines += ["", f"| true statements | {' | '.join(f'{rate:g}' for rate in RATES)} |", lines[5]]
     for method in (method for method in TRAINED if METHODS[method] == "think"):
-        true = [f"{100 * mean(trials, method, rate, 'truth_rate'):.1f} %" for rate in RATES]
+        true = [percent(mean(trials, method, rate, "truth_rate")) for rate in RATES]
         lines.append(f"| {method} | {' | '.join(true)} |")
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,7 @@ from favor_lab.grpo.rewards import completion_text
 from favor_lab.recipes import PLAIN, truth_reward
 from favor_lab.study.evaluation import judge_statements
 from favor_lab.study.measures import measure
+from favor_lab.study.rounding import percent, rounded
 
 HERE = Path(__file__).resolve().parent
 SHOTS, VALIDATION, SEEDS = 4, 16, (10, 11, 12, 13)  # images a label
@@ -86,7 +87,7 @@ def page(done: list[dict[str, Any]]) -> str:
     for name in TRIALS:
         if mine := [row for row in done if row["trial"] == name]:
             right, true, said = (np.mean([row[part] for row in mine]) for part in ("right", "true", "said"))
-            lines.append(f"| {name} | {len(mine)} | {100 * right:.1f} % | {100 * true:.1f} % | {said:.2f} |")
+            lines.append(f"| {name} | {len(mine)} | {percent(right)} | {percent(true)} | {rounded(said, 2)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy, train
+from favor_lab.study.rounding import percent, rounded
 
 HERE = Path(__file__).resolve().parent
 SEED, SHOTS, VALIDATION = 100, 4, 12  # images a label
@@ -51,7 +52,7 @@ def page(trials: list[dict[str, Any]]) -> str:
         "",
         f"`python data/results/tuning.py`: cartoon, {SHOTS} shots, seed {SEED}, {16 * VALIDATION} validation images.",
         "Greedy answers before training: "
-        f"{100 * trials[0]['before']:.1f} % right. One seed a trial: differences below about 10 points mean little.",
+        f"{percent(trials[0]['before'])} right. One seed a trial: differences below about 10 points mean little.",
         "",
         "| changed | right after training, 95 % interval | well formed | true statements | last KL |",
         "| --- | --- | --- | --- | --- |",
@@ -60,9 +61,8 @@ def page(trials: list[dict[str, Any]]) -> str:
         low, high = t["interval_95"]
         changed = ", ".join(f"{name} {value}" for name, value in t["changes"].items())
         lines.append(
-            f"| {changed} | {100 * t['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) "
-            f"| {100 * t['format_rate']:.1f} % "
-            f"| {100 * t['truth_rate']:.1f} % | {t['kl']:.3f} |"
+            f"| {changed} | {percent(t['accuracy'])} ({rounded(100 * low)} to {rounded(100 * high)}) "
+            f"| {percent(t['format_rate'])} | {percent(t['truth_rate'])} | {t['kl']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 

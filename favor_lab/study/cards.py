@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from favor_lab.activities.catalogue import PUBLIC
 from favor_lab.activities.pocket import SETS
 from favor_lab.study.comparison import compare, sign_test
+from favor_lab.study.rounding import percent, rounded
 
 if TYPE_CHECKING:
     from favor_lab.study.sharing import Shared
@@ -72,11 +73,6 @@ def bullets(items: Sequence[str]) -> str:
     return "\n".join(f"- {item}" for item in items)
 
 
-def percent(share: float | None) -> str:
-    """A share as it is printed, or a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
 # ------------------------------------------------------------------------------------------------------ the model card
 
 
@@ -105,7 +101,7 @@ def _front_matter(shared: Shared, name: str | None, license: str | None) -> str:
     results, after = [], shared.evaluations.get("after")
     if after is not None:
         low, high = after.interval
-        interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, {after.correct} of {len(after)} test images"
+        interval = f"95 % interval {rounded(100 * low)} to {percent(high)}, {after.correct} of {len(after)} test images"
         results.append(
             EvalResult(
                 task_type="image-text-to-text",

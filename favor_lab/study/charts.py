@@ -13,6 +13,7 @@ import numpy as np
 
 from favor_lab.study.measures import Measured
 from favor_lab.study.plots import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, VERMILLION, WIDTH, new_figure
+from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: S
                 light = grid[row, column] > low + 0.55 * (high - low)
                 own = "bold" if row == column else "normal"
                 axes.text(
-                    column, row, f"{grid[row, column]:.0f}", ha="center", va="center", fontsize=9.5, weight=own,
+                    column, row, rounded(grid[row, column], 0), ha="center", va="center", fontsize=9.5, weight=own,
                     color="white" if light else INK,
                 )  # fmt: skip
         axes.set_title(method)

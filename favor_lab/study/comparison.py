@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
     from favor_lab.study.evaluation import Evaluation
@@ -46,6 +49,29 @@ def redraws(runs: int, images: int, draws: int, seed: int) -> tuple[np.ndarray, 
     return of_runs, of_images
 
 
+def whole_numbers(table: np.ndarray, copies: int) -> tuple[np.ndarray, float]:
+    """(numbers, unit): whole numbers with table = numbers / unit, of which any `copies` sum to less than 2^53.
+
+    A float holds such a sum exactly, so it is the same in any order of addition, whichever kernel the BLAS chooses.
+    Counts and shares (2/3, 5/8) are represented exactly, by their common denominator. Any other table is rounded to
+    the finest power of two that fits, an error of at most `copies` 2^-52 of its largest value.
+
+    >>> whole_numbers(np.array([0.5, -1 / 3]), copies=4)
+    (array([ 3., -2.]), 6.0)
+    """
+    largest = float(np.abs(table).max())
+    if largest == 0 or not math.isfinite(largest):
+        return table, 1.0
+    unit: float = 1
+    for value in np.unique(table).tolist():
+        share = Fraction(value).limit_denominator(1000)
+        unit = math.lcm(int(unit), share.denominator)
+        if abs(float(share) - value) > 1e-12 * largest or unit * largest * copies >= 2**53:
+            unit = math.ldexp(1, min(1000, 52 - math.frexp(largest * copies)[1]))
+            break
+    return np.round(table * float(unit)), float(unit)
+
+
 def bootstrap_interval(
     values: np.ndarray,
     confidence: float = 0.95,
@@ -56,7 +82,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of (S, M) values: runs and images are both redrawn (Efron, 1979;
     both ways at once as in Owen, 2007, "The pigeonhole bootstrap").
 
-    With S = 1 the interval says nothing about other runs, since there is one.
+    With S = 1 the interval says nothing about other runs, since there is one. The sums are exact (`whole_numbers`), so
+    the same values have the same interval on every machine.
     weights: (S, M), for a weighted mean; 0 where a value does not exist (a response without a statement has no share
     of true ones), which may then be NaN.
 
@@ -70,13 +97,14 @@ def bootstrap_interval(
         raise ValueError(f"need (runs, images) values, at least one of them, got the shape {values.shape}")
     runs, images = values.shape
     run_counts, image_counts = redraws(runs, images, draws, seed)
-    of_runs, of_images = run_counts / runs, image_counts / images
+    of_runs, of_images = run_counts.astype(float), image_counts.astype(float)
 
     def totals(table: np.ndarray) -> np.ndarray:
-        return np.einsum("ds,sm,dm->d", of_runs, table, of_images, optimize=True)  # (draws,)
+        numbers, unit = whole_numbers(table, runs * images)
+        return np.einsum("ds,sm,dm->d", of_runs, numbers, of_images, optimize=True) / unit  # (draws,)
 
     if weights is None:
-        means = totals(values)
+        means = totals(values) / values.size
     else:
         weights = np.broadcast_to(np.asarray(weights, dtype=float), values.shape)
         if not (weights >= 0).all() or not weights.any():
@@ -111,9 +139,9 @@ class Comparison:
 
     def summary(self) -> str:
         """The difference in points, and what changed sides."""
-        low, high = self.interval
+        points, low, high = (rounded(100 * share, signed=True) for share in (self.difference, *self.interval))
         return (
-            f"{100 * self.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}); "
+            f"{points} points (95 % interval {low} to {high}); "
             f"of {self.images} images {self.gained:g} became right, {self.lost:g} wrong"
         )
 

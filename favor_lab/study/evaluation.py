@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from favor_lab.files import write_whole
+from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
@@ -112,11 +113,11 @@ class Evaluation:
 
     def summary(self) -> str:
         """The rates in one line."""
-        low, high = self.interval
-        parts = [f"accuracy {self.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, {self.correct} of {len(self)})"]
-        parts.append(f"well formed {self.format_rate:.0%}")
+        share, low, high = (rounded(100 * part) for part in (self.accuracy, *self.interval))
+        parts = [f"accuracy {share}% (95 % interval {low}% to {high}%, {self.correct} of {len(self)})"]
+        parts.append(f"well formed {rounded(100 * self.format_rate, 0)}%")
         if self.truth_rate is not None:
-            parts.append(f"true statements {self.truth_rate:.0%}")
+            parts.append(f"true statements {rounded(100 * self.truth_rate, 0)}%")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

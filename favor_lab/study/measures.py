@@ -15,6 +15,7 @@ import numpy as np
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.explanations import read_reasoning
+from favor_lab.study.rounding import rounded
 
 Value = tuple[float, float]  # a response's value, and its weight
 
@@ -69,8 +70,15 @@ class Measured:
         >>> Measured(0.7709, 0.7, 0.8).percent(), Measured(-0.031, -0.05, 0.01).percent(signed=True)
         ('77.1 (70.0 to 80.0)', '-3.1 (-5.0 to +1.0)')
         """
-        sign = "+" if signed else ""
-        return f"{100 * self.mean:{sign}.1f} ({100 * self.low:{sign}.1f} to {100 * self.high:{sign}.1f})"
+        return Measured(100 * self.mean, 100 * self.low, 100 * self.high).number(signed)
+
+    def number(self, signed: bool = False) -> str:
+        """
+        >>> Measured(5.25, 5, 5.5).number()
+        '5.2 (5.0 to 5.5)'
+        """
+        mean, low, high = (rounded(part, signed=signed) for part in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})"
 
 
 def values(runs: Sequence[Evaluation], measure: str) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.files import write_whole
+from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
     import torch
@@ -230,12 +231,12 @@ def _thumbnail(image: Image, alt: str) -> str:
 
 
 def _card(name: str, evaluation: Evaluation) -> str:
-    low, high = evaluation.interval
-    truth = "" if evaluation.truth_rate is None else f", true statements {evaluation.truth_rate:.0%}"
+    share, low, high = (rounded(100 * part) for part in (evaluation.accuracy, *evaluation.interval))
+    truth = "" if evaluation.truth_rate is None else f", true statements {rounded(100 * evaluation.truth_rate, 0)}%"
     return (
-        f'<div class="card">{html.escape(name)}<b>{evaluation.accuracy:.1%}</b>'
-        f"<small>95 % interval {low:.1%} to {high:.1%}<br>{evaluation.correct} of {len(evaluation)} right, "
-        f"well formed {evaluation.format_rate:.0%}{truth}</small></div>"
+        f'<div class="card">{html.escape(name)}<b>{share}%</b>'
+        f"<small>95 % interval {low}% to {high}%<br>{evaluation.correct} of {len(evaluation)} right, "
+        f"well formed {rounded(100 * evaluation.format_rate, 0)}%{truth}</small></div>"
     )
 
 
