@@ -26,7 +26,8 @@ from favor_lab.activities.pocket import (
     scene_from_source as scene_from_source,
 )
 from favor_lab.vlm.prompts import build_prompt as build_prompt
-from favor_lab.vlm.policy import Policy as Policy, load_policy as load_policy
+from favor_lab.vlm.policy import Policy as Policy
+from favor_lab.vlm.loading import load_policy as load_policy
 from favor_lab.vlm.processing import PromptBatch as PromptBatch, encode_prompts as encode_prompts
 from favor_lab.vlm.prefix import Prefix as Prefix, run_prompt as run_prompt
 from favor_lab.grpo.sampling import (

@@ -532,7 +532,7 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
     """The policy; the seed decides the start of its adapter."""
     from transformers.utils import logging
 
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     logging.disable_progress_bar()
     arguments = asdict(options)

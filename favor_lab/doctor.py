@@ -133,7 +133,7 @@ def _pocket() -> Finding:
     from favor_lab.activities.fewshot import Example
     from favor_lab.activities.pocket import draw_scene
     from favor_lab.grpo.sampling import sample_groups
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
     from favor_lab.vlm.processing import encode_prompts
 
     logging.disable_progress_bar()

@@ -281,7 +281,7 @@ def run_cell(
 ) -> Result:
     """Train as the cell says (or not) and answer the test images of each set, the one that it learnt from first."""
 
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     gc.collect()  # the policy of the last cell leaves its memory to this one
     setup, settings = setup or Setup(), settings_of(cell, settings)

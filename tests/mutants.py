@@ -45,7 +45,7 @@ MODULES = {  # what is mutated, and the test files that, besides its doctests, m
     "rewards": ("favor_lab/grpo/rewards.py", ["tests/test_grpo_rewards.py", "tests/test_attacks.py"]),
     "advantages": ("favor_lab/grpo/advantages.py", ["tests/test_grpo_advantages.py"]),
     "losses": ("favor_lab/grpo/losses.py", ["tests/test_grpo_losses.py"]),
-    "prefix": ("favor_lab/vlm/prefix.py", ["tests/test_vlm_prefix.py"]),
+    "prefix": ("favor_lab/vlm/prefix.py", ["tests/vlm/test_vlm_prefix.py"]),
 }
 LEAST = 95.0  # per cent of a module's mutants that must be killed
 

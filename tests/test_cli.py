@@ -242,9 +242,9 @@ def test_training_without_an_adapter(options):
 
 
 def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
-    from favor_lab.vlm import policy
+    from favor_lab.vlm import loading
 
-    monkeypatch.setattr(policy, "POCKET_DIR", tiny_checkpoint)
+    monkeypatch.setattr(loading, "POCKET_DIR", tiny_checkpoint)
     assert main(["demo", "--steps", "1", "--shots", "1"]) == 0
     shown = capsys.readouterr().out
     assert "zero-shot" in shown and "1-shot GRPO" in shown and "of 128" in shown
@@ -357,14 +357,14 @@ def test_doctor_warns_of_busy_neighbours(monkeypatch):
 
 
 def test_doctor(tiny_checkpoint, monkeypatch, tmp_path, capsys):
-    from favor_lab.vlm import policy
+    from favor_lab.vlm import loading
 
-    monkeypatch.setattr(policy, "POCKET_DIR", tiny_checkpoint)
+    monkeypatch.setattr(loading, "POCKET_DIR", tiny_checkpoint)
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith(("[OK]", "[--]")) for line in lines)
     assert any("CPU cores" in line for line in lines) and any("pocket policy loads" in line for line in lines)
-    monkeypatch.setattr(policy, "POCKET_DIR", tmp_path / "nowhere")
+    monkeypatch.setattr(loading, "POCKET_DIR", tmp_path / "nowhere")
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
     assert stop.value.code == 1 and "[FAIL] the pocket policy does not work" in capsys.readouterr().out

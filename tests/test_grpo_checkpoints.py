@@ -11,7 +11,7 @@ import torch
 from favor_lab.grpo import checkpoints as module
 from favor_lab.grpo.checkpoints import TrainingState, checkpoints, load_checkpoint, save_checkpoint
 from favor_lab.grpo.records import GRPOSettings
-from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.loading import load_policy
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from favor_lab.grpo.costs import (
     step_memory,
     tower_flops,
 )
-from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 
 

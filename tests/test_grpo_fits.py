@@ -21,7 +21,8 @@ from favor_lab.doctor import Finding, largest_gpu_gb
 from favor_lab.grpo import fits as module
 from favor_lab.grpo.costs import kv_bytes, shape_of
 from favor_lab.grpo.fits import ALLOCATOR_SHARE, CARDS, CONTEXT_BYTES, GIVEN_UP, MARGIN, RECIPE, changes, ways
-from favor_lab.vlm import decoding, prefix
+from favor_lab.vlm import prefix
+from favor_lab.vlm.fast import decoding
 from favor_lab.vlm.known import configuration
 
 SCRIPTS = Path(__file__).parent / "benchmarks"

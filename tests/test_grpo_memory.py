@@ -294,7 +294,7 @@ def test_a_tower_that_no_longer_fits_stays_away(tiny_policy, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_the_tower_leaves_its_room(tiny_checkpoint, shots):
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", dtype="float32")
     size = sum(weight.nbytes for weight in policy.tower.parameters())
@@ -313,7 +313,7 @@ def test_on_cuda_the_tower_leaves_its_room(tiny_checkpoint, shots):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_the_error_says_what_was_in_use_and_gives_room_back(tiny_checkpoint, shots):
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda")
     state = TrainingState.start(policy, SETTINGS)

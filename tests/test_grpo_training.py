@@ -22,7 +22,7 @@ from favor_lab.grpo.sampling import encode_completions, join, sample_groups, sco
 from favor_lab.grpo.summary import troubles
 from favor_lab.grpo.training import train
 from favor_lab.study import baselines
-from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 
 LABELS = ["riding a bike", "reading", "phoning", "fishing"]

@@ -37,7 +37,7 @@ from favor_lab.study.explanations import (
     with_room,
 )
 from favor_lab.study.plots import plot_explanation
-from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 from test_study_plots import png, texts_of
 

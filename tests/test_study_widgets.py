@@ -31,7 +31,7 @@ from favor_lab.study.tokens import (
     tokens_html,
 )
 from favor_lab.study.widgets import GroupChoices, GroupExplorer, TokenMicroscope, compare_group
-from favor_lab.vlm.policy import POCKET_DIR
+from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.processing import encode_prompts
 
 LABELS = ["riding a bike", "reading", "phoning", "fishing"]

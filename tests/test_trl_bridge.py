@@ -23,7 +23,8 @@ from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import sample_groups, score_completions
 from favor_lab.grpo.training import train
 from favor_lab.trl_bridge import TRANSLATION, grpo_trainer, trl_config, trl_dataset, trl_records, trl_reward
-from favor_lab.vlm.policy import POCKET_DIR, load_policy
+from favor_lab.vlm.hub import POCKET_DIR
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.prefix import next_token_logps, run_prompt
 from favor_lab.vlm.processing import encode_prompts, prepare_image
 

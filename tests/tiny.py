@@ -49,7 +49,7 @@ def make_checkpoint(directory: Path) -> Path:
 
 def make_policy(checkpoint: Path) -> Any:
     """Float32 on the CPU, LoRA rank 4 whose B matrices are not zero."""
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     policy = load_policy(checkpoint, lora_rank=4, device="cpu")
     generator = torch.Generator().manual_seed(1)
@@ -66,3 +66,21 @@ def make_examples() -> list[Example]:
     sizes = [(56, 56), (112, 56), (56, 84), (112, 112)]
     pixels = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in sizes]
     return [Example(Image.fromarray(p), LABELS[i], f"tiny/{i}") for i, p in enumerate(pixels)]
+
+
+def plain_row(policy, example, text, ids):
+    """Log-probabilities of one completion, pixels to logits, by transformers alone: no cache, no padding."""
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    chat = policy.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    inputs = policy.processor(images=[example.image], text=[chat], return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    row = torch.cat([inputs["input_ids"][0], ids])[None]  # (1, P + l)
+    logits = policy.base(
+        input_ids=row,
+        pixel_values=inputs["pixel_values"],
+        image_grid_thw=inputs["image_grid_thw"],
+        mm_token_type_ids=(row == policy.base.config.image_token_id).int(),
+        use_cache=False,
+    ).logits[0, length - 1 : -1]
+    logits[:, policy.forbidden_token_ids] = -torch.inf
+    return torch.log_softmax(logits.float(), -1).gather(-1, ids[:, None]).squeeze(-1)  # (l,)

@@ -32,15 +32,13 @@ from torch import Tensor
 
 from favor_lab.grpo import losses, sampling
 from favor_lab.grpo.sampling import Rollout, encode_completions, sample_groups, score_completions
-from favor_lab.vlm import policy as policies
-from favor_lab.vlm import prefix, processing
-from favor_lab.vlm.decoding import StaticDecoder, start_decoding
-from favor_lab.vlm.packed import PackedAttention, packed_hidden
+from favor_lab.vlm import adapters, loading, prefix, processing, processor
+from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
+from favor_lab.vlm.fast.packed import PackedAttention, packed_hidden
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.prefix import completion_hidden, expand, run_prompt, token_logps
 from favor_lab.vlm.processing import PromptBatch, encode_images, encode_prompts, encode_texts, prepare_image
-from test_vlm_prefix import plain_row
-from tiny import LABELS, make_checkpoint, make_examples, make_policy
+from tiny import LABELS, make_checkpoint, make_examples, make_policy, plain_row
 
 GROUP, LENGTH = 2, 6
 
@@ -358,11 +356,11 @@ def few_logits_at_a_time(checkpoint: Path) -> None:
 def no_torchvision(checkpoint: Path) -> None:
     with mock.patch.dict(sys.modules, {"torchvision": None}):
         try:
-            processor = processing.load_processor(str(checkpoint), local_files_only=True)
+            made = processor.load_processor(str(checkpoint), local_files_only=True)
         except (ImportError, AttributeError, RuntimeError) as error:
             raise AssertionError(f"{type(error).__name__}: {str(error).strip().split(' but ')[0]}") from error
-    assert not hasattr(processor, "video_processor"), "a video part, which needs torchvision"
-    assert type(processor.image_processor).__name__ == "Qwen2VLImageProcessorPil"
+    assert not hasattr(made, "video_processor"), "a video part, which needs torchvision"
+    assert type(made.image_processor).__name__ == "Qwen2VLImageProcessorPil"
 
 
 def loading_asks_nobody(checkpoint: Path) -> None:
@@ -387,7 +385,7 @@ def loading_asks_nobody(checkpoint: Path) -> None:
         return mock.patch.object(reader, "from_pretrained", read)
 
     with no_network() as tried, watch(readers[0]), watch(readers[1]), watch(readers[2]), watch(readers[3]):
-        policies.load_policy(checkpoint, adapter=adapter, device="cpu")
+        loading.load_policy(checkpoint, adapter=adapter, device="cpu")
     assert not may_ask, f"{', '.join(may_ask)} may ask the Hub"
     assert not tried, f"{tried[0]} was asked"
 
@@ -425,15 +423,15 @@ def an_adapter_on_tied_embeddings(checkpoint: Path) -> None:
     """Merged, as it would be to share it, it would change what the model reads too, not only what it writes."""
     bench = Bench(checkpoint)
     assert bench.policy.base.lm_head.weight is bench.policy.base.get_input_embeddings().weight
-    bare = policies.load_policy(checkpoint, lora_rank=0, device="cpu")
-    targets = policies.LORA_TARGETS + "|lm_head"
+    bare = loading.load_policy(checkpoint, lora_rank=0, device="cpu")
+    targets = adapters.LORA_TARGETS + "|lm_head"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = dict(r=4, target_modules=targets, init_lora_weights=False)
         torch.manual_seed(0)
         model = get_peft_model(bare.base.requires_grad_(False), LoraConfig(**options)).eval()
         try:
-            policies.check_what_learns(model)
+            adapters.check_what_learns(model)
         except ValueError as error:
             assert "nowhere else" in str(error)
             return
@@ -601,7 +599,7 @@ TRAPS = [
         "no torchvision", "design: ImageTextProcessor", no_torchvision,
         "Qwen2-VL's own processor has a video part, which cannot be built without torchvision.",
         [[Edit(
-            processing.load_processor, "ImageTextProcessor(image_processor, tokenizer)",
+            processor.load_processor, "ImageTextProcessor(image_processor, tokenizer)",
             "__import__('transformers').AutoProcessor.from_pretrained(name)",
         )]],
     ),
@@ -609,9 +607,9 @@ TRAPS = [
         "the Hub, when loading", "design: local_files_only wherever one reads", loading_asks_nobody,
         "from_pretrained may look on the Hub for files that a local directory lacks, with retries.",
         [
-            [Edit(policies._read_model, "local_files_only=True,", "")],
-            [Edit(policies.load_policy, ", local_files_only=True", "")],
-            [Edit(policies._saved_adapter, ", local_files_only=True", "")],
+            [Edit(loading._read_model, "local_files_only=True,", "")],
+            [Edit(loading.load_policy, ", local_files_only=True", "")],
+            [Edit(adapters.saved_adapter, ", local_files_only=True", "")],
         ],
     ),
     Trap(
@@ -638,7 +636,7 @@ TRAPS = [
     Trap(
         "tied embeddings", "guard: check_what_learns", an_adapter_on_tied_embeddings,
         "The output layer is the input embedding: an adapter on it, once merged, changes what the model reads.",
-        [[Edit(policies.check_what_learns, "if places != wanted:", "if False:")]],
+        [[Edit(adapters.check_what_learns, "if places != wanted:", "if False:")]],
     ),
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from favor_lab.vlm.layers import MERGE_LIMIT
+from favor_lab.vlm.fast.layers import MERGE_LIMIT
 from favor_lab.vlm.prefix import CHUNK_LOGITS
 from favor_lab.vlm.processing import TOWER_CHUNK
 

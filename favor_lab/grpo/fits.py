@@ -16,9 +16,11 @@ from typing import Any
 
 from favor_lab.grpo.costs import NF4_BYTES, ModelShape, fixed_bytes, shape_of, step_memory
 from favor_lab.grpo.records import GRPOSettings
+from favor_lab.vlm.adapters import LORA_RANK
 from favor_lab.vlm.known import configuration
-from favor_lab.vlm.policy import DTYPES, LORA_RANK
-from favor_lab.vlm.processing import FEATURE_CAP, MAX_PIXELS, TOWER_CHUNK
+from favor_lab.vlm.loading import DTYPES
+from favor_lab.vlm.processing import FEATURE_CAP, TOWER_CHUNK
+from favor_lab.vlm.processor import MAX_PIXELS
 
 MODEL = "Qwen/Qwen2-VL-2B-Instruct"
 CARDS = (6, 8, 12, 16, 24)  # GB

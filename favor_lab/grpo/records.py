@@ -14,7 +14,7 @@ from favor_lab.vlm.prompts import STYLES
 HOWS = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo")  # to aggregate token losses: see `losses.aggregate`
 LEVELS = ("token", "sequence")  # of the ratio: see `losses.grpo_loss`
 SCALES = ("group", "batch", "none")  # of advantages: see `advantages.group_advantages`
-DECODINGS = ("auto", "static", "graph", "plain")  # ways to sample: see `vlm.decoding`
+DECODINGS = ("auto", "static", "graph", "plain")  # ways to sample: see `vlm.fast.decoding`
 SCHEDULES = ("linear", "constant", "cosine")  # of the learning rate: see `mechanics.learning_rate`
 
 # What may change when a run is resumed; any other setting would make it another run.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from favor_lab.vlm.decoding import start_decoding
-from favor_lab.vlm.packed import packed_hidden
+from favor_lab.vlm.fast.decoding import start_decoding
+from favor_lab.vlm.fast.packed import packed_hidden
 from favor_lab.vlm.prefix import next_token_logps, token_logps
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def sample_groups(
 
     seed: the same seed gives the same completions on the same machine; or pass a `generator` on the policy's device.
     top_k, top_p: off (0 and 1.0), and to be left off for training: what they cut away is still scored.
-    decoding: see `favor_lab.vlm.decoding`: "plain" is transformers token by token; the others are faster, same tokens.
+    decoding: see `favor_lab.vlm.fast.decoding`: "plain" is transformers token by token; the others are faster.
     Raises FloatingPointError, naming the row, where the model's output is not a number.
     """
     if generator is None and seed is not None:

@@ -25,7 +25,7 @@ from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.mechanics import draw
 from favor_lab.grpo.records import GRPOSettings
 from favor_lab.grpo.sampling import Rollout, sample_groups, score_completions
-from favor_lab.vlm.decoding import start_decoding
+from favor_lab.vlm.fast.decoding import start_decoding
 from favor_lab.vlm.processing import encode_prompts
 
 if TYPE_CHECKING:

@@ -375,7 +375,7 @@ def _forget_origin(path: Path) -> None:
 
 def _merged_dtype(shared: Shared, dtype: str) -> str:
     """The precision of a merged checkpoint. ValueError where merging would give another policy than the one tested."""
-    from favor_lab.vlm.policy import DTYPES
+    from favor_lab.vlm.loading import DTYPES
 
     policy = shared.part("policy")
     if policy.get("quantize"):
@@ -396,7 +396,8 @@ def _write_merged(run: RunFolder, shared: Shared, directory: Path, dtype: str) -
     import torch
     from transformers.utils import logging
 
-    from favor_lab.vlm.policy import Policy, load_policy
+    from favor_lab.vlm.loading import load_policy
+    from favor_lab.vlm.policy import Policy
 
     asked = run.settings.get("policy") or {}
     base = asked.get("policy") or shared.base

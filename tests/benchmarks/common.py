@@ -27,9 +27,12 @@ from favor_lab import ACTIVITIES, Example, FewShot, GRPOSettings, Policy, draw_s
 from favor_lab.grpo.costs import Cost, bound_seconds, machine_rates, shape_of, step_costs, step_memory
 from favor_lab.grpo.records import DECODINGS
 from favor_lab.study.profiling import peak_memory, start_watching_memory
+from favor_lab.vlm.adapters import fresh_adapter
+from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.known import configuration
-from favor_lab.vlm.policy import DTYPES, POCKET_DIR, _fresh_adapter, _quietly
-from favor_lab.vlm.processing import TOWER_CHUNK, load_processor
+from favor_lab.vlm.loading import DTYPES, _quietly
+from favor_lab.vlm.processing import TOWER_CHUNK
+from favor_lab.vlm.processor import load_processor
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "favor-lab")
@@ -162,7 +165,7 @@ def random_policy(name: str, device: str, dtype: str, lora_rank: int, image_size
         model.generation_config = GenerationConfig.from_pretrained(POCKET_DIR, local_files_only=True)
         model.requires_grad_(False)
         if lora_rank:
-            model = _fresh_adapter(model, lora_rank, None, name)
+            model = fresh_adapter(model, lora_rank, None, name)
         else:
             model.model.language_model.requires_grad_(True)
             model.lm_head.requires_grad_(True)

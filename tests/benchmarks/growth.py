@@ -16,6 +16,8 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from common import (
     check_lengths,
     count_tokens,
@@ -33,8 +35,6 @@ from common import (
     seconds_of,
     summary,
 )
-from tqdm import tqdm
-
 from favor_lab import Policy, train
 from favor_lab.study.profiling import never_end
 

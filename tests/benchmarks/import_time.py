@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import add_output, save, summary
 from tqdm import tqdm
+
+from common import add_output, save, summary
 
 STATEMENTS = {
     "favor_lab": "import favor_lab",

@@ -30,6 +30,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import torch
+from tqdm import tqdm
+
 from common import (
     RESULTS,
     check_lengths,
@@ -46,8 +48,6 @@ from common import (
     result_path,
     save,
 )
-from tqdm import tqdm
-
 from favor_lab import FewShot, Policy, TrainingState, load_policy, train
 from favor_lab.study.profiling import never_end
 

@@ -21,6 +21,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+from tqdm import tqdm
+
 from common import (
     count_tokens,
     estimate_memory,
@@ -34,9 +37,6 @@ from common import (
     result_path,
     save,
 )
-from torch.profiler import ProfilerActivity, profile, record_function
-from tqdm import tqdm
-
 from favor_lab import FewShot, Policy, train
 from favor_lab.grpo import training
 from favor_lab.grpo.costs import fixed_bytes, shape_of

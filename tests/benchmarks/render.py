@@ -403,9 +403,8 @@ def draw_memory(axes: Any, results: Sequence[Result]) -> None:
 
 def draw_growth(band: Any, result: Result) -> None:
     """Seconds of a step in each sweep: points measured, line expected."""
-    from growth import expected
-
     from favor_lab.study.plots import BLUE, ORANGE
+    from growth import expected
 
     sweeps = result["sweeps"]
     keys = {"group": "group_size", "prompt": "prompt_tokens", "completion": "length"}

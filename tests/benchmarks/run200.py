@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
+
 from common import (
     check_lengths,
     count_tokens,
@@ -38,8 +40,6 @@ from common import (
     seconds_of,
     summary,
 )
-from tqdm import tqdm
-
 from favor_lab import FewShot, Policy, encode_prompts, run_prompt, train
 from favor_lab.study.profiling import never_end
 

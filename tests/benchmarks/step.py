@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from tqdm import tqdm
+
 from common import (
     check_lengths,
     count_tokens,
@@ -42,8 +44,6 @@ from common import (
     seconds_of,
     summary,
 )
-from tqdm import tqdm
-
 from favor_lab import TrainingState, accuracy_reward, encode_prompts, format_reward, train
 from favor_lab.study.profiling import never_end
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from jupyter_pages import FLAGS, NotebookPage, find_chromium, jupyterlab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -12,8 +12,9 @@ from PIL import Image
 from conftest import LABELS
 from favor_lab.activities.fewshot import Example
 from favor_lab.vlm import processing
-from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts, encode_texts, to_rgb
+from favor_lab.vlm.processor import MAX_PIXELS, load_processor
 
 
 def palette(transparency=None):
@@ -107,7 +108,7 @@ def test_a_checkpoint_with_an_enormous_budget_is_capped(tiny_checkpoint, tmp_pat
     (tmp_path / "preprocessor_config.json").write_text(config)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (tmp_path / name).write_text((tiny_checkpoint / name).read_text())
-    assert processing.load_processor(tmp_path).image_processor.size["longest_edge"] == processing.MAX_PIXELS
+    assert load_processor(tmp_path).image_processor.size["longest_edge"] == MAX_PIXELS
 
 
 def truncated_jpeg():
@@ -260,8 +261,8 @@ import sys
 sys.modules["torchvision"] = None
 from PIL import Image
 from favor_lab.activities.fewshot import Example
-from favor_lab.vlm import policy, prefix, processing, prompts
-loaded = policy.load_policy({str(tiny_checkpoint)!r}, device="cpu")
+from favor_lab.vlm import loading, prefix, processing
+loaded = loading.load_policy({str(tiny_checkpoint)!r}, device="cpu")
 batch = processing.encode_prompts(loaded, [Example(Image.new("RGB", (60, 60)), "reading", "x")], ["reading"])
 prefix.run_prompt(loaded, batch)
 heavy = ("trl", "datasets", "IPython", "jupyter_client", "ipywidgets", "matplotlib", "bitsandbytes")

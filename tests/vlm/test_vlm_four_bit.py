@@ -9,7 +9,7 @@ import torch
 
 from favor_lab.grpo.costs import NF4_BYTES, shape_of
 from favor_lab.grpo.sampling import Rollout, sample_groups, score_completions
-from favor_lab.vlm import policy as policies
+from favor_lab.vlm import loading
 from favor_lab.vlm.processing import encode_prompts
 from test_vlm_prefix import G, L, completions, prompts, score  # noqa: F401  (fixtures)
 
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def four_bit(monkeypatch):
     """The pocket policy with NF4 weights in its language model (the tiny one's rows are no multiple of 64, which these
     kernels want); `load_policy` itself asks for CUDA."""
-    options = policies._four_bit
+    options = loading._four_bit
 
     def on_the_cpu(quantize, lora_rank, device):
         made = options(quantize, lora_rank, torch.device("cuda"))
         made["quantization_config"].bnb_4bit_compute_dtype = torch.float32
         return made | {"device_map": {"": "cpu"}}
 
-    monkeypatch.setattr(policies, "_four_bit", on_the_cpu)
+    monkeypatch.setattr(loading, "_four_bit", on_the_cpu)
 
     def load(**arguments):
-        policy = policies.load_policy(quantize="4bit", device="cpu", dtype="float32", **arguments)
+        policy = loading.load_policy(quantize="4bit", device="cpu", dtype="float32", **arguments)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for name, weight in policy.trainable_parameters():

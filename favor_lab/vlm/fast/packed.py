@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from favor_lab.vlm.layers import layers_of, norm, rotation
+from favor_lab.vlm.fast.layers import layers_of, norm, rotation
 from favor_lab.vlm.prefix import check_length, prompt_embeds
 
 if TYPE_CHECKING:

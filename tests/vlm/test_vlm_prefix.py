@@ -18,6 +18,7 @@ from favor_lab.vlm.prefix import (
 )
 from favor_lab.vlm.processing import encode_prompts, encode_texts
 from favor_lab.vlm.prompts import build_prompt
+from tiny import plain_row
 
 G, L = 3, 9
 
@@ -46,24 +47,6 @@ def score(policy, prompts, ids, mask, rows=None, **options):
     rows = torch.arange(len(prompts)).repeat_interleave(G) if rows is None else torch.tensor(rows)
     prefix = expand(run_prompt(policy, prompts), rows)
     return token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids, **options)
-
-
-def plain_row(policy, example, text, ids):
-    """Log-probabilities of one completion, pixels to logits, by transformers alone: no cache, no padding."""
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-    chat = policy.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
-    inputs = policy.processor(images=[example.image], text=[chat], return_tensors="pt")
-    length = inputs["input_ids"].shape[1]
-    row = torch.cat([inputs["input_ids"][0], ids])[None]  # (1, P + l)
-    logits = policy.base(
-        input_ids=row,
-        pixel_values=inputs["pixel_values"],
-        image_grid_thw=inputs["image_grid_thw"],
-        mm_token_type_ids=(row == policy.base.config.image_token_id).int(),
-        use_cache=False,
-    ).logits[0, length - 1 : -1]
-    logits[:, policy.forbidden_token_ids] = -torch.inf
-    return torch.log_softmax(logits.float(), -1).gather(-1, ids[:, None]).squeeze(-1)  # (l,)
 
 
 def test_log_probabilities_and_gradients_equal_plain_rows(tiny_policy, tiny_examples, prompts, completions):
@@ -322,7 +305,7 @@ def test_a_completion_beyond_the_window_is_refused(tiny_policy, prompts):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.5)])
 def test_on_cuda_as_on_the_cpu(tiny_checkpoint, tiny_examples, completions, dtype, tolerance):
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     results = []
     for device, kind in (("cpu", "float32"), ("cuda", dtype)):

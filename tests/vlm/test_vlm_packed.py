@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from favor_lab.grpo.sampling import Rollout, score_completions
-from favor_lab.vlm import layers
-from favor_lab.vlm.layers import is_plain_lora
-from favor_lab.vlm.packed import packed_hidden
+from favor_lab.vlm.fast import layers
+from favor_lab.vlm.fast.layers import is_plain_lora
+from favor_lab.vlm.fast.packed import packed_hidden
 from favor_lab.vlm.processing import encode_prompts
-from test_vlm_prefix import G, L, completions, plain_row, prompts, score  # noqa: F401  (fixtures)
+from test_vlm_prefix import G, L, completions, prompts, score  # noqa: F401  (fixtures)
+from tiny import plain_row
 
 
 def rollout_of(ids, mask, group_size=G):
@@ -77,7 +78,9 @@ def test_the_reference_has_no_adapter(tiny_policy, prompts, completions):  # noq
 def test_other_adapters_are_run_as_peft_runs_them(tiny_checkpoint, tiny_examples, completions, change):  # noqa: F811
     from peft import LoraConfig, get_peft_model
 
-    from favor_lab.vlm.policy import LORA_TARGETS, Policy, load_policy
+    from favor_lab.vlm.adapters import LORA_TARGETS
+    from favor_lab.vlm.loading import load_policy
+    from favor_lab.vlm.policy import Policy
 
     policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
     config = LoraConfig(
@@ -101,7 +104,7 @@ def test_other_adapters_are_run_as_peft_runs_them(tiny_checkpoint, tiny_examples
 
 
 def test_all_weights_learn_without_an_adapter(tiny_checkpoint, tiny_examples, completions):  # noqa: F811
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu")
     batch = encode_prompts(policy, tiny_examples, None)

@@ -16,8 +16,7 @@ from conftest import LABELS
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo.costs import fixed_bytes, shape_of, step_memory
-from favor_lab.vlm import hub
-from favor_lab.vlm import policy as policies
+from favor_lab.vlm import adapters, hub, loading
 from favor_lab.vlm.known import KNOWN, configuration
 
 COMMIT, NAME = made.COMMIT, made.NAME
@@ -190,7 +189,7 @@ def whole(request):
         model = Qwen2VLForConditionalGeneration(config)
         model.tie_weights()
         model.requires_grad_(False)
-        adapted = policies._fresh_adapter(model, 16, None, request.param)
+        adapted = adapters.fresh_adapter(model, 16, None, request.param)
     return request.param, config, adapted
 
 
@@ -219,7 +218,7 @@ def test_the_adapter_sits_on_seven_matrices_of_28_layers(whole):
     _, _, adapted = whole
     names = [name for name, module in adapted.named_modules() if isinstance(module, LoraLayer)]
     assert len(names) == 196 == 7 * 28 and not any("visual" in name for name in names)
-    policies.check_what_learns(adapted)
+    adapters.check_what_learns(adapted)
 
 
 def test_memory_of_the_published_models(whole):
@@ -505,7 +504,7 @@ def test_no_room_while_loading(written, monkeypatch, error):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(policies.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
+    monkeypatch.setattr(loading.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
     with pytest.raises(torch.OutOfMemoryError, match=r"no room for .* on cpu as float32: .*bfloat16.*favor-lab doctor"):
         load_policy(written[0], device="cpu")
 
@@ -514,7 +513,7 @@ def test_an_error_that_is_none_of_memory_stays_what_it_is(written, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(policies.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
+    monkeypatch.setattr(loading.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
     with pytest.raises(RuntimeError, match="something else"):
         load_policy(written[0], device="cpu")
 
@@ -546,7 +545,7 @@ def test_adapters_of_another_base(written, tiny_checkpoint, tmp_path):
 )
 def test_adapters_elsewhere_are_refused(written, tmp_path, monkeypatch, targets, message):
     """The fast passes take an adapter on some of the matrices for none: it must not get that far."""
-    monkeypatch.setattr(policies, "LORA_TARGETS", targets)
+    monkeypatch.setattr(adapters, "LORA_TARGETS", targets)
     with pytest.raises(ValueError, match=message):
         load_policy(written[0], lora_rank=4, device="cpu")
 
@@ -555,8 +554,8 @@ def test_a_tower_that_could_learn_is_refused(written):
     policy = load_policy(written[0], lora_rank=4, device="cpu")
     policy.tower.blocks[0].mlp.fc1.weight.requires_grad_(True)
     with pytest.raises(ValueError, match="1 parameters of the vision tower are trainable, the first blocks.0.mlp.fc1"):
-        policies.check_what_learns(policy.model)
+        adapters.check_what_learns(policy.model)
     whole = load_policy(written[0], lora_rank=0, device="cpu")
     whole.base.model.language_model.norm.weight.requires_grad_(False)
     with pytest.raises(ValueError, match="of the .* parameters of the language model are trainable, not all"):
-        policies.check_what_learns(whole.model)
+        adapters.check_what_learns(whole.model)

@@ -9,8 +9,8 @@ import torch
 
 from conftest import LABELS
 from favor_lab.grpo.sampling import sample_groups, score_completions
-from favor_lab.vlm import policy as policy_module
-from favor_lab.vlm.policy import load_policy
+from favor_lab.vlm import loading
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.prefix import next_token_logps, run_prompt
 from favor_lab.vlm.processing import encode_prompts
 
@@ -133,7 +133,7 @@ def test_loading_and_saving_the_pocket_policy_needs_no_network(tiny_checkpoint, 
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(policy_module, "POCKET_DIR", tiny_checkpoint)
+    monkeypatch.setattr(loading, "POCKET_DIR", tiny_checkpoint)
     saved = load_policy("pocket", device="cpu").save(tmp_path)
     again = load_policy("pocket", adapter=saved, device="cpu")
     assert attempts == []
@@ -177,7 +177,7 @@ def test_defaults_on_the_cpu(tiny_policy):
 
 
 def test_a_missing_pocket_checkpoint_says_how_to_rebuild_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(policy_module, "POCKET_DIR", tmp_path / "nothing")
+    monkeypatch.setattr(loading, "POCKET_DIR", tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="python data/pocket-qwen2-vl/rebuild"):
         load_policy("pocket")
 
@@ -241,6 +241,6 @@ def test_options_that_make_no_sense(tiny_checkpoint, options, error, message):
 
 
 def test_four_bits_without_bitsandbytes(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(policy_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"favor-lab\[qlora\]"):
-        policy_module._four_bit("4bit", 16, torch.device("cuda"))
+        loading._four_bit("4bit", 16, torch.device("cuda"))

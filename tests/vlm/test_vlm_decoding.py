@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from favor_lab.grpo.sampling import sample_groups
-from favor_lab.vlm import decoding, layers
-from favor_lab.vlm.decoding import StaticDecoder, start_decoding
+from favor_lab.vlm.fast import decoding, layers
+from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
 from favor_lab.vlm.processing import encode_prompts
 from test_vlm_prefix import prompts  # noqa: F401  (a fixture)
 
@@ -125,7 +125,7 @@ def test_a_capture_that_fails_goes_on_with_a_message(tiny_policy, prompts, monke
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_graph_on_a_gpu(tiny_checkpoint, tiny_examples):
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
 
     policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", dtype="float32")
     batch = encode_prompts(policy, tiny_examples, None)

@@ -77,7 +77,7 @@ def test_sizes_that_do_not_fit(tokenizer):
 
 def test_the_older_layout_of_the_real_checkpoint_loads_alike(tiny_checkpoint, tmp_path, tiny_examples):
     """Flat config with rope_scaling, the chat template inside tokenizer_config.json."""
-    from favor_lab.vlm.policy import load_policy
+    from favor_lab.vlm.loading import load_policy
     from favor_lab.vlm.prefix import run_prompt
     from favor_lab.vlm.processing import encode_prompts
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from favor_lab.vlm.layers import layers_of, norm, rotation
+from favor_lab.vlm.fast.layers import layers_of, norm, rotation
 from favor_lab.vlm.prefix import check_length, expand, next_hidden, prompt_embeds, run_prompt
 
 if TYPE_CHECKING:

@@ -1,0 +1,203 @@
+"""From a name to a policy: the checkpoint found, read, checked, and given an adapter."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2VLForConditionalGeneration
+from transformers.utils import logging
+
+from favor_lab.vlm import hub
+from favor_lab.vlm.adapters import LORA_RANK, check_what_learns, fresh_adapter, saved_adapter
+from favor_lab.vlm.hub import POCKET_DIR
+from favor_lab.vlm.policy import Policy
+from favor_lab.vlm.processor import ImageTextProcessor, load_processor
+
+QUANTIZE = ("4bit",)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_policy(
+    name: str | Path = "pocket",
+    lora_rank: int = LORA_RANK,
+    lora_alpha: int | None = None,
+    quantize: str | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    adapter: str | Path | None = None,
+    max_pixels: int | None = None,
+    min_pixels: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> Policy:
+    """Load "pocket", a directory in the Hub layout, or a Hub name such as "Qwen/Qwen2-VL-2B-Instruct".
+
+    lora_rank    rank of a fresh adapter on the language model's linear layers, which starts as no change;
+                 0: no adapter, the whole language model is trainable. lora_alpha is 2 * lora_rank by default
+    quantize     None, or "4bit": NF4 weights in the language model; needs CUDA and favor-lab[qlora]
+    device       "auto": CUDA when there is one, else the CPU
+    dtype        "auto": bfloat16 on a CUDA device that has it, else float32
+    adapter      directory written by `Policy.save`; its rank and alpha replace those above
+    max_pixels, min_pixels   pixel budget of an image (784 pixels are one image token), see `load_processor`
+    seed         of the adapter's random half; the global random state is left alone
+    revision     commit, branch or tag on the Hub. None: the commit that `favor_lab.vlm.known` pins for the published
+                 models, else the newest of main; `Policy.revision` is the commit that was loaded
+
+    The policy is in evaluation mode (it has no dropout), its vision tower frozen. Only safetensors are read, and no
+    code of a repository. Raises FileNotFoundError, ValueError, ImportError, RuntimeError, or torch.OutOfMemoryError
+    where there is no room, each saying what to do.
+    """
+    folder, commit = _checkpoint(name, revision)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    options: dict[str, Any] = dict(dtype=_choose_dtype(dtype, device))
+    if quantize is not None:
+        options |= _four_bit(quantize, lora_rank, device, options["dtype"])
+    with _quietly(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        processor = load_processor(str(folder), min_pixels, max_pixels, local_files_only=True)
+        with _room_for(str(name), folder, device, options):
+            model = _read_model(str(folder), **options)
+            if quantize is None:
+                model.to(device)
+        _check_tokens(model, processor, str(name))
+        model.requires_grad_(False)
+        if adapter is not None:
+            model = saved_adapter(model, Path(adapter), str(name))
+        elif lora_rank != 0:
+            model = fresh_adapter(model, lora_rank, lora_alpha, str(name), commit)
+        else:
+            model.model.language_model.requires_grad_(True)
+            model.lm_head.requires_grad_(True)
+    check_what_learns(model)
+    initial = functools.partial(_read_model, str(folder), dtype=options["dtype"])
+    return Policy(model.eval(), processor, str(name), initial, commit)
+
+
+def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | None]:
+    """The directory of a whole Qwen2-VL checkpoint, and its commit if it is of the Hub: downloaded where it must be,
+    the configuration before the gigabytes."""
+    folder = hub.locate(name, POCKET_DIR)
+    if folder is not None:
+        if revision is not None:
+            raise ValueError(f"{name} is a directory here, which has no revision {revision!r}: leave it out")
+        hub.check_is_qwen2_vl(folder, str(name))
+        hub.check_files(folder, str(name))
+        return folder, None
+    hub.check_is_qwen2_vl(hub.fetch(str(name), revision, ("config.json",)), str(name))
+    folder = hub.fetch(str(name), revision)
+    hub.check_files(folder, str(name))
+    return folder, folder.name
+
+
+def _read_model(source: str, **options: Any) -> Qwen2VLForConditionalGeneration:
+    """The Qwen2-VL of a checkpoint directory, from safetensors alone; ValueError unless they are its weights, all of
+    them."""
+    with _quietly():
+        try:
+            model, found = Qwen2VLForConditionalGeneration.from_pretrained(
+                source, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
+                output_loading_info=True, **options,
+            )  # fmt: skip
+        except RuntimeError as error:
+            if "size" not in str(error) or hub.is_out_of_memory(error):
+                raise
+            raise ValueError(f"the weights in {source} have other shapes than its config.json says: {error}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"the checkpoint in {source} is incomplete: {len(missing)} tensors that its config.json asks for are in no"
+            f" file, the first {missing[0]}. {hub.again(source, Path(source))}"
+        )
+    return model
+
+
+@contextmanager
+def _room_for(name: str, folder: Path, device: torch.device, options: dict[str, Any]) -> Iterator[None]:
+    """torch.OutOfMemoryError that says what to do, in place of whatever a machine says that has no room."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not hub.is_out_of_memory(error):
+            raise
+        size = sum(path.stat().st_size for path in hub.check_weights(folder, name)) / 1e9
+        ways = [] if options["dtype"] != torch.float32 else ["dtype='bfloat16' (half of float32's memory)"]
+        if "quantization_config" not in options and device.type == "cuda":
+            ways.append("quantize='4bit' (the language model in a quarter)")
+        ways.append("a smaller model, or to close what else uses the memory")
+        raise torch.OutOfMemoryError(
+            f"no room for {name} on {device} as {str(options['dtype']).removeprefix('torch.')}: its files have"
+            f" {size:.1f} GB ({str(error).strip().splitlines()[0] if str(error).strip() else 'no memory left'})."
+            f" Try {', '.join(ways)}. `favor-lab doctor --model {name}` says what fits on which card"
+        ) from error
+
+
+def _check_tokens(model: Any, processor: ImageTextProcessor, name: str) -> None:
+    """ValueError unless the tokenizer's special tokens are those that the model knows by their ids."""
+    config, id_of = model.config, processor.tokenizer.convert_tokens_to_ids
+    ids = {
+        "<|image_pad|>": config.image_token_id,
+        "<|vision_start|>": config.vision_start_token_id,
+        "<|vision_end|>": config.vision_end_token_id,
+    }
+    if other := {token: (id_of(token), wanted) for token, wanted in ids.items() if id_of(token) != wanted}:
+        said = ", ".join(f"{token} is {found} and not {wanted}" for token, (found, wanted) in other.items())
+        raise ValueError(f"tokenizer and config.json of {name} are not of one checkpoint: {said} (tokenizer, config)")
+    rows, highest = config.text_config.vocab_size, max(processor.tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ValueError(f"tokenizer and config.json of {name} are not of one checkpoint: id {highest} of {rows} rows")
+
+
+def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; valid: auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _four_bit(
+    quantize: str, lora_rank: int, device: torch.device, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, Any]:
+    """Arguments of from_pretrained for a 4-bit language model; tower and embeddings keep the dtype, in which it
+    computes too."""
+    if quantize not in QUANTIZE:
+        raise ValueError(f"unknown quantize {quantize!r}; valid: None, {', '.join(map(repr, QUANTIZE))}")
+    if lora_rank == 0:
+        raise ValueError("4-bit weights cannot be trained themselves: use lora_rank > 0")
+    if device.type != "cuda":
+        raise RuntimeError(f"quantize={quantize!r} needs a CUDA device, and this policy is for {device.type}")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(f"quantize={quantize!r} needs bitsandbytes: pip install 'favor-lab[qlora]'")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["model.visual", "lm_head"],  # from the root: "visual" would match nothing
+    )
+    return dict(quantization_config=config, device_map={"": device})
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' weight-by-weight progress bar, and a deprecation notice of peft's own doing."""
+    had_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+            yield
+    finally:
+        if had_bar:
+            logging.enable_progress_bar()
