@@ -26,6 +26,7 @@ from favor_lab.activities.pocket import (
     scene_from_source as scene_from_source,
 )
 from favor_lab.vlm.prompts import build_prompt as build_prompt
+from favor_lab.vlm.question import Question as Question
 from favor_lab.vlm.policy import Policy as Policy
 from favor_lab.vlm.loading import load_policy as load_policy
 from favor_lab.vlm.processing import PromptBatch as PromptBatch, encode_prompts as encode_prompts

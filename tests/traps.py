@@ -38,6 +38,7 @@ from favor_lab.vlm.fast.packed import PackedAttention, packed_hidden
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.prefix import completion_hidden, expand, run_prompt, token_logps
 from favor_lab.vlm.processing import PromptBatch, encode_images, encode_prompts, encode_texts, prepare_image
+from favor_lab.vlm.prompts import build_prompt
 from tiny import LABELS, make_checkpoint, make_examples, make_policy, plain_row
 
 GROUP, LENGTH = 2, 6
@@ -107,7 +108,7 @@ class Bench:
     @cached_property
     def truth(self) -> Tensor:
         """Log-probabilities (N, L) by transformers alone: pixels to logits, one row at a time, no cache, no padding."""
-        text, truth = processing.build_prompt(LABELS), torch.zeros(self.rollout.mask.shape)
+        text, truth = build_prompt(LABELS), torch.zeros(self.rollout.mask.shape)
         with torch.no_grad():
             for row, mask in enumerate(self.rollout.mask):
                 example = self.examples[int(self.rollout.groups[row])]

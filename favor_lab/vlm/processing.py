@@ -8,7 +8,7 @@ completion, every update and both policies (adapter on or off) that look at the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 
 from favor_lab.activities.sources import check_shape
-from favor_lab.vlm.prompts import build_prompt
+from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
@@ -112,6 +112,26 @@ class PromptBatch:
             [self.images[i] for i in rows],
         )
 
+    def to_state(self) -> dict[str, Any]:
+        """The batch as a checkpoint holds it: tensors on the CPU, lists and strings. See `from_state`."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[name] = value.cpu()
+        state["image_features"] = [feature.cpu() for feature in self.image_features]
+        state["on_device"] = [feature.device == self.input_ids.device for feature in self.image_features]
+        state["images"] = [torch.from_numpy(np.array(image)) for image in self.images]  # (height, width, 3) uint8 each
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: str | torch.device) -> PromptBatch:
+        """The batch that `to_state` described, on `device`; features that it kept on the CPU stay there."""
+        values: dict[str, Any] = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in state.items()}
+        placed = zip(state["image_features"], values.pop("on_device"), strict=True)
+        values["image_features"] = [feature.to(device) if on_device else feature for feature, on_device in placed]
+        values["images"] = [Image.fromarray(image.cpu().numpy()) for image in state["images"]]
+        return cls(**values)
+
     def check(self, is_image: torch.Tensor) -> None:
         """ValueError if a prompt is padded on the right, where its completion begins, or its image tokens, True in
         `is_image` (B, P), are not as many as the features at its place."""
@@ -176,19 +196,26 @@ def keep_features(made: Sequence[torch.Tensor], room: int) -> list[torch.Tensor]
 def encode_prompts(
     policy: Policy,
     examples: Sequence[Example],
-    labels: Sequence[str] | None,
+    labels: Sequence[str] | Question | None,
     style: str = "think",
     completion_tokens: int = 128,
     feature_cap: int = FEATURE_CAP,
 ) -> PromptBatch:
     """Ask the same question about every example's image; each image is encoded once.
 
-    `labels` is the closed list named in the prompt, or None for an open vocabulary. Images may have any size
-    and mode (see `to_rgb`); they are resized to the policy's pixel budget. Of their features, `feature_cap` bytes
-    are kept on the policy's device and the rest on the CPU (default: 1 GiB). Raises ValueError for an image
-    that cannot be used and for a prompt that leaves no room for `completion_tokens` in the model's window.
+    labels: the closed list named in the prompt, or None for an open vocabulary; or a `Question`, which says the style
+    too. Images may have any size and mode (see `to_rgb`); they are resized to the policy's pixel budget. Of their
+    features, `feature_cap` bytes are kept on the policy's device and the rest on the CPU (default: 1 GiB). Raises
+    ValueError for an image that cannot be used, for a prompt that leaves no room for `completion_tokens` in the
+    model's window, and for a style beside a Question.
     """
-    texts = [build_prompt(labels, style)] * len(examples)
+    if not isinstance(labels, Question):
+        question = Question(labels, style)
+    elif style == "think":
+        question = labels
+    else:
+        raise ValueError(f"style={style!r} stands beside a Question of style {labels.style!r}: leave one of them out")
+    texts = [question.text(example) for example in examples]
     return encode_texts(policy, examples, texts, completion_tokens, feature_cap)
 
 

@@ -1,5 +1,6 @@
 """Any image to features, once; any prompt to tensors, padded on the left."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from conftest import LABELS
 from favor_lab.activities.fewshot import Example
 from favor_lab.vlm import processing
 from favor_lab.vlm.loading import load_policy
-from favor_lab.vlm.processing import encode_prompts, encode_texts, to_rgb
+from favor_lab.vlm.prefix import run_prompt
+from favor_lab.vlm.processing import PromptBatch, encode_prompts, encode_texts, to_rgb
 from favor_lab.vlm.processor import MAX_PIXELS, load_processor
 
 
@@ -187,7 +189,6 @@ def test_features_come_together_in_the_order_of_the_prompts(tiny_policy, tiny_ex
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_features_are_moved_when_a_batch_needs_them(tiny_checkpoint, tiny_examples):
-    from favor_lab.vlm.prefix import run_prompt
 
     policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", dtype="float32")
     whole, split = (encode_prompts(policy, tiny_examples, LABELS, feature_cap=cap) for cap in (2**30, 3072))
@@ -271,3 +272,43 @@ print([name for name in heavy if name in sys.modules])
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("feature_cap", [0, 4 * 64 * 12, 2**30])
+def test_a_batch_goes_through_a_checkpoint(tiny_policy, tiny_examples, feature_cap):
+    """Tensors, lists, strings and numbers alone; the same tokens and scores from what comes back."""
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS, feature_cap=feature_cap)[[2, 0, 3]]
+    state = batch.to_state()
+
+    def plain(value):
+        return all(map(plain, value)) if isinstance(value, list) else isinstance(value, torch.Tensor | str | bool)
+
+    assert all(isinstance(name, str) and plain(value) for name, value in state.items())
+    assert [image.dtype for image in state["images"]] == [torch.uint8] * 3
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    again = PromptBatch.from_state(torch.load(buffer, weights_only=True), tiny_policy.device)
+    for field in dataclasses.fields(PromptBatch):
+        one, other = getattr(batch, field.name), getattr(again, field.name)
+        if isinstance(one, torch.Tensor):
+            assert torch.equal(one, other) and one.dtype == other.dtype, field.name
+        elif field.name == "image_features":
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        elif field.name == "images":
+            assert all(a.mode == b.mode and a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+        else:
+            assert one == other, field.name
+    with torch.no_grad():
+        hidden = [run_prompt(tiny_policy, one).last_hidden for one in (batch, again)]
+    assert torch.equal(*hidden)
+
+
+def test_features_beyond_the_cap_come_back_on_the_cpu(tiny_policy, tiny_examples):
+    batch = encode_prompts(tiny_policy, tiny_examples, LABELS)
+    state = batch.to_state()
+    assert state["on_device"] == [True] * 4
+    state["on_device"][2] = False  # as of a batch whose ids are on a GPU and whose third image is not
+    again = PromptBatch.from_state(state, "meta")
+    assert [feature.device.type for feature in again.image_features] == ["meta", "meta", "cpu", "meta"]
+    assert again.input_ids.is_meta and again.next_position.is_meta
