@@ -1,5 +1,5 @@
-"""A small Qwen2-VL with random weights, in the Hub layout on disk, its policy and its examples: for the tests, and for
-the scripts beside them."""
+"""A small Qwen2-VL, or model of another family, with random weights, in the Hub layout on disk, its policy and its
+examples: for the tests, and for the scripts beside them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ def rebuild_module(name: str) -> Any:
         sys.path.remove(str(REBUILD))
 
 
-def make_checkpoint(directory: Path) -> Path:
-    """A directory in the Hub layout: 2 + 2 layers, 320 tokens, float32, near-greedy generation_config."""
-    from transformers import Qwen2VLForConditionalGeneration
+def make_checkpoint(directory: Path, family: str = "Qwen2VL") -> Path:
+    """A directory in the Hub layout: 2 + 2 layers, 320 tokens, float32, near-greedy generation_config.
+
+    family: how the classes of transformers begin; "Qwen2_5_VL" and "Qwen3VL" have the same text sizes.
+    """
+    import transformers
 
     checkpoint = rebuild_module("checkpoint")
     texts = [f"<think>The person is {x}.</think><answer>{x}</answer> What is the activity?" for x in LABELS]
@@ -38,13 +41,28 @@ def make_checkpoint(directory: Path) -> Path:
         hidden_size=64, layers=2, heads=4, kv_heads=2, mlp_size=96, mrope_section=[2, 3, 3],
         vision_size=32, vision_layers=2, vision_heads=2, vision_mlp_ratio=2,
     )  # fmt: skip
+    if family != "Qwen2VL":
+        config = of_family(family, config.to_dict())
     torch.manual_seed(0)
-    model = Qwen2VLForConditionalGeneration(config)
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(config)
     with torch.no_grad():  # larger weights than a fresh model's: attention, images and positions then matter
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.mul_(4.0 if "visual" in name else 3.0)
     return checkpoint.save_checkpoint(directory, model, tokenizer, image_size=112, dtype=torch.float32)
+
+
+def of_family(family: str, config: dict[str, Any]) -> Any:
+    """The configuration of a small Qwen2-VL as one of another family: windows or deepstack in the tower."""
+    import transformers
+
+    vision = dict(depth=2, hidden_size=32, out_hidden_size=64, num_heads=2, intermediate_size=48, patch_size=14)
+    own = {"Qwen2_5_VL": dict(window_size=56, fullatt_block_indexes=[1]), "Qwen3VL": dict(deepstack_visual_indexes=[0])}
+    text = {key: value for key, value in config["text_config"].items() if key not in ("model_type", "layer_types")}
+    text["head_dim"] = 16
+    ids = {key: value for key, value in config.items() if key.endswith("_token_id")}
+    kind = getattr(transformers, f"{family}Config")
+    return kind(text_config=text, vision_config=vision | own[family], tie_word_embeddings=True, **ids)
 
 
 def make_policy(checkpoint: Path) -> Any:

@@ -26,6 +26,7 @@ from huggingface_hub.utils import (
     validate_repo_id,
 )
 
+from favor_lab.vlm.families import FAMILIES
 from favor_lab.vlm.known import KNOWN
 
 POCKET_DIR = Path(__file__).resolve().parents[2] / "data" / "pocket-qwen2-vl"
@@ -233,16 +234,17 @@ def others(name: str, revision: str | None) -> str:
 
 
 def check_is_qwen2_vl(folder: Path, name: str) -> None:
-    """ValueError, with what was found instead, unless the directory holds a Qwen2-VL."""
+    """ValueError, with what was found instead, unless the directory holds a model of `FAMILIES`."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ValueError(f"{name} holds an adapter, not a model: load_policy(BASE, adapter={str(folder)!r})")
         raise ValueError(f"{name} is not a checkpoint directory: it has no config.json")
     found = read_json(folder / "config.json").get("model_type")
-    if found != "qwen2_vl":
+    if found not in FAMILIES:
         raise ValueError(
-            f"{name} has model_type {found!r}; only 'qwen2_vl' can be loaded: Qwen/Qwen2-VL-2B-Instruct, its larger"
-            " sister 7B, and what was made from them (Qwen2.5-VL and text models are built otherwise)"
+            f"{name} has model_type {found!r}; only {' and '.join(map(repr, FAMILIES))} can be loaded:"
+            " Qwen/Qwen2-VL-2B-Instruct, Qwen/Qwen2.5-VL-3B-Instruct, their larger sisters, and what was made from them"
+            " (Qwen3-VL and text models are built otherwise)"
         )
 
 
@@ -270,7 +272,7 @@ def check_weights(folder: Path, name: str) -> list[Path]:
         if pickles:
             raise FileNotFoundError(
                 f"{name} has no model.safetensors, only {pickles[0]}: pickled weights can run code and are not loaded."
-                " If you trust their origin, convert them once: Qwen2VLForConditionalGeneration.from_pretrained(FOLDER,"
+                " If you trust their origin, convert them once: AutoModelForImageTextToText.from_pretrained(FOLDER,"
                 " use_safetensors=False).save_pretrained(FOLDER)"
             )
         raise FileNotFoundError(f"{name} has no weights: no model.safetensors in {folder}. {again(name, folder)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import Qwen2VLConfig
+from favor_lab.vlm.families import config_class
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def hub_config(known: Known) -> dict[str, Any]:
     }
 
 
-def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Qwen2VLConfig:
+def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Any:
     """The configuration of "pocket", a published model of `KNOWN`, a checkpoint directory, or a Hub name in the cache.
 
     Downloads nothing. Raises FileNotFoundError where there is none, ValueError for another kind of model.
@@ -86,9 +86,10 @@ def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Qwen2VLCon
     from favor_lab.vlm.hub import check_is_qwen2_vl, fetch, locate
 
     if str(model) in KNOWN:
-        return Qwen2VLConfig(**hub_config(KNOWN[str(model)]))
+        return config_class("qwen2_vl")(**hub_config(KNOWN[str(model)]))
     folder = locate(model)
     if folder is None:
         folder = fetch(str(model), patterns=("config.json",), download=False)
     check_is_qwen2_vl(folder, str(model))
-    return Qwen2VLConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config_class(config["model_type"])(**config)

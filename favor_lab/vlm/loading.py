@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2VLForConditionalGeneration
 from transformers.utils import logging
 
 from favor_lab.vlm import hub
 from favor_lab.vlm.adapters import LORA_RANK, check_what_learns, fresh_adapter, saved_adapter
+from favor_lab.vlm.families import model_class
+from favor_lab.vlm.fast.check import check_fast_path
 from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.processor import ImageTextProcessor, load_processor
@@ -36,6 +37,7 @@ def load_policy(
     min_pixels: int | None = None,
     seed: int = 0,
     revision: str | None = None,
+    check: bool = True,
 ) -> Policy:
     """Load "pocket", a directory in the Hub layout, or a Hub name such as "Qwen/Qwen2-VL-2B-Instruct".
 
@@ -49,6 +51,8 @@ def load_policy(
     seed         of the adapter's random half; the global random state is left alone
     revision     commit, branch or tag on the Hub. None: the commit that `favor_lab.vlm.known` pins for the published
                  models, else the newest of main; `Policy.revision` is the commit that was loaded
+
+    check        compare the fast passes with transformers on a few tokens, see `check_fast_path`
 
     The policy is in evaluation mode (it has no dropout), its vision tower frozen. Only safetensors are read, and no
     code of a repository. Raises FileNotFoundError, ValueError, ImportError, RuntimeError, or torch.OutOfMemoryError
@@ -77,7 +81,10 @@ def load_policy(
             model.lm_head.requires_grad_(True)
     check_what_learns(model)
     initial = functools.partial(_read_model, str(folder), dtype=options["dtype"])
-    return Policy(model.eval(), processor, str(name), initial, commit)
+    policy = Policy(model.eval(), processor, str(name), initial, commit)
+    if check:
+        check_fast_path(policy)
+    return policy
 
 
 def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | None]:
@@ -96,12 +103,13 @@ def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | Non
     return folder, folder.name
 
 
-def _read_model(source: str, **options: Any) -> Qwen2VLForConditionalGeneration:
+def _read_model(source: str, **options: Any) -> Any:
     """The Qwen2-VL of a checkpoint directory, from safetensors alone; ValueError unless they are its weights, all of
     them."""
+    reader = model_class(hub.read_json(Path(source) / "config.json")["model_type"])
     with _quietly():
         try:
-            model, found = Qwen2VLForConditionalGeneration.from_pretrained(
+            model, found = reader.from_pretrained(
                 source, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
                 output_loading_info=True, **options,
             )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.nn import Parameter
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from favor_lab.vlm.processor import ImageTextProcessor
 
@@ -40,8 +40,8 @@ class Policy:
         self.revision = revision
 
     @property
-    def base(self) -> Qwen2VLForConditionalGeneration:
-        """The Qwen2-VL itself; LoRA layers, if any, are in place inside it."""
+    def base(self) -> PreTrainedModel:
+        """The model of transformers, of one of `families.FAMILIES`; LoRA layers, if any, are in place inside it."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     @property

@@ -128,7 +128,7 @@ class PromptBatch:
         """The batch that `to_state` described, on `device`; features that it kept on the CPU stay there."""
         values: dict[str, Any] = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in state.items()}
         placed = zip(state["image_features"], values.pop("on_device"), strict=True)
-        values["image_features"] = [feature.to(device) if on_device else feature for feature, on_device in placed]
+        values["image_features"] = [x.to(device if on_device else "cpu") for x, on_device in placed]
         values["images"] = [Image.fromarray(image.cpu().numpy()) for image in state["images"]]
         return cls(**values)
 

@@ -9,6 +9,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import hub as made
@@ -16,7 +17,7 @@ from conftest import LABELS
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo.costs import fixed_bytes, shape_of, step_memory
-from favor_lab.vlm import adapters, hub, loading
+from favor_lab.vlm import adapters, hub
 from favor_lab.vlm.known import KNOWN, configuration
 
 COMMIT, NAME = made.COMMIT, made.NAME
@@ -278,9 +279,9 @@ def test_a_branch_is_asked_about_and_taken_from_the_cache_without_network(online
 
 
 def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(online):
-    server = online(**{"config.json": b'{"model_type": "qwen2_5_vl"}'})
-    with pytest.raises(ValueError, match=r"model_type 'qwen2_5_vl'; only 'qwen2_vl' .*Qwen2\.5-VL"):
-        load_policy("Qwen/Qwen2.5-VL-3B-Instruct", device="cpu")
+    server = online(**{"config.json": b'{"model_type": "qwen3_vl"}'})
+    with pytest.raises(ValueError, match=r"model_type 'qwen3_vl'; only 'qwen2_vl' and 'qwen2_5_vl' .*Qwen3-VL"):
+        load_policy("Qwen/Qwen3-VL-2B-Instruct", device="cpu")
     assert not any("safetensors" in path for _, path in server.requests)
 
 
@@ -504,7 +505,7 @@ def test_no_room_while_loading(written, monkeypatch, error):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(loading.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
+    monkeypatch.setattr(transformers.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
     with pytest.raises(torch.OutOfMemoryError, match=r"no room for .* on cpu as float32: .*bfloat16.*favor-lab doctor"):
         load_policy(written[0], device="cpu")
 
@@ -513,7 +514,7 @@ def test_an_error_that_is_none_of_memory_stays_what_it_is(written, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(loading.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
+    monkeypatch.setattr(transformers.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
     with pytest.raises(RuntimeError, match="something else"):
         load_policy(written[0], device="cpu")
 

@@ -188,11 +188,11 @@ def test_a_missing_directory(name):
         load_policy(name)
 
 
-def test_a_directory_that_is_not_qwen2_vl(tmp_path):
+def test_a_directory_of_another_model(tmp_path):
     with pytest.raises(ValueError, match="no config.json"):
         load_policy(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
-    with pytest.raises(ValueError, match="model_type 'qwen2_5_vl'; only 'qwen2_vl'"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
+    with pytest.raises(ValueError, match="model_type 'qwen3_vl'; only 'qwen2_vl' and 'qwen2_5_vl'"):
         load_policy(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="model_type None"):

@@ -185,7 +185,7 @@ def save_checkpoint(
     config = deepcopy(model.config)
     config.dtype = dtype
     with torch.device("meta"):
-        shell = Qwen2VLForConditionalGeneration(config)
+        shell = type(model)(config)
     shell.load_state_dict(weights, strict=False, assign=True)
     shell.tie_weights()
     shell.generation_config = generation_config(tokenizer)
