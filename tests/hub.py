@@ -172,8 +172,6 @@ class Hub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         factory = huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY
         huggingface_hub.set_client_factory(lambda: http.Client(transport=http.MockTransport(self.answer)))
-        monkeypatch.setattr(huggingface_hub.utils._http, "_GLOBAL_CLIENT_FACTORY", lambda: http.Client(
-            transport=http.MockTransport(self.answer)))  # fmt: skip
         self.restore = lambda: huggingface_hub.set_client_factory(factory)
         return self
 

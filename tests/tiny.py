@@ -69,7 +69,7 @@ def make_policy(checkpoint: Path) -> Any:
     """Float32 on the CPU, LoRA rank 4 whose B matrices are not zero."""
     from favor_lab.vlm.loading import load_policy
 
-    policy = load_policy(checkpoint, lora_rank=4, device="cpu")
+    policy = load_policy(checkpoint, lora_rank=4, device="cpu", check=False)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in policy.trainable_parameters():

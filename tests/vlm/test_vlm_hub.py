@@ -52,7 +52,7 @@ def online(written, tmp_path, monkeypatch):
         return hubs[-1]
 
     yield start
-    for server in hubs:
+    for server in reversed(hubs):
         server.restore()
 
 
