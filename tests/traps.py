@@ -432,7 +432,7 @@ def an_adapter_on_tied_embeddings(checkpoint: Path) -> None:
         torch.manual_seed(0)
         model = get_peft_model(bare.base.requires_grad_(False), LoraConfig(**options)).eval()
         try:
-            adapters.check_what_learns(model)
+            adapters.check_trainable(model)
         except ValueError as error:
             assert "nowhere else" in str(error)
             return
@@ -457,13 +457,14 @@ class Trap(NamedTuple):
 
 CONFIG, DELTAS = "policy.base.generation_config", "policy.base.model.rope_deltas"
 TEXT = "(prompts.attention_mask.cumsum(1) - 1).clamp(min=0)"  # positions of a text
+CHUNKED = "chunk_features = torch.cat(chunk_features).chunk(len(chunk))"
 DROPPED = Edit(prefix._language_model, "if any(layer.training for layer in layers):", "if False:")
 
 TRAPS = [
     Trap(
         "features come one by one", "design: encode_images", one_feature_an_image,
         "The tower's pooler_output is a tuple with one tensor an image, of as many rows as the image has tokens.",
-        [[Edit(encode_images, "pooler_output", "pooler_output; made = torch.cat(made).chunk(len(chunk))")]],
+        [[Edit(encode_images, "pooler_output", f"pooler_output; {CHUNKED}")]],
     ),
     Trap(
         "positions of an image", "design: positions are passed, always", both_ways,
@@ -519,7 +520,7 @@ TRAPS = [
     Trap(
         "a text that spells an image", "guard: encode_texts", a_text_that_spells_an_image,
         "An image token in the text is one place too many for the image's features.",
-        [[Edit(encode_texts, "if found != len(feature):", "if False:")]],
+        [[Edit(encode_texts, "if image_tokens != len(feature):", "if False:")]],
     ),
     Trap(
         "cache under checkpointing", "guard: _language_model", cache_under_checkpointing,
@@ -539,7 +540,7 @@ TRAPS = [
         "the first token", "design: packed_hidden, completion_hidden", both_ways,
         "A completion's first token is predicted by the prompt's last hidden state.",
         [
-            [Edit(packed_hidden, "after[:, 0] = last", "after[:, 0] = last - 1")],
+            [Edit(packed_hidden, "before[:, 0] = last", "before[:, 0] = last - 1")],
             [Edit(completion_hidden, "torch.cat([first, rest], dim=1)", "torch.cat([rest[:, :1], rest], dim=1)")],
             [Edit(run_prompt, "last_hidden_state[:, -1]", "last_hidden_state[:, -2]")],
             [Edit(StaticDecoder.prefill, "prompts.input_ids.shape)[:, -1]", "prompts.input_ids.shape)[:, -2]")],
@@ -566,7 +567,7 @@ TRAPS = [
     Trap(
         "every end token", "design: Policy.end_token_ids", every_end_token,
         "A checkpoint has more end tokens than the one that its tokenizer names.",
-        [[Edit(Policy.end_token_ids, "*(ends if isinstance(ends, list | tuple) else [ends]), ", "")]],
+        [[Edit(Policy.end_token_ids, "*(ids if isinstance(ids, list | tuple) else [ids]), ", "")]],
     ),
     Trap(
         "image tokens, sampled", "design: next_token_logps", forbidden_tokens_are_not_sampled,
@@ -635,9 +636,9 @@ TRAPS = [
         ],
     ),
     Trap(
-        "tied embeddings", "guard: check_what_learns", an_adapter_on_tied_embeddings,
+        "tied embeddings", "guard: check_trainable", an_adapter_on_tied_embeddings,
         "The output layer is the input embedding: an adapter on it, once merged, changes what the model reads.",
-        [[Edit(adapters.check_what_learns, "if places != wanted:", "if False:")]],
+        [[Edit(adapters.check_trainable, "if places != expected:", "if False:")]],
     ),
 ]  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Who looks: prompts, processing, the policy and its shared prefix."""
+"""The policy that looks at images: prompts, processing, the model and its shared prefix."""

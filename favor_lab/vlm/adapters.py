@@ -1,4 +1,4 @@
-"""LoRA adapters of a policy: a fresh one, one read from a directory, and the check of what is trainable."""
+"""LoRA adapters: add a fresh one to a model, load a saved one, and check which parameters are trainable."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ from peft.tuners.lora import LoraLayer
 from favor_lab.vlm import hub
 
 LORA_RANK = 16
-# The linear layers of the language model; those of the tower have other names.
+# The linear layers of a decoder layer in the language model; those of the vision tower have other names.
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 LORA_TARGETS = rf".*language_model\..*\.({'|'.join(PROJECTIONS)})_proj"
 
 
 def fresh_adapter(model: Any, rank: int, alpha: int | None, name: str, revision: str | None = None) -> PeftModel:
+    """The model with a new adapter that changes nothing yet, since its B matrices are zero; alpha is 2 * rank if None.
+
+    name, revision: the base model's, which a saved adapter records
+    """
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=0.0,
         target_modules=LORA_TARGETS,
         task_type="CAUSAL_LM",
-        revision=revision,  # peft's field for the base's commit
+        revision=revision,  # peft's field for the commit of the base model
     )
     peft_model = get_peft_model(model, config)
-    peft_model.peft_config["default"].base_model_name_or_path = name  # "pocket", not this machine's path
+    peft_model.peft_config["default"].base_model_name_or_path = name  # such as "pocket", not a path
     return peft_model
 
 
 def saved_adapter(model: Any, directory: Path, name: str) -> PeftModel:
-    """The adapter of a directory on the model; FileNotFoundError or ValueError unless it is whole and of this base."""
+    """The model with the adapter in `directory`, which stays trainable.
+
+    Raises FileNotFoundError for a missing file, and ValueError for a damaged one or an adapter of another base model.
+    """
     if not (directory / "adapter_config.json").is_file():
         raise FileNotFoundError(f"there is no adapter in {directory}: it has no adapter_config.json")
     weights = directory / "adapter_model.safetensors"
@@ -41,53 +48,51 @@ def saved_adapter(model: Any, directory: Path, name: str) -> PeftModel:
             f"the adapter in {directory} has no adapter_model.safetensors; pickled weights (.bin) can run code and are"
             " not loaded: save it again with peft"
         )
-    held = hub.read_header(weights, f"the adapter in {directory}")
-    made_for = hub.read_json(directory / "adapter_config.json").get("base_model_name_or_path")
-    misfit = f"the adapter in {directory} (made for {made_for}) does not fit {name}"
+    tensors_in_file = hub.read_header(weights, f"the adapter in {directory}").keys()
+    base_name = hub.read_json(directory / "adapter_config.json").get("base_model_name_or_path")
+    misfit = f"the adapter in {directory} (made for {base_name}) does not fit {name}"
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # raised as an error below
             loaded = PeftModel.from_pretrained(model, str(directory), is_trainable=True, local_files_only=True)
-    except (RuntimeError, ValueError) as error:  # tensors of other sizes; matrices that are not there
+    except (RuntimeError, ValueError) as error:  # tensors of another size; layers that the model does not have
         if hub.is_out_of_memory(error):
             raise
         lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
         raise ValueError(f"{misfit}: {lines[0].removesuffix('.') if lines else error}") from error
-    wanted = get_peft_model_state_dict(loaded, save_embedding_layers=False).keys()
-    if differing := sorted(wanted ^ held.keys()):
-        few, more = len(wanted - held.keys()), len(held.keys() - wanted)
-        raise ValueError(f"{misfit}: {few} tensors are missing and {more} too many, the first {differing[0]}")
+    expected = get_peft_model_state_dict(loaded, save_embedding_layers=False).keys()
+    if differing := sorted(expected ^ tensors_in_file):
+        missing, extra = len(expected - tensors_in_file), len(tensors_in_file - expected)
+        raise ValueError(f"{misfit}: {missing} tensors are missing and {extra} too many, the first {differing[0]}")
     return loaded
 
 
-def check_what_learns(model: Any) -> None:
-    """ValueError unless the vision tower is frozen and, of the rest, either all learns or only an adapter that sits on
-    all seven matrices of every decoder layer: the fast passes run adapters as a set, or not at all."""
+def check_trainable(model: Any) -> None:
+    """ValueError unless the vision tower is frozen, and the trainable parameters are either the whole language model or
+    an adapter on all seven matrices of every decoder layer: the fast passes support no adapter on some of them."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    moving = [name for name, weight in base.model.visual.named_parameters() if weight.requires_grad]
-    if moving:
+    in_tower = [name for name, weight in base.model.visual.named_parameters() if weight.requires_grad]
+    if in_tower:
         raise ValueError(
-            f"{len(moving)} parameters of the vision tower are trainable, the first {moving[0]}: freeze it"
+            f"{len(in_tower)} parameters of the vision tower are trainable, the first {in_tower[0]}: freeze it"
         )
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if not isinstance(model, PeftModel):
-        whole = sum(weight.numel() for weight in base.parameters()) - sum(
-            w.numel() for w in base.model.visual.parameters()
-        )
-        if trainable != whole:
-            raise ValueError(f"{trainable:,} of the {whole:,} parameters of the language model are trainable, not all")
+        total = sum(weight.numel() for name, weight in base.named_parameters() if "visual" not in name)
+        if trainable != total:
+            raise ValueError(f"{trainable:,} of the {total:,} parameters of the language model are trainable, not all")
         return
     places = {name for name, module in base.named_modules() if isinstance(module, LoraLayer)}
     layers = len(base.model.language_model.layers)
-    wanted = {
+    expected = {
         f"model.language_model.layers.{i}.{'self_attn' if part in 'qkvo' else 'mlp'}.{part}_proj"
         for i in range(layers)
         for part in PROJECTIONS
     }
-    if places != wanted:
-        outside = sorted(places - wanted)
+    if places != expected:
+        outside = sorted(places - expected)
         raise ValueError(
-            f"the adapter sits on {len(places & wanted)} of the {len(wanted)} matrices (7 x {layers} layers) of the"
+            f"the adapter sits on {len(places & expected)} of the {len(expected)} matrices (7 x {layers} layers) of the"
             f" language model and on {len(outside)} others{f', the first {outside[0]}' if outside else ''}: it must sit"
             f" on all seven ({', '.join(PROJECTIONS)}) of every layer and nowhere else"
         )

@@ -1,4 +1,7 @@
-"""From a name to a policy: the checkpoint found, read, checked, and given an adapter."""
+"""Load a policy by its name: find the checkpoint, read and check it, add an adapter.
+
+Only safetensors are read, and no code of a repository is run.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import torch
 from transformers.utils import logging
 
 from favor_lab.vlm import hub
-from favor_lab.vlm.adapters import LORA_RANK, check_what_learns, fresh_adapter, saved_adapter
+from favor_lab.vlm.adapters import LORA_RANK, check_trainable, fresh_adapter, saved_adapter
 from favor_lab.vlm.families import model_class
 from favor_lab.vlm.fast.check import check_fast_path
 from favor_lab.vlm.hub import POCKET_DIR
@@ -41,22 +44,21 @@ def load_policy(
 ) -> Policy:
     """Load "pocket", a directory in the Hub layout, or a Hub name such as "Qwen/Qwen2-VL-2B-Instruct".
 
-    lora_rank    rank of a fresh adapter on the language model's linear layers, which starts as no change;
+    lora_rank    rank of a fresh adapter on the language model's linear layers, which changes nothing at first;
                  0: no adapter, the whole language model is trainable. lora_alpha is 2 * lora_rank by default
     quantize     None, or "4bit": NF4 weights in the language model; needs CUDA and favor-lab[qlora]
-    device       "auto": CUDA when there is one, else the CPU
-    dtype        "auto": bfloat16 on a CUDA device that has it, else float32
+    device       "auto": CUDA if there is a device, else the CPU
+    dtype        "auto": bfloat16 on a CUDA device that supports it, else float32
     adapter      directory written by `Policy.save`; its rank and alpha replace those above
     max_pixels, min_pixels   pixel budget of an image (784 pixels are one image token), see `load_processor`
-    seed         of the adapter's random half; the global random state is left alone
+    seed         of the adapter's random A matrices; the global random state is not changed
     revision     commit, branch or tag on the Hub. None: the commit that `favor_lab.vlm.known` pins for the published
                  models, else the newest of main; `Policy.revision` is the commit that was loaded
-
     check        compare the fast passes with transformers on a few tokens, see `check_fast_path`
 
-    The policy is in evaluation mode (it has no dropout), its vision tower frozen. Only safetensors are read, and no
-    code of a repository. Raises FileNotFoundError, ValueError, ImportError, RuntimeError, or torch.OutOfMemoryError
-    where there is no room, each saying what to do.
+    The policy is in evaluation mode (it has no dropout) and its vision tower is frozen. Raises FileNotFoundError,
+    ValueError, ImportError, RuntimeError or, if there is too little memory, torch.OutOfMemoryError; each message says
+    what to do.
     """
     folder, commit = _checkpoint(name, revision)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -79,7 +81,7 @@ def load_policy(
         else:
             model.model.language_model.requires_grad_(True)
             model.lm_head.requires_grad_(True)
-    check_what_learns(model)
+    check_trainable(model)
     initial = functools.partial(_read_model, str(folder), dtype=options["dtype"])
     policy = Policy(model.eval(), processor, str(name), initial, commit)
     if check:
@@ -88,8 +90,8 @@ def load_policy(
 
 
 def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | None]:
-    """The directory of a whole Qwen2-VL checkpoint, and its commit if it is of the Hub: downloaded where it must be,
-    the configuration before the gigabytes."""
+    """The directory of a complete checkpoint, and its commit if it comes from the Hub. What is missing is downloaded,
+    the configuration first, so that another kind of model is refused before gigabytes are downloaded."""
     folder = hub.locate(name, POCKET_DIR)
     if folder is not None:
         if revision is not None:
@@ -104,12 +106,11 @@ def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | Non
 
 
 def _read_model(source: str, **options: Any) -> Any:
-    """The Qwen2-VL of a checkpoint directory, from safetensors alone; ValueError unless they are its weights, all of
-    them."""
+    """The model of a checkpoint directory; ValueError if weights are missing or have other shapes than config.json."""
     reader = model_class(hub.read_json(Path(source) / "config.json")["model_type"])
     with _quietly():
         try:
-            model, found = reader.from_pretrained(
+            model, loading_info = reader.from_pretrained(
                 source, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
                 output_loading_info=True, **options,
             )  # fmt: skip
@@ -117,7 +118,7 @@ def _read_model(source: str, **options: Any) -> Any:
             if "size" not in str(error) or hub.is_out_of_memory(error):
                 raise
             raise ValueError(f"the weights in {source} have other shapes than its config.json says: {error}") from error
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise ValueError(
             f"the checkpoint in {source} is incomplete: {len(missing)} tensors that its config.json asks for are in no"
             f" file, the first {missing[0]}. {hub.again(source, Path(source))}"
@@ -127,38 +128,38 @@ def _read_model(source: str, **options: Any) -> Any:
 
 @contextmanager
 def _room_for(name: str, folder: Path, device: torch.device, options: dict[str, Any]) -> Iterator[None]:
-    """torch.OutOfMemoryError that says what to do, in place of whatever a machine says that has no room."""
+    """Turn any error about too little memory into torch.OutOfMemoryError with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not hub.is_out_of_memory(error):
             raise
         size = sum(path.stat().st_size for path in hub.check_weights(folder, name)) / 1e9
-        ways = [] if options["dtype"] != torch.float32 else ["dtype='bfloat16' (half of float32's memory)"]
+        advice = [] if options["dtype"] != torch.float32 else ["dtype='bfloat16' (half of float32's memory)"]
         if "quantization_config" not in options and device.type == "cuda":
-            ways.append("quantize='4bit' (the language model in a quarter)")
-        ways.append("a smaller model, or to close what else uses the memory")
+            advice.append("quantize='4bit' (the language model in a quarter of the memory)")
+        advice.append("a smaller model, or closing other programs that use the memory")
         raise torch.OutOfMemoryError(
             f"no room for {name} on {device} as {str(options['dtype']).removeprefix('torch.')}: its files have"
             f" {size:.1f} GB ({str(error).strip().splitlines()[0] if str(error).strip() else 'no memory left'})."
-            f" Try {', '.join(ways)}. `favor-lab doctor --model {name}` says what fits on which card"
+            f" Try {', '.join(advice)}. `favor-lab doctor --model {name}` says what fits on which card"
         ) from error
 
 
 def _check_tokens(model: Any, processor: ImageTextProcessor, name: str) -> None:
-    """ValueError unless the tokenizer's special tokens are those that the model knows by their ids."""
+    """ValueError unless the tokenizer gives its special tokens the ids that config.json names."""
     config, id_of = model.config, processor.tokenizer.convert_tokens_to_ids
     ids = {
         "<|image_pad|>": config.image_token_id,
         "<|vision_start|>": config.vision_start_token_id,
         "<|vision_end|>": config.vision_end_token_id,
     }
-    if other := {token: (id_of(token), wanted) for token, wanted in ids.items() if id_of(token) != wanted}:
-        said = ", ".join(f"{token} is {found} and not {wanted}" for token, (found, wanted) in other.items())
-        raise ValueError(f"tokenizer and config.json of {name} are not of one checkpoint: {said} (tokenizer, config)")
+    mismatch = f"tokenizer and config.json of {name} are not of one checkpoint"
+    if differing := [f"{token} is {id_of(token)} and not {ids[token]}" for token in ids if id_of(token) != ids[token]]:
+        raise ValueError(f"{mismatch}: {', '.join(differing)} (tokenizer, config)")
     rows, highest = config.text_config.vocab_size, max(processor.tokenizer.get_vocab().values())
     if highest >= rows:
-        raise ValueError(f"tokenizer and config.json of {name} are not of one checkpoint: id {highest} of {rows} rows")
+        raise ValueError(f"{mismatch}: id {highest} of {rows} rows")
 
 
 def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -175,8 +176,8 @@ def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 def _four_bit(
     quantize: str, lora_rank: int, device: torch.device, dtype: torch.dtype = torch.bfloat16
 ) -> dict[str, Any]:
-    """Arguments of from_pretrained for a 4-bit language model; tower and embeddings keep the dtype, in which it
-    computes too."""
+    """Arguments of from_pretrained for a 4-bit language model. Tower and embeddings keep `dtype`, and the 4-bit layers
+    compute in it."""
     if quantize not in QUANTIZE:
         raise ValueError(f"unknown quantize {quantize!r}; valid: None, {', '.join(map(repr, QUANTIZE))}")
     if lora_rank == 0:
@@ -199,7 +200,7 @@ def _four_bit(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' weight-by-weight progress bar, and a deprecation notice of peft's own doing."""
+    """Without transformers' progress bar, which counts single weights, and a deprecation warning that peft causes."""
     had_bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

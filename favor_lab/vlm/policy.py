@@ -1,7 +1,7 @@
-"""The policy: a Qwen2-VL, its processor, and a LoRA adapter that is the only thing that learns.
+"""The policy: a vision-language model, its processor, and a LoRA adapter, the only part that is trained.
 
-The reference policy of GRPO is the same model with the adapter switched off: no second copy in memory. The
-vision tower is always frozen.
+The reference policy of GRPO is the same model with the adapter switched off: no second copy in memory. The vision tower
+is always frozen.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from favor_lab.vlm.processor import ImageTextProcessor
 
 
 class Policy:
-    """Model + processor + the ids that sampling and scoring need. Made by `load_policy`.
+    """A model, its processor, and the token ids that sampling and scoring need. Made by `load_policy`.
 
-    initial: reads the model again as it was before any training, on the CPU; the reference of a policy without adapter
-    revision: the commit on the Hub that the weights are of; None for a local directory
+    initial: reads the model again as it was before training, on the CPU: the reference of a policy without an adapter
+    revision: the commit on the Hub that the weights come from; None for a local directory
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where prompts and completions are computed; not `base.device`, which is the tower's, its first part."""
+        """Where prompts and completions are computed. `base.device` would be that of the tower, its first module."""
         return self.base.get_input_embeddings().weight.device
 
     @property
@@ -74,14 +74,14 @@ class Policy:
     @cached_property
     def end_token_ids(self) -> list[int]:
         """Every id that ends a completion, from the checkpoint's generation_config and its tokenizer."""
-        ends = self.base.generation_config.eos_token_id
-        ends = [*(ends if isinstance(ends, list | tuple) else [ends]), self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(token for token in ends if token is not None))
+        ids = self.base.generation_config.eos_token_id
+        ids = [*(ids if isinstance(ids, list | tuple) else [ids]), self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(token for token in ids if token is not None))
 
     @cached_property
     def forbidden_token_ids(self) -> list[int]:
-        """Ids that no completion may contain: image, video and vision tokens (the model would look for an
-        image behind them), padding unless it also ends a completion, embedding rows that have no token."""
+        """Ids that no completion may contain: image, video and vision tokens (the model would look for an image there),
+        padding unless it also ends a completion, and rows of the embedding that belong to no token."""
         config, vocabulary = self.base.config, self.tokenizer.get_vocab()
         ids = {config.image_token_id, config.video_token_id, self.pad_token_id}
         ids |= {config.vision_start_token_id, config.vision_end_token_id, vocabulary.get("<|vision_pad|>")}
@@ -96,34 +96,34 @@ class Policy:
         return mask.to(self.device)
 
     def trainable_parameters(self) -> list[tuple[str, Parameter]]:
-        """(name, parameter) of everything that the optimiser may move."""
+        """(name, parameter) of everything that the optimiser may change."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def report(self) -> str:
-        """A small table: how many parameters each part has, and how many of them are trainable."""
+        """A small table: the number of parameters of each part, and how many of them are trainable."""
         counts = {"vision tower": [0, 0], "language model": [0, 0], "LoRA adapter": [0, 0]}
         for name, p in self.model.named_parameters():
             part = "vision tower" if "visual" in name else "language model"
             part = "LoRA adapter" if "lora_" in name else part
-            size = p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # two 4-bit weights in a byte
+            size = p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # two 4-bit weights per byte
             counts[part][0] += size
             counts[part][1] += size * p.requires_grad
         lines = [f"{self.name} on {self.device}, {str(self.dtype).removeprefix('torch.')}"]
         lines += [f"{'part':<16}{'parameters':>15}{'trainable':>15}"]
-        lines += [f"{part:<16}{size:>15,}{moving:>15,}" for part, (size, moving) in counts.items() if size]
+        lines += [f"{part:<16}{size:>15,}{trainable:>15,}" for part, (size, trainable) in counts.items() if size]
         return "\n".join(lines)
 
     def move_tower(self, device: str | torch.device) -> None:
-        """Put the vision tower on a device of its own: on the CPU it leaves its room (2B: 1.3 GB) to training.
+        """Move the vision tower to a device of its own: on the CPU it frees its memory (2B: 1.3 GB) for training.
 
-        `encode_prompts` fetches it when it is needed, and puts it back.
+        `encode_prompts` moves it to the policy's device while it encodes, and back.
         """
         self.tower.to(device)
 
     @contextmanager
     def tower_on(self, device: str | torch.device) -> Iterator[None]:
-        """Inside the block the vision tower is on `device`, afterwards back where it was, or on the CPU with a warning
-        where it no longer fits."""
+        """Inside the block the vision tower is on `device`; afterwards it is back where it was, or on the CPU, with a
+        warning, if it no longer fits there."""
         home = next(self.tower.parameters()).device
         try:
             self.move_tower(device)
@@ -137,8 +137,8 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[Policy]:
-        """Inside the block the policy is the model it started from: its adapter is off or, without an adapter, the
-        weights of the checkpoint stand in for those that learn (read once, kept on the CPU).
+        """Inside the block the policy is the reference policy, the model before training: its adapter is off or,
+        without an adapter, the trainable weights are replaced by the checkpoint's (read once, kept on the CPU).
 
         Raises ValueError if there is neither an adapter nor a checkpoint.
         """
@@ -146,19 +146,19 @@ class Policy:
             with self.model.disable_adapter():
                 yield self
             return
-        learning = dict(self.trainable_parameters())
-        learnt = {name: weight.data for name, weight in learning.items()}
+        parameters = dict(self.trainable_parameters())
+        trained = {name: parameter.data for name, parameter in parameters.items()}
         try:
-            for name, weight in learning.items():
-                weight.data = self.initial_weights[name].to(weight.device)
+            for name, parameter in parameters.items():
+                parameter.data = self.initial_weights[name].to(parameter.device)
             yield self
         finally:
-            for name, weight in learning.items():
-                weight.data = learnt[name]
+            for name, parameter in parameters.items():
+                parameter.data = trained[name]
 
     @cached_property
     def initial_weights(self) -> dict[str, torch.Tensor]:
-        """The weights that learn, by name, as the checkpoint has them, on the CPU."""
+        """The trainable weights as they were before training, by name, on the CPU."""
         if self._initial is None:
             raise ValueError(
                 "there is neither an adapter to switch off nor a checkpoint to read the weights from again"
@@ -167,16 +167,16 @@ class Policy:
         return {name: weights[name].detach() for name, _ in self.trainable_parameters()}
 
     def save(self, directory: str | Path) -> Path:
-        """Write the adapter, or without an adapter the whole checkpoint in the Hub layout, as safetensors.
+        """Write the adapter as safetensors; without an adapter the complete checkpoint, in the Hub layout.
 
-        Load it again with `load_policy(name, adapter=directory)`; the whole with `load_policy(directory)`.
+        `load_policy(name, adapter=directory)` loads an adapter again, `load_policy(directory)` a complete checkpoint.
         """
         directory = Path(directory)
         if isinstance(self.model, PeftModel):
             had_card = (directory / "README.md").exists()
-            self.model.save_pretrained(directory, save_embedding_layers=False)  # "auto" would ask the Hub
+            self.model.save_pretrained(directory, save_embedding_layers=False)  # "auto" would send requests to the Hub
             if not had_card:
-                (directory / "README.md").unlink(missing_ok=True)  # peft's template, with a path of this machine
+                (directory / "README.md").unlink(missing_ok=True)  # peft's template names a local path
         else:
             self.model.save_pretrained(directory)
             self.processor.image_processor.save_pretrained(directory)

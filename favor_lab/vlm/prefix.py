@@ -1,16 +1,15 @@
-"""The exact shared prefix: a prompt goes through the language model once, its completions go on from there.
+"""The exact shared prefix: a prompt runs through the language model once, and its completions continue from its cache.
 
-A group of G completions has one prompt. Running [prompt + completion] G times repeats the prompt G times;
-here it fills a key/value cache once (`run_prompt`), the cache is handed to the G rows (`expand`), and only
-completion tokens are computed after that: one at a time to sample (`next_hidden`), all at once to score
-(`completion_hidden`). Gradients flow through the cache into the prompt, so that scores and gradients equal
-those of the plain rows.
+A group of G completions has one prompt. Running [prompt + completion] G times would repeat the prompt G times. Here the
+prompt fills a key/value cache once (`run_prompt`), the cache is repeated for the G rows (`expand`), and after that only
+completion tokens are computed: one at a time to sample (`next_hidden`), all at once to score (`completion_hidden`).
+Gradients flow through the cache into the prompt: log-probabilities and gradients equal those of G separate rows.
 
-This is the plain way, on transformers' own forward pass and cache: the one to read, and the one that the fast passes
-of `decoding` (to sample) and `packed` (to score) are tested against.
+This is the plain way, on transformers' own forward pass and cache: the one to read. The fast passes of `fast.decoding`
+(to sample) and `fast.packed` (to score) are tested against it.
 
-What predicts completion token j is the hidden state before it; for j = 0 that is the prompt's last one.
-Positions are always explicit: transformers would otherwise take them from the state of an earlier call.
+The hidden state before completion token j predicts it; for j = 0 that is the last hidden state of the prompt.
+Positions are always passed explicitly: transformers would otherwise take them from the state of an earlier call.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
 
-CHUNK_LOGITS = 2**25  # float32 logits that `token_logps` holds at once: 128 MB
+CHUNK_LOGITS = 2**25  # float32 logits that `token_logps` holds in memory at a time: 128 MB
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Prefix:
 
 
 def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
-    """The prompts once through the language model, the kept image features in place of the image tokens.
+    """Run the prompts through the language model once, with their image features in place of the image tokens.
 
     Gradients flow if they are enabled. Raises RuntimeError in train mode with gradient checkpointing, where
     transformers drops the cache with no more than a line in its log.
@@ -65,9 +64,9 @@ def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
 
 
 def prompt_embeds(policy: Policy, prompts: PromptBatch) -> torch.Tensor:
-    """Input embeddings (B, P, D) of the prompts, the kept image features in place of the image tokens.
+    """Input embeddings (B, P, D) of the prompts, with their image features in place of the image tokens.
 
-    Raises ValueError for a batch that would run and mean something else: see `PromptBatch.check`.
+    Raises ValueError for a batch that would run but give wrong numbers: see `PromptBatch.check`.
     """
     embeds = policy.base.model.language_model.get_input_embeddings()(prompts.input_ids)  # (B, P, D)
     is_image = prompts.input_ids == policy.base.config.image_token_id  # (B, P)
@@ -77,7 +76,7 @@ def prompt_embeds(policy: Policy, prompts: PromptBatch) -> torch.Tensor:
 
 
 def check_length(policy: Policy, tokens: int) -> None:
-    """ValueError if a row of so many tokens, prompt and completion, is longer than the model's window."""
+    """ValueError if a row of this many tokens, prompt and completion, is longer than the model's context window."""
     if tokens > policy.context_length:
         raise ValueError(
             f"prompt and completion have {tokens} tokens, the model's window is {policy.context_length}:"
@@ -88,7 +87,7 @@ def check_length(policy: Policy, tokens: int) -> None:
 def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
     """A new prefix whose row n is row `rows[n]` of this one (`rows` long (N,)). Differentiable.
 
-    After `run_prompt` it makes the groups, rows = [0, ..., 0, 1, ..., 1, ...]; while sampling it can drop the
+    After `run_prompt` it makes the groups, with rows = [0, ..., 0, 1, ..., 1, ...]; during sampling it can drop
     finished rows. `prefix` is unchanged.
     """
     return Prefix(
@@ -102,7 +101,7 @@ def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
 def next_hidden(policy: Policy, prefix: Prefix, token_ids: torch.Tensor) -> torch.Tensor:
     """Append one token to every row and return the hidden state (N, D) that predicts the one after it.
 
-    token_ids (N,) or (N, 1). This is one step of decoding: `prefix` itself grows.
+    token_ids (N,) or (N, 1). This is one step of decoding; it changes `prefix`, whose cache grows by one token.
     """
     token_ids = token_ids.view(-1, 1)  # (N, 1)
     return _append(policy, prefix, token_ids, torch.ones_like(token_ids))[:, 0]  # (N, D)
@@ -112,7 +111,7 @@ def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tens
     """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it.
 
     completion_ids and mask (N, L), one row per row of `prefix` (already expanded). `prefix` is unchanged.
-    Entries where the mask is False mean nothing.
+    Entries where the mask is False have no meaning.
     """
     first = prefix.last_hidden.unsqueeze(1)  # (N, 1, D)
     if completion_ids.shape[1] == 1:
@@ -123,10 +122,10 @@ def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tens
 
 
 def next_token_logps(policy: Policy, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probabilities (..., V) in float32 of *the* sampling distribution, from hidden states (..., D).
+    """Log-probabilities (..., V) in float32 of the sampling distribution, from hidden states (..., D).
 
-    log softmax(logits / temperature), forbidden ids at -inf. Sampling and scoring both come through here, so
-    that the distribution scored is the one sampled from.
+    log softmax(logits / temperature), with forbidden ids at -inf. Sampling and scoring both call this function, so
+    that completions are scored under the distribution from which they were sampled.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; greedy decoding is the argmax")
@@ -146,9 +145,8 @@ def token_logps(
 def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False):
     """Log-probability (N, L) float32 of each of the `ids` (N, L), predicted by `hidden` (N, L, D).
 
-    At most `chunk` positions have their V logits in memory at a time, in the backward pass too (there they
-    are computed again); by default as many as fit in 128 MB. With `entropy=True` also the entropy (N, L) of
-    each distribution, in nats.
+    At most `chunk` positions have their V logits in memory at a time, by default as many as fit in 128 MB; the
+    backward pass computes them again. With `entropy=True` also the entropy (N, L) of each distribution, in nats.
     """
 
     def part(hidden: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -169,8 +167,8 @@ def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False)
 
 
 def _language_model(policy: Policy) -> Any:
-    """The text half of the model, or RuntimeError where transformers would silently drop the cache (in train mode with
-    gradient checkpointing; since transformers 5.24 only where gradients are enabled, before always)."""
+    """The language model; RuntimeError in train mode with gradient checkpointing, where transformers silently drops the
+    cache (since version 5.24 only if gradients are enabled, before that always)."""
     language_model = policy.base.model.language_model
     layers = (layer for layer in language_model.modules() if getattr(layer, "gradient_checkpointing", False))
     if any(layer.training for layer in layers):
@@ -189,7 +187,7 @@ def cache_keyword(language_model: Any) -> str:
 
 
 def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Put T more tokens, ids and mask (N, T), behind the rows of `prefix`; the hidden state (N, T, D) of each."""
+    """Append T tokens, ids and mask (N, T), to the rows of `prefix`, and return their hidden states (N, T, D)."""
     language_model = _language_model(policy)
     attention_mask = torch.cat([prefix.attention_mask, mask.to(prefix.attention_mask)], dim=1)  # (N, P + T)
     check_length(policy, attention_mask.shape[1])
@@ -206,13 +204,13 @@ def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tenso
 
 
 def _fork(cache: DynamicCache, rows: torch.Tensor | None = None) -> DynamicCache:
-    """A cache that grows on its own from the same past; `rows` picks and repeats rows.
+    """A second cache with the same past, which can grow independently; `rows` selects and repeats rows.
 
     Keys and values are shared, not copied: appending to a cache makes new tensors.
     """
-    new = copy.copy(cache)
-    new.layers = [copy.copy(layer) for layer in cache.layers]
+    fork = copy.copy(cache)
+    fork.layers = [copy.copy(layer) for layer in cache.layers]
     if rows is not None:
-        for layer in new.layers:
+        for layer in fork.layers:
             layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
-    return new
+    return fork

@@ -1,8 +1,7 @@
-"""Text and image to tensors: a prompt batch whose images the vision tower has seen exactly once.
+"""Turn images and questions into tensors: a `PromptBatch`, whose images the vision tower has encoded exactly once.
 
-No torchvision: the image processor is the PIL one, and `ImageTextProcessor` is Qwen2-VL's processor without
-its video half. The tower is frozen, so its features are computed here without gradients and kept for every
-completion, every update and both policies (adapter on or off) that look at the same image.
+The tower is frozen, so its features are computed here without gradients and reused for every completion, every update
+and both policies (adapter on or off) that look at the same image.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
     from favor_lab.vlm.policy import Policy
 
-TOWER_CHUNK = 16  # images in one pass through the vision tower
+TOWER_CHUNK = 16  # images per pass through the vision tower
 FEATURE_CAP = 2**30  # bytes of features kept on the policy's device: about 1300 images of 448 x 448 (2B, bfloat16)
 
 
@@ -69,10 +68,10 @@ class PromptBatch:
     position_ids                (3, B, P): temporal, height and width position of each token
     next_position               (B,): completion token j stands at next_position + j on all three rows
     image_features              B tensors (I_b, D), the output of the vision tower, without gradient; on the policy's
-                                device, or beyond its cap on the CPU: `features_on` brings them together
-    image_grid_thw              (B, 3), the patch grid of each image
+                                device, or beyond the cap on the CPU: `features_on` puts them together
+    image_grid_thw              (B, 3), the patch grid of each image: time, height, width
     labels, sources             gold label and origin of each example
-    texts, images               what was asked, and the picture as the tower sees it
+    texts, images               the question's text, and the image at the size that the tower sees
     """
 
     input_ids: torch.Tensor
@@ -91,11 +90,11 @@ class PromptBatch:
 
     def __getitem__(self, index: int | slice | Sequence[int] | torch.Tensor) -> PromptBatch:
         """The sub-batch of these prompts, in this order; left padding that is no longer needed is cut off."""
-        every = range(len(self))
+        numbers = range(len(self))
         if isinstance(index, slice):
-            rows = list(every[index])
+            rows = list(numbers[index])
         else:
-            rows = [every[i] for i in ([index] if isinstance(index, int) else index)]
+            rows = [numbers[i] for i in ([index] if isinstance(index, int) else index)]
         if not rows:
             raise IndexError("a prompt batch needs at least one prompt")
         start = self.input_ids.shape[1] - int(self.attention_mask[rows].sum(-1).max())
@@ -113,7 +112,7 @@ class PromptBatch:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """The batch as a checkpoint holds it: tensors on the CPU, lists and strings. See `from_state`."""
+        """The batch in a form that a checkpoint can store: tensors on the CPU, lists, strings and numbers."""
         state = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in state.items():
             if isinstance(value, torch.Tensor):
@@ -125,7 +124,7 @@ class PromptBatch:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str | torch.device) -> PromptBatch:
-        """The batch that `to_state` described, on `device`; features that it kept on the CPU stay there."""
+        """The batch of a `to_state`, on `device`; features that were on the CPU because of the cap stay there."""
         values: dict[str, Any] = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in state.items()}
         placed = zip(state["image_features"], values.pop("on_device"), strict=True)
         values["image_features"] = [x.to(device if on_device else "cpu") for x, on_device in placed]
@@ -133,15 +132,15 @@ class PromptBatch:
         return cls(**values)
 
     def check(self, is_image: torch.Tensor) -> None:
-        """ValueError if a prompt is padded on the right, where its completion begins, or its image tokens, True in
-        `is_image` (B, P), are not as many as the features at its place."""
+        """ValueError if a prompt is padded on the right, where its completion begins, or if the number of its image
+        tokens, True in `is_image` (B, P), differs from the number of image features in its row."""
         if not bool(self.attention_mask[:, -1].all()):
             raise ValueError(
                 f"the prompt of {self.sources[int(self.attention_mask[:, -1].argmin())]} is padded on the right, where"
                 " its completion begins: pad on the left, as `encode_prompts` does"
             )
-        wanted, kept = is_image.sum(dim=1).tolist(), [len(feature) for feature in self.image_features]
-        for row, (tokens, features) in enumerate(zip_longest(wanted, kept, fillvalue=0)):
+        token_counts, feature_counts = is_image.sum(dim=1).tolist(), [len(feature) for feature in self.image_features]
+        for row, (tokens, features) in enumerate(zip_longest(token_counts, feature_counts, fillvalue=0)):
             if tokens != features:
                 raise ValueError(
                     f"prompt {row} has {tokens} image tokens, but {features} image features stand at its place: take"
@@ -149,9 +148,9 @@ class PromptBatch:
                 )
 
     def features_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """The features of all images as one tensor (sum of I_b, D), in the order of the prompts, where they are needed.
+        """The features of all images as one tensor (sum of I_b, D), in the order of the prompts, on `device`.
 
-        Only what was kept elsewhere is moved: the images of this batch, not those of the run.
+        Only the features of this batch are moved there, not those of the whole run.
         """
         return torch.cat([feature.to(device, dtype) for feature in self.image_features])
 
@@ -160,9 +159,9 @@ class PromptBatch:
 def encode_images(
     policy: Policy, images: Sequence[Image.Image], feature_cap: int = FEATURE_CAP
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); the tower sees a few at a time.
+    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); `TOWER_CHUNK` images per pass.
 
-    The first `feature_cap` bytes of features stay on the policy's device, the images after them go to the CPU.
+    The first `feature_cap` bytes of features stay on the policy's device, those of later images go to the CPU.
     """
     features: list[torch.Tensor] = []
     grids, room = [], feature_cap
@@ -171,26 +170,27 @@ def encode_images(
             chunk = list(images[start : start + TOWER_CHUNK])
             inputs = policy.processor.image_processor(images=chunk, return_tensors="pt").to(policy.device)
             pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]  # (patches, patch size), (chunk, 3)
-            made = policy.base.model.get_image_features(pixels, grid).pooler_output
-            features += keep_features(made, room)
-            room -= sum(feature.nbytes for feature in made)
+            chunk_features = policy.base.model.get_image_features(pixels, grid).pooler_output
+            features += keep_features(chunk_features, room)
+            room -= sum(feature.nbytes for feature in chunk_features)
             grids.append(grid)
     return features, torch.cat(grids)
 
 
-def keep_features(made: Sequence[torch.Tensor], room: int) -> list[torch.Tensor]:
-    """The features of one pass through the tower: as many as `room` bytes hold stay on their device, the others move.
+def keep_features(features: Sequence[torch.Tensor], room: int) -> list[torch.Tensor]:
+    """The features of one pass through the tower: those that fit into `room` bytes stay on their device, the others
+    move to the CPU.
 
     >>> [feature.shape for feature in keep_features(torch.zeros(5, 8).split([2, 3]), room=64)]
     [torch.Size([2, 8]), torch.Size([3, 8])]
     """
-    if sum(feature.nbytes for feature in made) <= room:
-        return list(made)
-    kept = []
-    for feature in made:  # views of one tensor: what stays is copied, so that it does not hold the memory of all
+    if sum(feature.nbytes for feature in features) <= room:
+        return list(features)
+    placed = []
+    for feature in features:  # views of one tensor: what stays is copied, so that the memory of the others is freed
         room -= feature.nbytes
-        kept.append(feature.clone() if room >= 0 else feature.cpu())
-    return kept
+        placed.append(feature.clone() if room >= 0 else feature.cpu())
+    return placed
 
 
 def encode_prompts(
@@ -203,11 +203,13 @@ def encode_prompts(
 ) -> PromptBatch:
     """Ask the same question about every example's image; each image is encoded once.
 
-    labels: the closed list named in the prompt, or None for an open vocabulary; or a `Question`, which says the style
-    too. Images may have any size and mode (see `to_rgb`); they are resized to the policy's pixel budget. Of their
-    features, `feature_cap` bytes are kept on the policy's device and the rest on the CPU (default: 1 GiB). Raises
-    ValueError for an image that cannot be used, for a prompt that leaves no room for `completion_tokens` in the
-    model's window, and for a style beside a Question.
+    labels: the closed list named in the prompt, or None for an open vocabulary; or a `Question`, which has a style too
+    style: see `build_prompt`; left at its default beside a Question
+    completion_tokens: how many must fit into the model's context window after each prompt
+    feature_cap: bytes of image features kept on the policy's device (default: 1 GiB); the rest goes to the CPU
+
+    Images may have any size and mode (see `to_rgb`); they are resized to the policy's pixel budget. Raises ValueError
+    for an image that cannot be used, for a prompt that is too long, and for a style beside a Question.
     """
     if not isinstance(labels, Question):
         question = Question(labels, style)
@@ -226,7 +228,7 @@ def encode_texts(
     completion_tokens: int = 128,
     feature_cap: int = FEATURE_CAP,
 ) -> PromptBatch:
-    """As `encode_prompts`, with a user text of its own for each example."""
+    """As `encode_prompts`, with a text for each example in place of one question."""
     if not examples:
         raise ValueError("no examples to encode")
     rgb = [prepare_image(example) for example in examples]
@@ -234,8 +236,8 @@ def encode_texts(
     tokens = tokenize(policy, texts, grid)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
     is_image = ids == policy.base.config.image_token_id  # (B, P)
-    for example, feature, found in zip(examples, features, is_image.sum(-1).tolist(), strict=True):
-        if found != len(feature):
+    for example, feature, image_tokens in zip(examples, features, is_image.sum(-1).tolist(), strict=True):
+        if image_tokens != len(feature):
             raise ValueError(f"the text asked about {example.source} contains an image token; remove it")
     positions, _ = policy.base.model.get_rope_index(
         ids, mm_token_type_ids=is_image.int(), image_grid_thw=grid, attention_mask=mask
@@ -259,7 +261,7 @@ def encode_texts(
 
 
 def tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
-    """Chats of one user turn (image, text) as left-padded ids; each image token of an image has its id."""
+    """Chats of one user turn (image, text) as token ids, padded on the left; an image has one id per image token."""
     processor = policy.processor
     chats = []
     for text, count in zip(texts, processor.token_counts(grid), strict=True):
@@ -271,7 +273,7 @@ def tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
 
 
 def check_window(policy: Policy, prompts: PromptBatch, completion_tokens: int) -> None:
-    """ValueError if the longest prompt and `completion_tokens` more do not fit in the model's window."""
+    """ValueError if the longest prompt and `completion_tokens` more do not fit into the model's context window."""
     longest = int(prompts.attention_mask.sum(-1).argmax())
     length, image_tokens = int(prompts.attention_mask[longest].sum()), len(prompts.image_features[longest])
     if length + completion_tokens > policy.context_length:

@@ -16,14 +16,14 @@ from transformers.processing_utils import ProcessorMixin
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
 )  # fmt: skip
-MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the real checkpoint's own limit is 16 384 tokens
+MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the published checkpoints' own limit is 16 384 tokens
 
 
 class ImageTextProcessor(ProcessorMixin):
-    """Qwen2-VL's processor for images and text only: image processor + tokenizer + chat template.
+    """Qwen2-VL's processor for images and text only: image processor, tokenizer and chat template.
 
-    `processor(images=..., text=...)` behaves as `Qwen2VLProcessor` does, so that transformers and TRL accept
-    it, but needs no torchvision.
+    `processor(images=..., text=...)` returns what `Qwen2VLProcessor` returns, so that transformers and TRL accept it,
+    but it needs no torchvision.
     """
 
     return_mm_token_type_ids = True
@@ -34,11 +34,11 @@ class ImageTextProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        kwargs.setdefault("return_mm_token_type_ids", True)  # says which tokens get two-dimensional positions
+        kwargs.setdefault("return_mm_token_type_ids", True)  # marks the tokens that get two-dimensional positions
         return super().__call__(images=images, text=text, **kwargs)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """One placeholder becomes as many as the image has tokens."""
+        """The placeholder of an image, repeated once per image token."""
         return self.image_token * self.token_counts(image_inputs["image_grid_thw"])[image_idx]
 
     def token_counts(self, image_grid_thw: Any) -> list[int]:
@@ -49,29 +49,32 @@ class ImageTextProcessor(ProcessorMixin):
 def load_processor(
     name: str, min_pixels: int | None = None, max_pixels: int | None = None, local_files_only: bool = False
 ) -> ImageTextProcessor:
-    """The processor of a Qwen2-VL checkpoint with a pixel budget.
+    """The processor of a Qwen2-VL or Qwen2.5-VL checkpoint, with a pixel budget.
 
-    A chat template with a default system turn, as the published checkpoints have, keeps it: about ten tokens more in
-    front of every prompt, with which the model was tuned. ValueError for a tokenizer that cannot ask about images.
+    Each image is resized to between `min_pixels` and `max_pixels` pixels, both sides multiples of 28 (one image token
+    is 28 x 28 = 784 pixels). Default: the checkpoint's own budget, but at most `MAX_PIXELS`.
 
-    Each image is resized to between `min_pixels` and `max_pixels` pixels, both sides multiples of 28 (one
-    image token is 28 x 28 = 784 pixels). Default: the checkpoint's own budget, but at most `MAX_PIXELS`.
+    The published chat templates start with a default system turn. It stays, since the model was tuned with it: about
+    ten more tokens per prompt. Raises ValueError for a tokenizer that `check_tokenizer` refuses and for a budget that
+    is smaller than one image token or whose ends are swapped.
     """
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, local_files_only=local_files_only)
     tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", local_files_only=local_files_only)
-    older = Path(name) / "chat_template.json"  # where the published checkpoints have it, beside the tokenizer's own
-    if tokenizer.chat_template is None and older.is_file():
-        tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8")).get("chat_template")
+    template_file = Path(name) / "chat_template.json"  # the published checkpoints have the template here too
+    if tokenizer.chat_template is None and template_file.is_file():
+        tokenizer.chat_template = json.loads(template_file.read_text(encoding="utf-8")).get("chat_template")
     check_tokenizer(tokenizer, str(name))
-    own, token = image_processor.size, (image_processor.patch_size * image_processor.merge_size) ** 2
-    highest = min(own["longest_edge"], MAX_PIXELS) if max_pixels is None else max_pixels
-    lowest = min(own["shortest_edge"], highest) if min_pixels is None else min_pixels
-    if not token <= lowest <= highest:
+    size, token_pixels = image_processor.size, (image_processor.patch_size * image_processor.merge_size) ** 2
+    if max_pixels is None:
+        max_pixels = min(size["longest_edge"], MAX_PIXELS)
+    if min_pixels is None:
+        min_pixels = min(size["shortest_edge"], max_pixels)
+    if not token_pixels <= min_pixels <= max_pixels:
         raise ValueError(
-            f"min_pixels={lowest}, max_pixels={highest}: need {token} <= min_pixels <= max_pixels"
-            f" ({token} pixels are one image token)"
+            f"min_pixels={min_pixels}, max_pixels={max_pixels}: need {token_pixels} <= min_pixels <= max_pixels"
+            f" ({token_pixels} pixels are one image token)"
         )
-    image_processor.size = {"shortest_edge": lowest, "longest_edge": highest}
+    image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     return ImageTextProcessor(image_processor, tokenizer)
 
 

@@ -1,8 +1,8 @@
 """What the policy is asked: one user turn, the image first, then one of these texts.
 
-Two switches: the *style* of the response (reason then answer, or answer only) and the *labels* (a closed
-list, or None for an open vocabulary). The wording is short because a small policy pays for every prompt
-token, and it shows no filled-in template: an over-trained policy copies a literal "..." between the tags.
+Two choices: the *style* of the response (reasoning then answer, or answer only) and the *labels* (a closed list, or
+None for an open vocabulary). The wording is short because every prompt token costs time, and it shows no template: an
+over-trained policy copies a literal "..." between the tags.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _REQUESTS = {
 def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
     """Text of the user turn after the image; `labels=None` asks with an open vocabulary.
 
-    `style` is "think" (reasoning, then the label) or "answer" (the label only). A third one, "describe", asks
-    for the evidence and no label: pre-training uses it.
+    style: "think" (reasoning, then the label) or "answer" (the label only). A third style, "describe", asks for the
+    evidence and no label; only the pre-training of the pocket policy uses it.
+
+    Raises ValueError for an unknown style and for labels that `check_labels` refuses.
 
     >>> build_prompt(["reading", "phoning"], style="answer")
     'Which activity is this: reading, phoning? Name it inside <answer> </answer>.'
@@ -39,7 +41,7 @@ def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Refuse a list that no prompt can carry: empty, with doubles, with an empty label, with `<` or `>`.
+    """ValueError for labels that cannot stand in a prompt: an empty list, a duplicate, an empty label, `<` or `>`.
 
     >>> check_labels(["reading", "reading"])
     Traceback (most recent call last):

@@ -12,7 +12,7 @@ from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, 
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo.sampling import Rollout
 from favor_lab.vlm import families
-from favor_lab.vlm.adapters import check_what_learns, fresh_adapter
+from favor_lab.vlm.adapters import check_trainable, fresh_adapter
 from favor_lab.vlm.families import config_class, model_class
 from favor_lab.vlm.fast import check
 from favor_lab.vlm.fast.check import check_fast_path
@@ -121,7 +121,7 @@ def test_the_published_layouts(config, parameters):
         model = model_class(kind)(config_class(kind)(**config)).requires_grad_(False)
         model.tie_weights()
         assert sum(weight.numel() for weight in model.parameters()) == parameters
-        check_what_learns(fresh_adapter(model, 16, None, "published"))
+        check_trainable(fresh_adapter(model, 16, None, "published"))
     assert set(model.config.text_config.layer_types) == {"full_attention"}
     rotary = model.model.language_model.rotary_emb.config.rope_parameters
     assert rotary["mrope_section"] == [16, 24, 24] and rotary["rope_theta"] == 1e6

@@ -219,7 +219,7 @@ def test_the_adapter_sits_on_seven_matrices_of_28_layers(whole):
     _, _, adapted = whole
     names = [name for name, module in adapted.named_modules() if isinstance(module, LoraLayer)]
     assert len(names) == 196 == 7 * 28 and not any("visual" in name for name in names)
-    adapters.check_what_learns(adapted)
+    adapters.check_trainable(adapted)
 
 
 def test_memory_of_the_published_models(whole):
@@ -555,8 +555,8 @@ def test_a_tower_that_could_learn_is_refused(written):
     policy = load_policy(written[0], lora_rank=4, device="cpu")
     policy.tower.blocks[0].mlp.fc1.weight.requires_grad_(True)
     with pytest.raises(ValueError, match="1 parameters of the vision tower are trainable, the first blocks.0.mlp.fc1"):
-        adapters.check_what_learns(policy.model)
+        adapters.check_trainable(policy.model)
     whole = load_policy(written[0], lora_rank=0, device="cpu")
     whole.base.model.language_model.norm.weight.requires_grad_(False)
     with pytest.raises(ValueError, match="of the .* parameters of the language model are trainable, not all"):
-        adapters.check_what_learns(whole.model)
+        adapters.check_trainable(whole.model)

@@ -1,8 +1,8 @@
-"""The language model of Qwen2-VL written out for flat tokens: T tokens of any rows, none of them padding.
+"""The decoder layers of Qwen2-VL and Qwen2.5-VL for flat tokens: T tokens of any rows, none of them padding.
 
-transformers' own forward pass works on rectangles (rows x longest row) and carries a cache. The two passes that cost
-GRPO its time want neither: scoring wants every token once (`packed`), decoding one token a row (`decoding`). Both run
-these layers, with an attention of their own. The weights are those of the policy's modules, LoRA included.
+transformers' own forward pass works on rectangles (rows x longest row) and carries a cache. The two passes that take
+most of GRPO's time need neither: scoring computes every token once (`packed`), decoding one token per row (`decoding`).
+Both run these layers, each with its own attention. The weights are those of the policy's modules, LoRA included.
 
     hidden = hidden + out(attend(rotate(q), rotate(k), v))      with q, k, v = qkv(norm(hidden))
     hidden = hidden + down(silu(gate) * up)                     with gate, up = gate_up(norm(hidden))
@@ -21,17 +21,17 @@ from torch.nn.functional import linear, rms_norm, silu
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
 
-MERGE_LIMIT = 2**27  # bytes of layers up to which a merged copy is made (the pocket policy's are 6 MB)
+MERGE_LIMIT = 2**27  # bytes of decoder layers up to which a merged copy is made (the pocket policy has 6 MB)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Projections:
-    """Linear layers that read the same input, with their LoRA adapters, run together.
+    """Linear layers that read the same input, with their LoRA adapters, computed together.
 
-    merge: copy the matrices into one and add the adapter to it, exact up to float32 rounding and without gradient: a
-    few tokens then pay for one multiplication, not for nine (for many tokens it would cost more: the one large result
-    has to be cut, and put together again in the backward pass). A layer that is neither plain nor plain LoRA (dropout,
-    DoRA, several adapters) is called as it is.
+    merge: copy the matrices into one and add the adapters to it, exact up to float32 rounding and without gradient. A
+    few tokens then need one multiplication in place of nine. For many tokens this would be slower, since the one large
+    result has to be split, and concatenated again in the backward pass. A layer that is neither plain nor plain LoRA
+    (dropout, DoRA, several adapters) is called as it is.
     """
 
     def __init__(self, modules: Sequence[Any], merge: bool = False):
@@ -51,7 +51,7 @@ class Projections:
                 self.ups = []
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """(T, D) -> one (T, outputs) for each layer."""
+        """(T, D) -> one (T, outputs) per linear layer."""
         if self.weight is None:
             outputs = [base(x) for base in self.bases]
         else:
@@ -64,17 +64,17 @@ class Projections:
 
 
 def is_plain_lora(module: Any) -> bool:
-    """Whether a layer computes base(x) + scale * up(down(x)), or, switched off or merged, base(x)."""
+    """Whether a layer computes base(x) + scale * up(down(x)) or, with its adapter disabled or merged, base(x)."""
     if not isinstance(module, LoraLayer):
         return False
     names = module.active_adapters
-    plain = all(not module.use_dora.get(name) and not module.lora_bias.get(name) for name in names)
-    quiet = all(isinstance(module.lora_dropout[name], torch.nn.Identity) or not module.training for name in names)
-    return plain and quiet and len(names) <= 1 and all(name in module.lora_A for name in names)
+    no_variant = all(not module.use_dora.get(name) and not module.lora_bias.get(name) for name in names)
+    no_dropout = all(isinstance(module.lora_dropout[name], torch.nn.Identity) or not module.training for name in names)
+    return no_variant and no_dropout and len(names) <= 1 and all(name in module.lora_A for name in names)
 
 
 def lora_of(module: Any) -> tuple[Any, Any, float]:
-    """The matrices down (r, D) and up (outputs, r) of a layer's adapter and their scale; None where it has none."""
+    """The matrices down (r, D) and up (outputs, r) of a layer's adapter and their scale; None without an adapter."""
     if not is_plain_lora(module) or module.disable_adapters or module.merged or not module.active_adapters:
         return None, None, 0.0
     name = module.active_adapters[0]
@@ -82,7 +82,7 @@ def lora_of(module: Any) -> tuple[Any, Any, float]:
 
 
 class Layer:
-    """One decoder layer, ready to run on flat tokens."""
+    """One decoder layer on flat tokens."""
 
     def __init__(self, layer: Any, merge: bool = False):
         attention, mlp = layer.self_attn, layer.mlp
@@ -103,7 +103,7 @@ class Layer:
 
 
 def layers_of(policy: Policy, merge: bool = False) -> list[Layer]:
-    """The decoder layers as they are now; merged, if asked for, where they are small and in float32."""
+    """The decoder layers with the weights they have now; merge: merged copies if they are small and in float32."""
     layers = policy.base.model.language_model.layers
     if not merge:
         return [Layer(layer) for layer in layers]
@@ -118,19 +118,19 @@ def norm(module: Any, x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: each pair (x_i, x_{i + d/2}) turned by its angle; (T, heads, d) with cos, sin (T, 1, d).
+    """Rotary position embedding: rotate each pair (x_i, x_{i + d/2}); x (T, heads, d), cos and sin (T, 1, d).
 
-    The signs of the rotation are in `sin`: the first half of it is negative.
+    The signs of the rotation are in `sin`: its first half is negated.
     """
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def rotation(policy: Policy, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin (T, 1, d) for tokens at positions (3, T): time, height and width, as `rotate` wants them."""
+    """cos and sin (T, 1, d) for `rotate`, for tokens at positions (3, T): time, height and width."""
     model = policy.base.model.language_model
-    like = torch.empty(0, dtype=dtype, device=positions.device)
+    like = torch.empty(0, dtype=dtype, device=positions.device)  # gives the result its dtype and device
     cos, sin = model.rotary_emb(like, positions[:, None])
-    if cos.dim() == 4:  # transformers < 5.2x leaves choosing between the three to the attention
+    if cos.dim() == 4:  # transformers < 5.2x returns all three, of which its attention then chooses
         sections = model.config.rope_parameters["mrope_section"] * 2
         cos, sin = (
             torch.cat([part[i % 3] for i, part in enumerate(x.split(sections, dim=-1))], dim=-1) for x in (cos, sin)

@@ -1,16 +1,16 @@
-"""Scoring, packed: every token of a step once, prompts and completions one behind the other, with exact gradients.
+"""Packed scoring: compute every token of a step exactly once, in one row without padding, with exact gradients.
 
 A plain batch has N rows of P + L tokens: each prompt G times, and padding. Here a step is one flat row
 
     [prompt 0][prompt 1] ... [completion 0][completion 1] ...
 
-in which a prompt token attends to its own prompt, and a completion token to its prompt and to its own past. That is
-the plain rows' attention, so log-probabilities and gradients are theirs; the prompt's gradient is the sum over its
-group. Nothing is cached between layers, so that each layer can be computed again in the backward pass (gradient
-checkpointing), where the cache of `prefix` would be dropped. All layers but attention see no padding.
+in which a prompt token attends to its own prompt, and a completion token to its prompt and to the tokens before it in
+its completion. This is the attention of the plain rows, so log-probabilities and gradients are the same; a prompt's
+gradient is the sum over its group. No cache is carried through the layers, so that each layer can be computed again in
+the backward pass (gradient checkpointing), where the cache of `prefix` would be dropped. Only attention uses padding.
 
-Measured on the pocket policy (4 prompts of 113 tokens, G = 8, completions of 18 to 31 tokens, two CPU threads): scores
-and their gradient take 1/4.2 of the time of plain rows, and 1/1.3 of that of the shared cache of `prefix`
+Measured on the pocket policy (4 prompts of 113 tokens, G = 8, completions of 18 to 31 tokens, two CPU threads): scoring
+and its gradient take 1/4.2 of the time of plain rows, and 1/1.3 of that of the shared cache of `prefix`
 (`tests/benchmarks/parts.py`).
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Rows:
-    """Rows of uneven length that stand one behind the other in a flat row of tokens, from `start` on.
+    """Rows of different lengths, concatenated in a flat row of tokens from index `start` on.
 
     >>> rows = Rows(torch.tensor([2, 1]), start=1)
     >>> rows.pad(torch.tensor([9.0, 1.0, 2.0, 3.0]))
@@ -55,12 +55,12 @@ class Rows:
 
     @cached_property
     def places(self) -> Tensor:
-        """Place of each token in the padded rows, (tokens,)."""
+        """Index of each token in the flattened padded rows, (tokens,)."""
         return self.mask.flatten().nonzero().flatten()
 
     @property
     def first(self) -> Tensor:
-        """Place of each row's first token in the flat row, (n,)."""
+        """Index of each row's first token in the flat row, (n,)."""
         return self.start + self.lengths.cumsum(0) - self.lengths
 
     def pad(self, x: Tensor) -> Tensor:
@@ -77,17 +77,18 @@ class Rows:
 
 
 class PackedAttention:
-    """Attention of a packed row: prompts causal, completions over their prompt and their own past."""
+    """Attention of a packed row: causal inside prompts; completions attend to their prompt and to their own past."""
 
     def __init__(self, prompts: Rows, completions: Rows, groups: Tensor):
         self.prompts, self.completions, self.groups = prompts, completions, groups
-        whole = torch.arange(prompts.count, device=groups.device).repeat_interleave(len(groups) // prompts.count)
-        self.regular = torch.equal(groups, whole)  # every prompt has as many rows
+        equal_groups = torch.arange(prompts.count, device=groups.device)
+        equal_groups = equal_groups.repeat_interleave(len(groups) // prompts.count)
+        self.regular = torch.equal(groups, equal_groups)  # every prompt has equally many rows, in order
         own = torch.ones(completions.longest, completions.longest, dtype=torch.bool, device=groups.device).tril()
         past = prompts.mask[groups] if not prompts.even else prompts.mask[:1]  # (N or 1, P)
         past = past[:, None].expand(-1, len(own), -1)  # (N or 1, L, P)
         self.mask = torch.cat([past, own.expand(len(past), -1, -1)], dim=-1)[:, None]  # (N or 1, 1, L, P + L)
-        self.bias: Tensor | None = None  # the mask as attention adds it, with the query heads folded in
+        self.bias: Tensor | None = None  # the mask as a term to add, repeated for the query heads that share keys
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (T, H, d), k and v (T, K, d) -> (T, H, d)."""
@@ -99,7 +100,7 @@ class PackedAttention:
         own_q, own_k, own_v = (self.completions.pad(x).transpose(1, 2) for x in (q, k, v))  # (N, heads, L, d)
         keys = torch.cat([self.per_row(prompt_k), own_k], dim=2)  # (N, K, P + L, d)
         values = torch.cat([self.per_row(prompt_v), own_v], dim=2)
-        share = q.shape[1] // k.shape[1]  # query heads that read the same keys: folded into the query axis
+        share = q.shape[1] // k.shape[1]  # query heads that read the same keys: moved to the query axis
         own_q = own_q.unflatten(1, (-1, share)).flatten(2, 3)  # (N, K, share * L, d)
         if self.bias is None:  # one for all layers, each of which would keep a copy for its backward pass
             allowed = self.mask.repeat(1, 1, share, 1)  # (N or 1, 1, share * L, P + L)
@@ -109,7 +110,8 @@ class PackedAttention:
         return torch.cat([prompt, self.completions.flat(own)])
 
     def per_row(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (N, ...), each row its prompt's; the backward pass of an index is slow, that of a sum is not."""
+        """(B, ...) -> (N, ...), the values of each row's prompt. `expand` where possible: its backward pass is a sum,
+        faster than that of an index."""
         if not self.regular:
             return x[self.groups]
         return x[:, None].expand(-1, len(self.groups) // len(x), *x.shape[1:]).flatten(0, 1)
@@ -126,28 +128,28 @@ def packed_hidden(
     """Hidden states (M, D) that predict the M tokens under `mask`, in the order of `completion_ids[mask]`.
 
     completion_ids, mask: (N, L), the mask True from a row's first token to its last; groups: (N,) prompt of each row.
-    The last token of a completion predicts nothing and is not run. Differentiable; with gradient_checkpointing the
+    The last token of a completion predicts nothing and is not computed. Differentiable; with gradient_checkpointing the
     backward pass computes each layer again.
     """
     lengths = mask.sum(dim=1)  # (N,)
     check_length(policy, int(prompts.attention_mask.sum(dim=1).max()) + mask.shape[1])
     real = prompts.attention_mask.bool()  # (B, P)
-    asked = Rows(real.sum(dim=1))
-    written = Rows((lengths - 1).clamp(min=0), start=asked.tokens)
-    ran = mask[:, 1:]  # (N, L - 1): a token is run if another follows
-    steps = torch.arange(ran.shape[1], device=mask.device)
-    positions = (prompts.next_position[groups, None] + steps)[ran]  # (completion tokens,)
+    prompt_rows = Rows(real.sum(dim=1))
+    completion_rows = Rows((lengths - 1).clamp(min=0), start=prompt_rows.tokens)
+    computed = mask[:, 1:]  # (N, L - 1): a token is computed if another one follows
+    steps = torch.arange(computed.shape[1], device=mask.device)
+    positions = (prompts.next_position[groups, None] + steps)[computed]  # (completion tokens,)
     positions = torch.cat([prompts.position_ids[:, real], positions.expand(3, -1)], dim=1)  # (3, T)
     embed = policy.base.model.language_model.get_input_embeddings()
-    hidden = torch.cat([prompt_embeds(policy, prompts)[real], embed(completion_ids[:, :-1][ran])])  # (T, D)
+    hidden = torch.cat([prompt_embeds(policy, prompts)[real], embed(completion_ids[:, :-1][computed])])  # (T, D)
     cos, sin = rotation(policy, positions, hidden.dtype)
-    attend = PackedAttention(asked, written, groups)
+    attend = PackedAttention(prompt_rows, completion_rows, groups)
     for layer in layers_of(policy):
         if gradient_checkpointing and torch.is_grad_enabled():
             hidden = checkpoint(layer, hidden, cos, sin, attend, use_reentrant=False)
         else:
             hidden = layer(hidden, cos, sin, attend)
-    last = (asked.first + asked.lengths - 1)[groups]  # (N,) a prompt's last token predicts a completion's first
-    after = written.first[:, None] + torch.arange(mask.shape[1], device=mask.device) - 1  # (N, L)
-    after[:, 0] = last
-    return norm(policy.base.model.language_model.norm, hidden.index_select(0, after[mask]))  # (M, D)
+    last = (prompt_rows.first + prompt_rows.lengths - 1)[groups]  # (N,) a prompt's last token predicts the first token
+    before = completion_rows.first[:, None] + torch.arange(mask.shape[1], device=mask.device) - 1  # (N, L)
+    before[:, 0] = last
+    return norm(policy.base.model.language_model.norm, hidden.index_select(0, before[mask]))  # (M, D)
