@@ -9,7 +9,7 @@ import torch
 
 from conftest import LABELS
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
-from favor_lab.activities.fewshot import FewShot
+from favor_lab.activities.fewshot import Example, FewShot
 from favor_lab.grpo.sampling import Rollout
 from favor_lab.vlm import families
 from favor_lab.vlm.adapters import check_trainable, fresh_adapter
@@ -194,3 +194,12 @@ def test_sliding_windows_are_refused_although_a_few_tokens_do_not_show_them(tiny
     with pytest.raises(ValueError, match="they lack sliding_attention, which this model has.* off: use that one only"):
         load_policy(folder, device="cpu")
     load_policy(folder, device="cpu", check=False)
+
+
+def test_an_overflow_of_the_model_itself_is_no_fault_of_the_fast_passes(tiny_checkpoint):
+    policy = load_policy(tiny_checkpoint, device="cpu")
+    policy.base.model.language_model.norm.weight[0] = float("inf")
+    assert check_fast_path(policy) != check_fast_path(policy), "nan"
+    prompts = encode_prompts(policy, [Example(check.picture(), LABELS[0], "drawn")], LABELS)
+    with pytest.raises(FloatingPointError, match="drawn"):
+        sample_groups(policy, prompts, 2, 4, seed=0)

@@ -28,8 +28,9 @@ def check_fast_path(policy: Policy) -> float:
     """How far the packed pass is from transformers alone, over a few tokens after one small image: the largest mean
     difference of log-probabilities under a token's distribution, in nats. Deterministic.
 
-    Raises ValueError where it is larger than rounding explains (`TOLERANCES`), with both numbers, and for layers with
-    a sliding window, which a few tokens would not show.
+    nan if the model's own log-probabilities are not finite (an overflow in float16): sampling reports that. Raises
+    ValueError where the difference is larger than rounding explains (`TOLERANCES`), with both numbers, and for layers
+    with a sliding window, which a few tokens would not show.
     """
     image = picture()
     prompts = encode_texts(policy, [Example(image, "", "a drawn image")], ["What?"], LENGTH)
@@ -38,6 +39,8 @@ def check_fast_path(policy: Policy) -> float:
     ids = allowed[spread].view(LENGTH, ROWS).T.contiguous()  # (N, L)
     mask, groups = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[:, 0])  # (N, L), (N,)
     truth = transformers_logps(policy, image, prompts.input_ids, ids)  # (N, L, V)
+    if bool(truth.isnan().any()):
+        return float("nan")
 
     def difference(hidden: Tensor) -> float:
         """Of the log-probabilities that follow from hidden states (N, L, D)."""
