@@ -31,11 +31,8 @@ from favor_lab.vlm.policy import Policy as Policy
 from favor_lab.vlm.loading import load_policy as load_policy
 from favor_lab.vlm.processing import PromptBatch as PromptBatch, encode_prompts as encode_prompts
 from favor_lab.vlm.prefix import Prefix as Prefix, run_prompt as run_prompt
-from favor_lab.grpo.sampling import (
-    Rollout as Rollout,
-    sample_groups as sample_groups,
-    score_completions as score_completions,
-)
+from favor_lab.grpo.support.rollout import Rollout as Rollout
+from favor_lab.grpo.sampling import sample_groups as sample_groups, score_completions as score_completions
 from favor_lab.grpo.rewards import (
     accuracy_reward as accuracy_reward,
     extract_answer as extract_answer,
@@ -49,9 +46,10 @@ from favor_lab.grpo.losses import (
     grpo_loss as grpo_loss,
     k3_kl as k3_kl,
 )
-from favor_lab.grpo.records import GRPOSettings as GRPOSettings, StepRecord as StepRecord
+from favor_lab.grpo.support.settings import GRPOSettings as GRPOSettings, TrainSettings as TrainSettings
+from favor_lab.grpo.support.records import StepRecord as StepRecord
 from favor_lab.grpo.training import Context as Context, train as train
-from favor_lab.grpo.checkpoints import (
+from favor_lab.grpo.support.checkpoints import (
     TrainingState as TrainingState,
     load_checkpoint as load_checkpoint,
     save_checkpoint as save_checkpoint,
@@ -76,9 +74,11 @@ from favor_lab.study.explanations import (
     judge_reasoning as judge_reasoning,
     read_reasoning as read_reasoning,
 )
-from favor_lab.grpo.costs import step_costs as step_costs, step_memory as step_memory
-from favor_lab.grpo.fits import Fit as Fit, Preset as Preset, fits as fits, presets as presets, recommend as recommend
-from favor_lab.study.profiling import Profile as Profile, profile_step as profile_step
+from favor_lab.budget.shapes import ModelShape as ModelShape, StepShape as StepShape
+from favor_lab.budget.flops import step_costs as step_costs
+from favor_lab.budget.memory import step_memory as step_memory, with_advice as with_advice
+from favor_lab.budget.fits import Fit as Fit, Preset as Preset, fits as fits, presets as presets, recommend as recommend
+from favor_lab.budget.profiling import Profile as Profile, profile_step as profile_step
 from favor_lab.study.dashboard import Dashboard as Dashboard
 from favor_lab.study.sharing import model_card as model_card, share as share
 from favor_lab.study.charts import (

@@ -20,11 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
+
 if TYPE_CHECKING:
     from favor_lab import experiments
     from favor_lab.activities import ActivityData, Example, FewShot
-    from favor_lab.grpo.checkpoints import TrainingState
-    from favor_lab.grpo.records import GRPOSettings, StepRecord
+    from favor_lab.grpo.support.checkpoints import TrainingState
+    from favor_lab.grpo.support.records import StepRecord
     from favor_lab.study.evaluation import Evaluation
     from favor_lab.study.report import RunFolder
     from favor_lab.vlm.policy import Policy
@@ -199,40 +201,6 @@ class StudyOptions:
     as you like."""
 
 
-# The settings that supervised fine-tuning uses: nothing is sampled there, and nothing compared.
-SFT_FIELDS = (
-    "steps",
-    "prompts_per_step",
-    "open_vocabulary",
-    "learning_rate",
-    "schedule",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "micro_batch",
-    "gradient_checkpointing",
-    "seed",
-)
-
-
-def settings_type(names: Sequence[str] | None = None) -> type:
-    """`GRPOSettings` (or some of its fields) as tyro reads it: choices and help lines move into the types."""
-    import tyro
-
-    from favor_lab.grpo.records import GRPOSettings
-
-    hints, fields = typing.get_type_hints(GRPOSettings), []
-    for item in dataclasses.fields(GRPOSettings):
-        if names is None or item.name in names:
-            choices = item.metadata["choices"]
-            kind: Any = Literal[choices] if choices else hints[item.name]
-            kind = typing.Annotated[kind, tyro.conf.arg(help=item.metadata["help"])]
-            fields.append((item.name, kind, dataclasses.field(default=item.default)))
-    made = dataclasses.make_dataclass("Settings", fields, frozen=True)
-    made.__doc__ = "How it learns."
-    return made
-
-
 @dataclass(frozen=True)
 class ProfileOptions:
     """What is measured."""
@@ -287,7 +255,7 @@ class Plan:
     command: str
     data: DataOptions
     policy: PolicyOptions
-    settings: GRPOSettings
+    settings: TrainSettings
     checkpoint_every: int
 
     @property
@@ -297,14 +265,15 @@ class Plan:
     @property
     def style(self) -> str:
         """Supervised fine-tuning teaches the answer alone, since few-shot labels come without reasoning."""
-        return "answer" if self.method == "SFT" else self.settings.style
+        return self.settings.style if isinstance(self.settings, GRPOSettings) else "answer"
 
     @classmethod
     def load(cls, saved: dict[str, Any]) -> Plan:
-        from favor_lab.grpo.records import GRPOSettings
-
         data, policy = DataOptions(**saved["data"]), PolicyOptions(**saved["policy"])
-        return cls(saved["command"], data, policy, GRPOSettings(**saved["settings"]), saved["checkpoint_every"])
+        kind = TrainSettings if saved["command"] == "sft" else GRPOSettings
+        own = {item.name for item in dataclasses.fields(kind)}  # a run of sft was once saved with settings of GRPO
+        settings = kind(**{name: value for name, value in saved["settings"].items() if name in own})
+        return cls(saved["command"], data, policy, settings, saved["checkpoint_every"])
 
 
 def demo(demo: DemoOptions) -> None:
@@ -312,8 +281,6 @@ def demo(demo: DemoOptions) -> None:
 
     Asks the policy about unseen images, trains it on a few, asks again, and writes figures and a report.
     """
-    from favor_lab.grpo.records import GRPOSettings
-
     settings = GRPOSettings(seed=demo.seed, steps=GRPOSettings.steps if demo.steps is None else demo.steps)
     data = DataOptions(demo.data, shots=demo.shots)
     run_training(Plan("demo", data, PolicyOptions(), settings, RunOptions.checkpoint_every), demo.out, None)
@@ -341,7 +308,6 @@ def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any
 
 def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Any) -> None:
     """A new run from these options, or an earlier one with its own."""
-    from favor_lab.grpo.records import FREE, GRPOSettings
     from favor_lab.study.report import RunFolder
 
     if run.resume is None:
@@ -350,30 +316,23 @@ def start_or_resume(command: str, data: DataOptions, policy: PolicyOptions, run:
         is_folder = policy.policy != "pocket" and Path(policy.policy).is_dir()
         name = str(absolute(Path(policy.policy))) if is_folder else policy.policy
         policy = dataclasses.replace(policy, policy=name, adapter=absolute(policy.adapter))
-        full = GRPOSettings(**asdict(settings))
-        if command == "sft":
-            full = dataclasses.replace(full, beta=0.0)  # there is no reference
-        return run_training(Plan(command, data, policy, full, run.checkpoint_every), run.out, None)
+        return run_training(Plan(command, data, policy, settings, run.checkpoint_every), run.out, None)
     folder = RunFolder.open(run.resume)
     plan = Plan.load(folder.settings)
     if (plan.command == "sft") != (command == "sft"):
         raise ValueError(f"{run.resume} is a run of {plan.command}: go on with `{resume_command(plan, folder)}`")
-    free = {"resume"} | FREE
+    free = {"resume"} | RESUMABLE_CHANGES
     given = [
         item.name
         for part in (data, policy, run, settings)
         for item in dataclasses.fields(part)
-        if item.name not in free and getattr(part, item.name) != item.default
+        if item.name not in free and getattr(part, item.name) != getattr(type(part)(), item.name)
     ]
     if given:
         raise ValueError(
             f"--resume takes the options of the run in {run.resume}: leave out {', '.join(map(flag, given))}"
         )
-    changed = {
-        item.name: getattr(settings, item.name)
-        for item in dataclasses.fields(settings)
-        if item.name in free and getattr(settings, item.name) != item.default
-    }
+    changed = {name: value for name, value in changed_settings(settings).items() if name in free}
     run_training(dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **changed)), None, folder)
 
 
@@ -389,7 +348,7 @@ def resume_command(plan: Plan, folder: RunFolder) -> str:
 
 def run_training(plan: Plan, out: Path | None, folder: RunFolder | None) -> None:
     """One run from the first check to the report. A folder that is given is continued."""
-    from favor_lab.grpo.training import differences
+    from favor_lab.grpo.support.checkpoints import differences
     from favor_lab.study.report import RunFolder, draw_figures, write_report
 
     need("matplotlib", "the figures of a run")
@@ -442,16 +401,22 @@ def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: 
     """
     from tqdm import tqdm
 
-    from favor_lab.grpo.checkpoints import save_checkpoint
-    from favor_lab.grpo.mechanics import uninterrupted
-    from favor_lab.grpo.summary import troubles
+    from favor_lab.budget.memory import with_advice
+    from favor_lab.grpo.support.checkpoints import save_checkpoint
+    from favor_lab.grpo.support.interrupts import uninterrupted
     from favor_lab.grpo.training import train
+    from favor_lab.runs.notes import notes_on
     from favor_lab.study.baselines import sft
 
     folder.rewind(state.step)
     told: set[str] = set()
     recorded = state.step
-    records: Iterator[StepRecord] = (sft if plan.method == "SFT" else train)(policy, shots, plan.settings, resume=state)
+    records: Iterator[StepRecord]
+    if isinstance(plan.settings, GRPOSettings):
+        records = train(policy, shots, plan.settings, resume=state)
+        records = with_advice(records, policy, plan.settings, shots)
+    else:
+        records = sft(policy, shots, plan.settings, resume=state)
     try:
         with tqdm(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
             for record in bar:
@@ -459,7 +424,7 @@ def learn(plan: Plan, policy: Policy, shots: FewShot, folder: RunFolder, state: 
                     folder.append(record)
                     recorded = record.step
                 raise_delayed()
-                for kind, text in troubles(record, plan.settings).items():
+                for kind, text in notes_on(record, plan.settings).items():
                     if kind not in told:
                         tqdm.write(f"favor-lab: note: step {record.step}: {text}", file=sys.stderr)
                         told.add(kind)
@@ -482,8 +447,8 @@ def evaluate_test(
     if file.exists() and not again:
         return Evaluation.load(file)
     labels = None if plan.settings.open_vocabulary else shots.labels
-    if plan.method == "GRPO":
-        show_group(plan, policy, shots.test, labels, folder, when)
+    if isinstance(plan.settings, GRPOSettings):
+        show_group(plan.settings, policy, shots.test, labels, folder, when)
     tokens, title = plan.settings.max_new_tokens, f"test images, {when}"
     evaluation = evaluate(policy, shots.test, labels, plan.style, tokens, progress=title)
     evaluation.save(file)
@@ -491,7 +456,7 @@ def evaluate_test(
 
 
 def show_group(
-    plan: Plan, policy: Policy, test: list[Example], labels: list[str] | None, folder: RunFolder, when: str
+    settings: GRPOSettings, policy: Policy, test: list[Example], labels: list[str] | None, folder: RunFolder, when: str
 ) -> None:
     """Sample one test image G times, keep the group, and say in a line what was answered.
 
@@ -501,7 +466,7 @@ def show_group(
 
     groups = folder.load("groups.json", {})
     chosen = [example for example in test[:16] if not groups or example.source == groups["before"]["source"]]
-    sampled = sample_judged_groups(policy, chosen, labels, plan.settings)
+    sampled = sample_judged_groups(policy, chosen, labels, settings)
     group = max(sampled, key=lambda group: group.spread)
     folder.save("groups.json", groups | {when: group})
     say(f"{group.source}, {group.label}, sampled {len(group.texts)} times {when} training: {group.summary()}")
@@ -541,7 +506,7 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
 
 def open_state(plan: Plan, policy: Policy, folder: RunFolder) -> TrainingState:
     """The state to train from: a new one, or the last checkpoint of the run folder."""
-    from favor_lab.grpo.checkpoints import TrainingState, checkpoints, load_checkpoint
+    from favor_lab.grpo.support.checkpoints import TrainingState, checkpoints, load_checkpoint
 
     if checkpoints(folder.checkpoint):
         return load_checkpoint(folder.checkpoint, policy)
@@ -661,8 +626,7 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
 
     from tqdm import tqdm
 
-    from favor_lab.grpo.records import GRPOSettings
-    from favor_lab.study.profiling import profile_step
+    from favor_lab.budget.profiling import profile_step
     from favor_lab.study.report import RunFolder
 
     if measure.out is not None:
@@ -673,7 +637,7 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
     found = profile_step(
         model,
         shots,
-        GRPOSettings(**asdict(settings)),
+        settings,
         repeats=measure.repeats,
         fixed_length=measure.fixed_length,
         progress=lambda turns: tqdm(turns, "profile", unit="step", leave=False),
@@ -785,17 +749,17 @@ def doctor(card: CardOptions) -> None:
     With --gpu-gb or --model: what fits on a card, by phase of a training step, and the command to run. An estimate,
     which needs neither the card nor the weights.
     """
-    from favor_lab.doctor import MODEL, check_machine, largest_gpu_gb, what_fits
+    from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
 
     if card.gpu_gb is not None or card.model is not None:
-        return say(what_fits(card.model or MODEL, card.gpu_gb or largest_gpu_gb()))
+        return say(what_fits(card.model, card.gpu_gb or largest_gpu_gb()))
     failed = False
     for finding in check_machine():
         say(str(finding))
         failed |= finding.ok is False
     if (gpu_gb := largest_gpu_gb()) is not None:
         try:
-            say(what_fits(MODEL, gpu_gb))
+            say(what_fits(None, gpu_gb))
         except ValueError:
             pass  # said above: nothing fits
     if failed:
@@ -833,12 +797,17 @@ def groups_of(command: str) -> dict[str, Any]:
     groups = typing.get_type_hints(COMMANDS[command])
     del groups["return"]
     if "settings" in groups:
-        groups["settings"] = settings_type(SFT_FIELDS if command == "sft" else None)
+        groups["settings"] = unchecked(TrainSettings if command == "sft" else GRPOSettings)
     if "draw" in groups:
         groups["draw"] = with_positional(groups["draw"], "data")
     if "share" in groups:
         groups["share"] = with_positional(groups["share"], "run")
     return groups
+
+
+def unchecked(kind: type[TrainSettings]) -> type[TrainSettings]:
+    """Settings whose values are not checked while they are parsed, so that the error is ours, in one line."""
+    return type(kind.__name__, (kind,), {"__post_init__": lambda self: None, "__doc__": kind.__doc__})
 
 
 def with_positional(options: type, name: str) -> type:
@@ -881,7 +850,11 @@ def run(arguments: Sequence[str]) -> None:
     parsed = tyro.extras.subcommand_cli_from_dict(
         commands, prog="favor-lab", description=ABOUT, args=arguments, config=config
     )
-    COMMANDS[type(parsed).__name__](**{item.name: getattr(parsed, item.name) for item in dataclasses.fields(parsed)})
+    groups = {item.name: getattr(parsed, item.name) for item in dataclasses.fields(parsed)}
+    if isinstance(settings := groups.get("settings"), TrainSettings):
+        kind = GRPOSettings if isinstance(settings, GRPOSettings) else TrainSettings
+        groups["settings"] = kind(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(kind)})
+    COMMANDS[type(parsed).__name__](**groups)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,8 @@ import numpy as np
 from favor_lab.activities import base_to_new, few_shot, load_activities
 from favor_lab.activities.pocket import SETS
 from favor_lab.files import write_whole
-from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
 from favor_lab.recipes import VARIANTS
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Evaluation, evaluate
@@ -375,11 +376,13 @@ def learn(
 ) -> Iterator[StepRecord]:
     """Train the policy in place by a method's name: one record per optimiser step. rewards: of GRPO, where other
     functions are paid than accuracy and format."""
+    from favor_lab.budget.memory import with_advice
     from favor_lab.grpo.training import train
     from favor_lab.study.baselines import sft
 
     if method.startswith("grpo"):
-        return train(policy, shots, settings, rewards=rewards) if rewards else train(policy, shots, settings)
+        records = train(policy, shots, settings, rewards=rewards) if rewards else train(policy, shots, settings)
+        return with_advice(records, policy, settings, shots)
     settings = replace(settings, beta=0.0)  # no reference
     if method == "sft":
         return sft(policy, shots, settings)
@@ -444,7 +447,8 @@ def run_study(
 
 def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
     """The method's settings, with the seed, the style and the variant of the cell."""
-    settings = replace(settings, seed=cell.seed, style=cell.style)
+    style: Any = cell.style
+    settings = replace(settings, seed=cell.seed, style=style)
     if cell.variant not in VARIANTS:
         return settings
     variant = VARIANTS[cell.variant]
@@ -455,7 +459,7 @@ def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:
     """The settings that a cell's numbers depend on: all of them, or without training those of the question."""
     kept = plain(settings)
     if cell.trains:
-        return {name: value for name, value in kept.items() if name == "steps" or name not in FREE}
+        return {name: value for name, value in kept.items() if name == "steps" or name not in RESUMABLE_CHANGES}
     return {name: kept[name] for name in ("style", "open_vocabulary", "max_new_tokens")}
 
 

@@ -1,13 +1,18 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, and put there in one move."""
+"""Files: atomic writes (a temporary file in the same folder, fsync, then os.replace), JSON and JSON lines."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 
 def flush(path: str | Path) -> None:
-    """See that a file, or a folder's list of files, is on the disk and not on its way there."""
+    """Wait until a file, or the list of files of a folder, is on the disk (fsync)."""
     if Path(path).is_dir() and os.name != "posix":
         return  # a folder cannot be opened there
     handle = os.open(path, os.O_RDONLY)
@@ -18,16 +23,16 @@ def flush(path: str | Path) -> None:
 
 
 def put_in_place(unfinished: Path, path: Path) -> None:
-    """Move a finished file to its place, over an older one if there is one; both moves are on the disk afterwards."""
+    """Move a finished file to its place with os.replace, over an older file if there is one; fsync before and after."""
     flush(unfinished)
     os.replace(unfinished, path)
     flush(path.parent)
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
-    """Write a file; whatever ends the writing leaves the older one as it was.
+    """Write a file atomically: if anything interrupts the writing, the older file stays as it was.
 
-    Text is UTF-8; half a surrogate pair, which UTF-8 has no bytes for, becomes an escape that JSON reads back.
+    Text is UTF-8; an unpaired surrogate, which UTF-8 cannot encode, becomes an escape that JSON reads back.
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -37,3 +42,50 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+# -------------------------------------------------------------------------------------------------------------- JSON
+
+
+def jsonable(value: Any) -> Any:
+    """Dataclasses, paths, arrays and tensors as JSON types; NaN and infinity, which JSON lacks, become None.
+
+    >>> jsonable({"loss": float("nan"), "where": Path("runs")})
+    {'loss': None, 'where': 'runs'}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Write data as indented JSON, atomically; see `jsonable` for what is converted."""
+    return write_whole(path, json.dumps(jsonable(data), indent=1, ensure_ascii=False) + "\n")
+
+
+def append_json_line(path: str | Path, data: Any) -> None:
+    """Append one line of JSON to a file; it is on the disk when this returns."""
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(json.dumps(jsonable(data), ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, [] if there is no such file; reading stops at an incomplete line, which a
+    machine leaves when it dies while writing."""
+    rows: list[dict[str, Any]] = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 
-from favor_lab.grpo.mechanics import ask, check_scores, draw, learning_rate
-from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, completion_text, format_reward
-from favor_lab.grpo.training import RewardFunctions, reward_name
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.schedule import draw, learning_rate
+from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.grpo.support.steps import call, step_name
+from favor_lab.grpo.training import Rewards, check_rewards
 from favor_lab.vlm.processing import prepare_image
 from favor_lab.vlm.prompts import build_prompt
 
@@ -67,10 +69,12 @@ TRANSLATION = {
     "updates_per_rollout": "num_iterations",
     "micro_batch": "per_device_train_batch_size and gradient_accumulation_steps",
     "decoding": "ignored: it changes no result here, and TRL decodes with transformers or vLLM",
+    "scoring": "ignored: it changes no result beyond rounding, and TRL scores with transformers",
     "gradient_checkpointing": "gradient_checkpointing",
     "offload_tower": "refused unless False: TRL encodes each image again in every pass",
     "skip_flat_groups": "refused unless False: TRL keeps them, with advantage 0",
     "reward_weights": "reward_weights",
+    "coefficients": "refused unless empty: they belong to steps of your own",
     "log_rows": "ignored: TRL shows completions with log_completions=True",
     "seed": "seed, and the order of the images",
 }
@@ -103,7 +107,7 @@ STATED = {
     "save_strategy": "no",  # TRL: every 500 steps
     "dataloader_pin_memory": False,
 }
-REFUSED = {"unbiased": True, "eps": 1e-4, "offload_tower": False, "skip_flat_groups": False}
+REFUSED = {"unbiased": True, "eps": 1e-4, "offload_tower": False, "skip_flat_groups": False, "coefficients": {}}
 
 
 def trl_dataset(examples: Sequence[Example], labels: Sequence[str] | None, style: str = "think") -> Dataset:
@@ -209,14 +213,14 @@ def grpo_trainer(
     policy: Policy,
     shots: FewShot,
     settings: GRPOSettings | None = None,
-    rewards: RewardFunctions = (accuracy_reward, format_reward),
+    rewards: Rewards = (accuracy_reward, format_reward),
     output_dir: str | os.PathLike = "trl-run",
     **overrides: Any,
 ) -> GRPOTrainer:
     """A GRPOTrainer that is to do what `train(policy, shots, settings, rewards=rewards)` does: call its `train()`.
 
     The policy is trained in place and is in evaluation mode again after it; save it with `policy.save`. rewards: as
-    for `train`, except for ones that ask for its `context`. overrides: as for `trl_config`. Making a trainer seeds the
+    for `train`, except for ones that call for its `context`. overrides: as for `trl_config`. Making a trainer seeds the
     global random numbers; with 4-bit weights TRL also makes the adapter bfloat16. Raises ValueError for what TRL cannot
     do as asked, ImportError without trl.
     """
@@ -227,7 +231,7 @@ def grpo_trainer(
     config = trl_config(settings, output_dir, **{**overrides, **options})
     labels = None if settings.open_vocabulary else shots.labels
     data = trl_dataset(shots.train, labels, settings.style)
-    named = rewards if isinstance(rewards, Mapping) else {reward_name(function): function for function in rewards}
+    named = rewards if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
     if len(named) != len(rewards):
         raise ValueError("two rewards have the same name: pass {name: function, ...}")
     from transformers import PrinterCallback
@@ -291,7 +295,7 @@ def trl_reward(name: str, function: Callable[..., Any], settings: GRPOSettings) 
             "groups": [row // settings.group_size for row in range(len(completions))],
             "style": settings.style,
         }
-        return check_scores(name, ask(function, **known), len(completions))
+        return check_rewards(name, call(function, **known), len(completions))
 
     reward.__name__ = name
     return reward

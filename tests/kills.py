@@ -46,7 +46,7 @@ KILLS_A_RUN = 4
 def child(arguments: list[str]) -> int:
     """The command line in this process, which kills itself where it was told to."""
     from favor_lab import cli
-    from favor_lab.grpo import checkpoints
+    from favor_lab.grpo.support.checkpoints import checkpoints
 
     place, _, number = os.environ.get(VARIABLE, "").partition(" ")
     save_file, put_in_place, unlink, saves = checkpoints.save_file, checkpoints.put_in_place, Path.unlink, []
@@ -110,7 +110,7 @@ def killed(arguments: list[str], where: str, wait: float) -> bool:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run leaves, but for wall times."""
-    from favor_lab.grpo.checkpoints import newest
+    from favor_lab.grpo.support.checkpoints import newest
     from favor_lab.study.report import RunFolder
 
     timeless = [{name: item for name, item in record.items() if name != "seconds"} for record in records(folder)]

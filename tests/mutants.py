@@ -41,10 +41,11 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {  # what is mutated, and the test files that, besides its doctests, must notice
-    "sampling": ("favor_lab/grpo/sampling.py", ["tests/test_grpo_sampling.py"]),
-    "rewards": ("favor_lab/grpo/rewards.py", ["tests/test_grpo_rewards.py", "tests/test_attacks.py"]),
-    "advantages": ("favor_lab/grpo/advantages.py", ["tests/test_grpo_advantages.py"]),
-    "losses": ("favor_lab/grpo/losses.py", ["tests/test_grpo_losses.py"]),
+    "sampling": ("favor_lab/grpo/sampling.py", ["tests/grpo/test_sampling.py", "tests/grpo/test_steps.py"]),
+    "rollout": ("favor_lab/grpo/support/rollout.py", ["tests/grpo/test_sampling.py", "tests/grpo/test_steps.py"]),
+    "rewards": ("favor_lab/grpo/rewards.py", ["tests/grpo/test_rewards.py", "tests/test_attacks.py"]),
+    "advantages": ("favor_lab/grpo/advantages.py", ["tests/grpo/test_advantages.py"]),
+    "losses": ("favor_lab/grpo/losses.py", ["tests/grpo/test_losses.py"]),
     "prefix": ("favor_lab/vlm/prefix.py", ["tests/vlm/test_vlm_prefix.py"]),
 }
 LEAST = 95.0  # per cent of a module's mutants that must be killed
@@ -73,12 +74,6 @@ POSITIONS = "transformers takes (N, T) and (4, N, T) as well, where text has one
 COUNTED = "the tags were counted: there is one of each, and so one way to match"
 EQUIVALENT: dict[str, dict[str, str]] = {
     "sampling": {
-        "return ~torch.isin(last, torch.tensor(self.end_token_ids[-, dtype=last.dtype-], device=last.device))": (
-            "isin compares whole numbers of any type"
-        ),
-        "return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype[-, device=last.device-]))": ON_CPU,
-        "texts=[self.texts[i] for i in index[-.tolist()-]],": INDEX,
-        "origin=[self.origin[i] for i in index[-.tolist()-]],": INDEX,
         "top_p: float = [-1.0-]{+2.0+},": OFF,
         "if len(going) [-<-]{+<=+} len(active):": "to keep every row changes nothing",
         "mass = logps.exp().cumsum(dim=[---]1, dtype=torch.float64)": TWO_D,
@@ -86,18 +81,26 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "ordered, order = logps.sort([-dim=-1, -]descending=True)": DEFAULT,
         "return logps.masked_fill(torch.[-zeros_like-]{+ones_like+}(out).scatter(-1, order, out), -torch.inf)"
         ".log_softmax(dim=-1)": "the scatter writes every place",
-        "passes = torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), [-1-]{+0+}))": EMPTY,
-        "passes = torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), [-1-]{+2+}))": (
+        "for rows in torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), [-1-]{+0+})):": EMPTY,
+        "for rows in torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), [-1-]{+2+})):": (
             "a pass may be longer than the rollout"
         ),
         "logps, entropies = (torch.cat(column) for column in zip(*parts[-, strict=True-]))": SAME_LENGTH,
-        "policy, prompts[used[-.tolist()-]], rollout.completion_ids, mask, groups, checkpointing": (
+        "ids, mask, prompts = rollout.completion_ids, rollout.mask, prompts[used[-.tolist()-]]": (
             "a batch of prompts takes a tensor of rows too"
         ),
         "for text, row in zip(texts, rows[-, strict=True-]):": SAME_LENGTH,
         "rows = [row[keep][-.tolist()-] for row, keep in zip(ids, mask, strict=True)]": (
             "the tokenizer decodes tensors too"
         ),
+    },
+    "rollout": {
+        "return ~torch.isin(last, torch.tensor(self.end_token_ids[-, dtype=last.dtype-], device=last.device))": (
+            "isin compares whole numbers of any type"
+        ),
+        "return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype[-, device=last.device-]))": ON_CPU,
+        "texts=[self.texts[i] for i in index[-.tolist()-]],": INDEX,
+        "origin=[self.origin[i] for i in index[-.tolist()-]],": INDEX,
     },
     "rewards": {
         '"think": re.compile(r"\\s*<think>(.[-+?-]{+++})</think>\\s*<answer>(.+?)</answer>\\s*", re.DOTALL),': COUNTED,

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from favor_lab import StepRecord, sample_groups
-from favor_lab.study.profiling import never_end
+from favor_lab.budget.profiling import never_end
 from favor_lab.vlm.processing import encode_prompts
 
 SCRIPTS = Path(__file__).parent / "benchmarks"

@@ -1,7 +1,9 @@
 """The command line from beginning to end, on a tiny checkpoint and on images of other sizes, modes and suffixes."""
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import torch
 
 import trees
 from favor_lab.cli import COMMANDS, CardOptions, main
+from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.report import RunFolder
 from pictures import picture
@@ -60,13 +63,14 @@ def test_help_of_each_command(command, capsys):
 
 
 def test_help_of_train_documents_every_setting_with_its_choices(capsys):
-    from favor_lab.grpo.records import GRPOSettings
-
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", "").split())
-    for name, item in GRPOSettings.__dataclass_fields__.items():
-        assert f"--{name.replace('_', '-')}" in shown and item.metadata["help"] in shown
+    for name in GRPOSettings.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in shown
+    source = inspect.getsource(TrainSettings) + inspect.getsource(GRPOSettings)
+    helps = re.findall(r'^    """([^"]+)\."""$', source, re.MULTILINE)
+    assert len(helps) == len(GRPOSettings.__dataclass_fields__) and all(text in shown for text in helps)
     assert "{grpo,bnpo,dr_grpo,dapo,cispo}" in shown
 
 
@@ -152,7 +156,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("where", "finished"), [("judge", 1), ("update", 2)])
+@pytest.mark.parametrize(("where", "finished"), [("compute_rewards", 1), ("optimiser_step", 2)])
 def test_a_run_in_the_background_ends_well_on_sigterm(grpo, where, finished):
     """Between two updates the step is abandoned, during one it is finished; Ctrl-C stays ignored."""
     grpo += ["--temperature", "1.5"]
@@ -341,19 +345,17 @@ def test_data_checks_a_folder_of_ones_own(photos, capsys):
 
 
 def test_doctor_warns_of_busy_neighbours(monkeypatch):
-    from favor_lab.doctor import _neighbours
+    from favor_lab.budget.doctor import _other_processes
 
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.getloadavg", lambda: (64.0, 0, 0), raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    (finding,) = _neighbours()
+    (finding,) = _other_processes(64.0)
     assert finding.ok is None and "OMP_WAIT_POLICY=passive" in finding.text
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    assert not list(_neighbours())
+    assert not list(_other_processes(64.0))
     monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr("os.getloadavg", lambda: (3.0, 0, 0), raising=False)
-    assert not list(_neighbours())
+    assert not list(_other_processes(3.0))
 
 
 def test_doctor(tiny_checkpoint, monkeypatch, tmp_path, capsys):

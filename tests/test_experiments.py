@@ -24,7 +24,7 @@ from favor_lab.experiments import (
     test_images,
 )
 from favor_lab.grpo import sampling
-from favor_lab.grpo.records import GRPOSettings
+from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.report import plain, versions
 

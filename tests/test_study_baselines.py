@@ -5,9 +5,9 @@ import torch
 
 from conftest import LABELS
 from favor_lab.activities.fewshot import FewShot
-from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from favor_lab.grpo.records import GRPOSettings
 from favor_lab.grpo.sampling import encode_completions
+from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.study.baselines import cross_entropy_backward, sft, target
 from favor_lab.vlm.processing import encode_prompts
 
@@ -84,9 +84,9 @@ def test_reasoning_changes_prompt_and_target(tiny_policy, shots, monkeypatch):
     asked, taught = [], []
     from favor_lab.study import baselines
 
-    def encode(policy, examples, labels, style, completion_tokens):
-        asked.append(style)
-        return encode_prompts(policy, examples, labels, style, completion_tokens)
+    def encode(policy, examples, question, completion_tokens):
+        asked.append(question.style)
+        return encode_prompts(policy, examples, question, completion_tokens=completion_tokens)
 
     def complete(policy, texts, groups, origin):
         taught.extend(texts)

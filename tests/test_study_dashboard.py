@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from favor_lab.activities.fewshot import Example, FewShot
-from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.training import train
 from favor_lab.study import dashboard as module
 from favor_lab.study import frontend

@@ -13,7 +13,7 @@ from PIL import Image
 
 from favor_lab.activities.fewshot import Example
 from favor_lab.activities.pocket import ACTIVITIES, draw_scene
-from favor_lab.grpo.records import StepRecord
+from favor_lab.grpo.support.records import StepRecord
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.plots import (
     new_figure,

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from favor_lab.activities.fewshot import Example
-from favor_lab.grpo.records import GRPOSettings, StepRecord
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.report import RunFolder, draw_figures, plain, versions, write_report
 

@@ -21,9 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from favor_lab import compare, encode_prompts, load_policy, model_card, share
-from favor_lab.cli import SFT_FIELDS, main
-from favor_lab.grpo.records import GRPOSettings
-from favor_lab.study.cards import UNUSED_BY_SFT
+from favor_lab.cli import main
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.report import RunFolder
 from favor_lab.study.sharing import PushError, public_sources, push, without_paths
@@ -279,11 +277,6 @@ def test_the_settings_and_versions_are_the_runs(run, sft_run):
     assert rows["platform"].split(", ")[0] == run.settings["versions"]["platform"].split("-")[0]
     supervised = {row[0] for rows in Page(model_card(sft_run)).tables for row in rows}
     assert "learning_rate" in supervised and not {"group_size", "beta", "style"} & supervised
-
-
-def test_what_sft_does_not_use_is_what_its_command_does_not_ask():
-    assert {*UNUSED_BY_SFT, *SFT_FIELDS, "max_new_tokens"} == set(GRPOSettings.__dataclass_fields__)
-    assert not {*UNUSED_BY_SFT} & {*SFT_FIELDS, "max_new_tokens"}
 
 
 def test_the_front_matter_is_what_the_hub_reads(run):

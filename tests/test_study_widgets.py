@@ -12,9 +12,9 @@ from PIL import Image
 from favor_lab.activities.fewshot import Example, FewShot
 from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.losses import grpo_loss
-from favor_lab.grpo.records import HOWS, LEVELS, SCALES
 from favor_lab.grpo.rewards import accuracy_reward
 from favor_lab.grpo.sampling import Rollout, sample_groups, score_completions
+from favor_lab.grpo.support.settings import HOWS, LEVELS, SCALES
 from favor_lab.study import tokens as module
 from favor_lab.study.frontend import VIEW
 from favor_lab.study.markup import signed

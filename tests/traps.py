@@ -37,7 +37,7 @@ from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
 from favor_lab.vlm.fast.packed import PackedAttention, packed_hidden
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.prefix import completion_hidden, expand, run_prompt, token_logps
-from favor_lab.vlm.processing import PromptBatch, encode_images, encode_prompts, encode_texts, prepare_image
+from favor_lab.vlm.processing import PromptBatch, ask_about, encode_images, encode_prompts, encode_texts, prepare_image
 from favor_lab.vlm.prompts import build_prompt
 from tiny import LABELS, make_checkpoint, make_examples, make_policy, plain_row
 
@@ -476,14 +476,14 @@ TRAPS = [
         ],
     ),
     Trap(
-        "token types", "design: encode_texts", both_ways,
+        "token types", "design: ask_about", both_ways,
         "get_rope_index sees an image only where mm_token_type_ids says that there is one.",
-        [[Edit(encode_texts, "mm_token_type_ids=is_image.int()", "mm_token_type_ids=torch.zeros_like(ids)")]],
+        [[Edit(ask_about, "mm_token_type_ids=is_image.int()", "mm_token_type_ids=torch.zeros_like(ids)")]],
     ),
     Trap(
         "where a completion begins", "design: PromptBatch.next_position", both_ways,
         "An image spans fewer positions than it has tokens: a completion does not begin at the number of tokens.",
-        [[Edit(encode_texts, "next_position=positions.amax((0, 2)) + 1", "next_position=mask.sum(-1)")]],
+        [[Edit(ask_about, "next_position=positions.amax((0, 2)) + 1", "next_position=mask.sum(-1)")]],
     ),
     Trap(
         "state of the last call", "design: positions are passed, always", both_ways,
@@ -508,7 +508,7 @@ TRAPS = [
         [
             [Edit(PromptBatch.features_on, "in self.image_features", "in self.image_features[::-1]")],
             [Edit(PromptBatch.__getitem__, "features[i] for i in rows", "features[i] for i in sorted(rows)")],
-            [Edit(sampling._score_pass, "prompts[used.tolist()]", "prompts[:len(used)]")],
+            [Edit(sampling.completion_states, "prompts[used.tolist()]", "prompts[:len(used)]")],
             [Edit(expand, "_fork(prefix.cache, rows)", "_fork(prefix.cache, rows.flip(0))")],
         ],
     ),
@@ -518,9 +518,9 @@ TRAPS = [
         [[Edit(PromptBatch.check, "if tokens != features:", "if False:")]],
     ),
     Trap(
-        "a text that spells an image", "guard: encode_texts", a_text_that_spells_an_image,
+        "a text that spells an image", "guard: ask_about", a_text_that_spells_an_image,
         "An image token in the text is one place too many for the image's features.",
-        [[Edit(encode_texts, "if image_tokens != len(feature):", "if False:")]],
+        [[Edit(ask_about, "if image_tokens != len(feature):", "if False:")]],
     ),
     Trap(
         "cache under checkpointing", "guard: _language_model", cache_under_checkpointing,

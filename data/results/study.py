@@ -154,7 +154,9 @@ def transfer_table(places: dict) -> str:
         own, other = (list(joined(places, method, SHOTS, where).values()) for where in ("own", "other"))
         if own:
             gap = values(other, "right")[0].mean() - values(own, "right")[0].mean()
-            rows.append([method, shown(measure(own, "right")), shown(measure(other, "right")), rounded(100 * gap, signed=True)])
+            rows.append(
+                [method, shown(measure(own, "right")), shown(measure(other, "right")), rounded(100 * gap, signed=True)]
+            )
     return markdown(["method", "on its own set", "on the three others", "difference, points"], rows)
 
 
@@ -253,7 +255,13 @@ def truth_table(found: dict[str, list[Evaluation]]) -> str:
             for other, part in compared
         ]
         rows.append(
-            [name, str(len(mine)), *(shown(measure(mine, part)) for part in ("right", "true")), rounded(said, 2), *changed]
+            [
+                name,
+                str(len(mine)),
+                *(shown(measure(mine, part)) for part in ("right", "true")),
+                rounded(said, 2),
+                *changed,
+            ]
         )
     head = ["", "seeds", "right answers", "true statements", "statements a response"]
     return markdown([*head, "true, over zero-shot", "right, over plain GRPO", "true, over plain GRPO"], rows)

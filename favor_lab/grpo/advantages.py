@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.records import SCALES
+from favor_lab.grpo.support.settings import SCALES
 
 
 def group_advantages(rewards: Tensor, scale: str = "group", eps: float = 1e-4, unbiased: bool = True) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.records import HOWS, LEVELS
+from favor_lab.grpo.support.settings import HOWS, LEVELS
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 4.9e8: beyond this a ratio says "far away" and nothing more, and soon overflows
 

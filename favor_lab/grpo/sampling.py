@@ -8,87 +8,22 @@ one completion. What is scored are the ids that were sampled, never a text that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
 
+from favor_lab.grpo.support.rollout import Rollout, check_rows, join
+from favor_lab.grpo.support.settings import Scoring
 from favor_lab.vlm.fast.decoding import start_decoding
 from favor_lab.vlm.fast.packed import packed_hidden
-from favor_lab.vlm.prefix import next_token_logps, token_logps
+from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt, token_logps
+
+__all__ = ["Rollout", "encode_completions", "join", "sample_groups", "score_completions", "score_distributions"]
 
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
-
-
-@dataclass
-class Rollout:
-    """N completions, each with the prompt it answers. As sampled, N = B * G and row b * G + g is completion g of
-    prompt b; a step of one's own may drop or add rows, so code that must not break reads `groups`.
-
-    | field | shape | |
-    | --- | --- | --- |
-    | completion_ids | (N, L) long | sampled ids, padded on the right |
-    | mask | (N, L) bool | True up to and including the first end token |
-    | logps | (N, L) float32 | log-probabilities when sampled; 0 where the mask is False, NaN for rows not sampled |
-    | texts | N strings | the masked ids decoded, without special tokens |
-    | group_size | int | completions asked for per prompt |
-    | groups | (N,) long | prompt index of each row |
-    | origin | N strings | "sampled", or where else a row comes from, such as "injected" |
-    | temperature | float | of the sampling distribution; scoring uses it too |
-    | end_token_ids | list | ids that end a completion |
-
-    >>> ids = torch.tensor([[5, 9, 0], [5, 6, 7]])
-    >>> rollout = Rollout(ids, ids > 0, torch.zeros(2, 3), ["a", "b"], group_size=2, end_token_ids=[9])
-    >>> rollout.groups, rollout.lengths, rollout.truncated
-    (tensor([0, 0]), tensor([2, 3]), tensor([False,  True]))
-    """
-
-    completion_ids: Tensor
-    mask: Tensor
-    logps: Tensor
-    texts: list[str]
-    group_size: int
-    groups: Tensor = None  # type: ignore[assignment]  # left out: prompt-major
-    origin: list[str] = None  # type: ignore[assignment]  # left out: all sampled
-    temperature: float = 1.0
-    end_token_ids: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        if self.groups is None:
-            self.groups = torch.arange(len(self.texts), device=self.mask.device) // self.group_size  # (N,)
-        if self.origin is None:
-            self.origin = ["sampled"] * len(self.texts)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each completion, its end token included: (N,)."""
-        return self.mask.sum(dim=1)
-
-    @property
-    def truncated(self) -> Tensor:
-        """Rows cut off before an end token: (N,) bool."""
-        last = self.completion_ids.gather(1, (self.lengths - 1).clamp(min=0)[:, None]).squeeze(1)  # (N,)
-        return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype, device=last.device))
-
-    def rows(self, index: Tensor | Sequence[int]) -> Rollout:
-        """The rollout of these rows only, in this order; `index` holds row numbers, or one truth value a row."""
-        index = torch.as_tensor(index, device=self.mask.device)
-        index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()  # (n,)
-        return replace(
-            self,
-            completion_ids=self.completion_ids[index],  # (n, L)
-            mask=self.mask[index],
-            logps=self.logps[index],
-            groups=self.groups[index],  # (n,)
-            texts=[self.texts[i] for i in index.tolist()],
-            origin=[self.origin[i] for i in index.tolist()],
-        )
 
 
 @torch.no_grad()
@@ -175,36 +110,66 @@ def truncate(logps: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 @overload
 def score_completions(
     policy: Policy, prompts: PromptBatch, rollout: Rollout, *,
-    rows_per_pass: int = ..., entropy: Literal[False] = ..., gradient_checkpointing: bool = ...,
+    rows_per_pass: int = ..., entropy: Literal[False] = ..., gradient_checkpointing: bool = ..., how: Scoring = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def score_completions(
     policy: Policy, prompts: PromptBatch, rollout: Rollout, *,
-    rows_per_pass: int = ..., entropy: Literal[True], gradient_checkpointing: bool = ...,
+    rows_per_pass: int = ..., entropy: Literal[True], gradient_checkpointing: bool = ..., how: Scoring = ...,
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
-def score_completions(policy, prompts, rollout, *, rows_per_pass=0, entropy=False, gradient_checkpointing=False):
+def score_completions(
+    policy, prompts, rollout, *, rows_per_pass=0, entropy=False, gradient_checkpointing=False, how="packed"
+):
     """Log-probability of every sampled token under the policy as it is now: (N, L) float32, 0 where the mask is False.
 
     Differentiable. The distribution is the one that `sample_groups` draws from, at the rollout's temperature.
     rows_per_pass: completions scored at once, to bound memory (0: all). entropy: also return the entropy of the
-    distribution at each position, (N, L) in nats. gradient_checkpointing: the backward pass computes each layer again.
+    distribution at each position, (N, L) in nats. gradient_checkpointing: the backward pass recomputes each layer.
+    how: "packed" runs every token once (`vlm.fast.packed`); "plain" is transformers' own forward pass with the prompt
+    in its cache (`vlm.prefix`), slower and the same to rounding: the one to read.
     """
-    passes = torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), 1))
-    parts = [_score_pass(policy, prompts, rollout.rows(rows), gradient_checkpointing) for rows in passes]
+    parts = []
+    for rows in torch.arange(len(rollout)).split(rows_per_pass or max(len(rollout), 1)):
+        part = rollout.rows(rows)
+        hidden = completion_states(policy, prompts, part, how, gradient_checkpointing)  # (M, D)
+        ids = part.completion_ids[part.mask]  # (M,)
+        by_token = token_logps(policy, hidden, ids, part.temperature, entropy=True)  # (M,) each
+        empty = torch.zeros(part.mask.shape, device=part.mask.device)
+        parts.append([empty.masked_scatter(part.mask, values) for values in by_token])  # (n, L) each
     logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))  # (N, L) each
     return (logps, entropies) if entropy else logps
 
 
-def _score_pass(policy: Policy, prompts: PromptBatch, rollout: Rollout, checkpointing: bool) -> tuple[Tensor, Tensor]:
+def score_distributions(
+    policy: Policy,
+    prompts: PromptBatch,
+    rollout: Rollout,
+    *,
+    gradient_checkpointing: bool = False,
+    how: Scoring = "packed",
+) -> Tensor:
+    """Log-probabilities of every token of the vocabulary at each position: (N, L, V) float32, -inf at forbidden ids,
+    0 where the mask is False. Differentiable, and large: for small vocabularies, or a few rows."""
+    hidden = completion_states(policy, prompts, rollout, how, gradient_checkpointing)  # (M, D)
+    by_token = next_token_logps(policy, hidden, rollout.temperature)  # (M, V)
+    empty = torch.zeros(*rollout.mask.shape, by_token.shape[1], device=by_token.device)  # (N, L, V)
+    return empty.masked_scatter(rollout.mask[..., None], by_token)
+
+
+def completion_states(
+    policy: Policy, prompts: PromptBatch, rollout: Rollout, how: Scoring, gradient_checkpointing: bool
+) -> Tensor:
+    """Hidden states (M, D) that predict the M completion tokens under the mask, each prompt run once for its group."""
     used, groups = rollout.groups.unique(return_inverse=True)  # prompts of these rows; (N,) index into them
-    mask = rollout.mask  # (N, L), M of it True
-    hidden = packed_hidden(
-        policy, prompts[used.tolist()], rollout.completion_ids, mask, groups, checkpointing
-    )  # (M, D)
-    parts = token_logps(policy, hidden, rollout.completion_ids[mask], rollout.temperature, entropy=True)  # (M,) each
-    empty = torch.zeros(mask.shape, device=mask.device)
-    logps, entropies = (empty.masked_scatter(mask, part) for part in parts)  # (N, L) each
-    return logps, entropies
+    ids, mask, prompts = rollout.completion_ids, rollout.mask, prompts[used.tolist()]
+    if how == "packed":
+        return packed_hidden(policy, prompts, ids, mask, groups, gradient_checkpointing)
+    if how != "plain":
+        raise ValueError(f"unknown how {how!r}; the ways to score are packed, plain")
+    if gradient_checkpointing:
+        raise ValueError("gradient checkpointing drops the cache that how='plain' scores with: use how='packed'")
+    prefix = expand(run_prompt(policy, prompts), groups)  # the prompt once, its cache repeated for the group
+    return completion_hidden(policy, prefix, ids, mask)[mask]  # (N, L, D) -> (M, D)
 
 
 def encode_completions(
@@ -236,34 +201,7 @@ def encode_completions(
     return Rollout(ids, mask, logps, own_texts, group_size, groups, origins, temperature, policy.end_token_ids)
 
 
-def join(first: Rollout, second: Rollout) -> Rollout:
-    """The rows of both rollouts, of one batch of prompts, each group together."""
-    length = max(first.mask.shape[1], second.mask.shape[1])
-
-    def widen(values: Tensor) -> Tensor:
-        return torch.nn.functional.pad(values, (0, length - values.shape[1]))  # (N, L)
-
-    both = replace(
-        first,
-        completion_ids=torch.cat([widen(first.completion_ids), widen(second.completion_ids)]),
-        mask=torch.cat([widen(first.mask), widen(second.mask)]),
-        logps=torch.cat([widen(first.logps), widen(second.logps)]),
-        groups=torch.cat([first.groups, second.groups]),
-        texts=first.texts + second.texts,
-        origin=first.origin + second.origin,
-    )
-    return both.rows(both.groups.argsort(stable=True))
-
-
 def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
     """The text of each row's masked ids, without special tokens."""
     rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
     return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-
-def check_rows(bad: Tensor, prompts: PromptBatch, groups: Tensor, what: str, first: int = 0) -> None:
-    """FloatingPointError naming the first row where `bad` (N,) is True, and its image; row 0 here is row `first`."""
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        source = prompts.sources[int(groups[row])]
-        raise FloatingPointError(f"{what} is not finite in row {first + row}, a completion for {source}")

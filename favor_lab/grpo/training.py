@@ -1,80 +1,164 @@
 """The loop: sample, reward, compare, learn.
 
 `train` is a generator that yields one StepRecord per optimiser step; whoever consumes the records prints, plots or
-saves. Each of the four steps is an argument. A step of one's own is called with the same leading arguments as the
-default, and with whatever else it names among its parameters: any field of GRPOSettings, `seed` (of this rollout),
-or `context` (see Context). What a `functools.partial` has fixed stays fixed.
+saves. Each of the four steps is an argument, and so are the question that is asked, the selection of rows, and what
+happens after a step. A step of your own is called with the same arguments as the default, as far as it takes them, and
+with whatever else it names among its parameters: any setting, any coefficient, `seed` (of this rollout), or `context`
+(see Context). A step that would lose a setting is refused: see `support.steps`.
 """
 
 from __future__ import annotations
 
-import functools
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.advantages import group_advantages, is_flat, to_groups
-from favor_lab.grpo.checkpoints import Batch, TrainingState
+from favor_lab.grpo.advantages import group_advantages, is_flat, spread, to_groups
 from favor_lab.grpo.losses import grpo_loss
-from favor_lab.grpo.mechanics import Clock, accepts, ask, check_scores, draw, learning_rate, seed_for, uninterrupted
-from favor_lab.grpo.memory import what_to_lower
-from favor_lab.grpo.records import FREE, GRPOSettings, StepRecord
-from favor_lab.grpo.rewards import accuracy_reward, format_reward
-from favor_lab.grpo.sampling import Rollout, check_rows, sample_groups, score_completions
-from favor_lab.grpo.summary import describe, some_samples, weighted_sum
-from favor_lab.vlm.processing import PromptBatch, encode_prompts
+from favor_lab.grpo.rewards import accuracy_reward, format_reward, is_right
+from favor_lab.grpo.sampling import sample_groups, score_completions, score_distributions
+from favor_lab.grpo.support.checkpoints import Batch, TrainingState
+from favor_lab.grpo.support.clock import Clock
+from favor_lab.grpo.support.interrupts import uninterrupted
+from favor_lab.grpo.support.optimiser import optimiser_step
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.rollout import Rollout, check_rows
+from favor_lab.grpo.support.schedule import draw, seed_for
+from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.grpo.support.steps import call, in_context, names, settings_with_coefficients, step_name, takes
+from favor_lab.grpo.support.summary import count_right, sample_rows, summarise
+from favor_lab.vlm.processing import PromptBatch, ask_again, encode_prompts
+from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
     from favor_lab.vlm.policy import Policy
 
-__all__ = ["Context", "GRPOSettings", "StepRecord", "TrainingState", "keep_all", "train"]
+Rewards = Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
+Asked = Question | Callable[..., Question | tuple[Sequence["Example"], Question]]
+Step = TypeVar("Step", bound=Callable[..., Any])
 
-Rewards = dict[str, Tensor]
-RewardFunctions = Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
+
+# ------------------------------------------------------------------------- the slots, and how the loop calls each step
+
+
+class Sample(Protocol):
+    def __call__(
+        self, policy: Policy, prompts: PromptBatch, /, *, group_size: int, max_new_tokens: int, temperature: float,
+        seed: int, decoding: str,
+    ) -> Rollout: ...  # fmt: skip
+
+
+class Select(Protocol):
+    def __call__(self, rollout: Rollout, /) -> Rollout: ...
+
+
+class Advantages(Protocol):
+    def __call__(self, rewards: Tensor, /, *, scale: str, eps: float, unbiased: bool) -> Tensor: ...
+
+
+class Loss(Protocol):
+    def __call__(
+        self, logps: Tensor, old_logps: Tensor, ref_logps: Tensor | None, advantages: Tensor, mask: Tensor, /, *,
+        clip: float, clip_high: float | None, beta: float, how: str, level: str, max_length: int, total_tokens: int,
+        total_rows: int,
+    ) -> tuple[Tensor, dict[str, float]]: ...  # fmt: skip
+
+
+def keep_all(rollout: Rollout) -> Rollout:
+    """The default `select`: every row goes on as it is."""
+    return rollout
+
+
+if TYPE_CHECKING:  # a default that no longer takes what the loop hands it is an error of the type checker
+    _defaults: tuple[Sample, Select, Advantages, Loss] = (sample_groups, keep_all, group_advantages, grpo_loss)
 
 
 @dataclass
 class Context:
-    """What a step of one's own may ask for, by naming a parameter `context`.
+    """What a step of your own may ask for, by naming a parameter `context`.
 
-    `rollout` and `rewards` (by name, (N,) each) are those of this step as soon as they exist. `state` is a
-    dictionary that outlives steps and checkpoints: change it in `after_step`, where nothing is interrupted.
-    For the log-probabilities under another view of the images, encode altered `examples` with `encode_prompts` and
-    hand them to `score_completions(context.policy, altered, rollout)`.
+    `rollout`, with its rewards, is that of this step as soon as it exists, and what `select` made of it afterwards.
+    `state` is a dictionary that is saved in checkpoints: change it in `after_step`, where nothing is interrupted.
+    `cache` lives for this optimiser step alone: for what is expensive and needed by two steps of your own.
     """
 
     step: int  # optimiser steps done so far
     progress: float  # the same, from 0 to 1
+    seed: int  # of this rollout
     policy: Policy
     settings: GRPOSettings
-    labels: list[str] | None  # as named in the prompt
+    question: Question
+    shots: FewShot
+    pool: PromptBatch  # every training image, encoded once for the run, under the run's first question
     examples: list[Example]  # of this step, one per prompt
     prompts: PromptBatch
+    reward_functions: Mapping[str, Callable[..., Any]]
     state: dict[str, Any]
     generator: torch.Generator  # on the CPU, seeded by the run's seed and the step
+    cache: dict[str, Any] = field(default_factory=dict)
     rollout: Rollout | None = None
-    rewards: Rewards = field(default_factory=dict)
     record: StepRecord | None = None  # for `after_step`
 
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """The labels that the prompt names, or None for an open vocabulary."""
+        return self.question.labels
+
+    @property
+    def rewards(self) -> dict[str, Tensor]:
+        """The rewards of this step's rows by name, (N,) each."""
+        return {} if self.rollout is None else self.rollout.rewards
+
+    def bind(self, step: Step, **extras: Any) -> Step:
+        """The step as the loop calls it: what else it names comes from `extras`, the settings and this context."""
+        return in_context(step, self.settings, seed=self.seed, context=self, **extras)
+
+    def encode(self, examples: Sequence[Example], question: Question | None = None) -> PromptBatch:
+        """Prompts for other images, such as another view of `examples`, or for another question."""
+        question = question or self.question
+        return prompts_for(self.policy, self.shots, self.pool, examples, question, self.settings.max_new_tokens)
+
+    def compute_rewards(self, rollout: Rollout) -> Rollout:
+        """Rows with their rewards, for rows that were made after the loop had computed those of the others."""
+        return replace(rollout, rewards=compute_rewards(self.reward_functions, rollout, self))
+
+    def logps(
+        self, rollout: Rollout, prompts: PromptBatch | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Log-probabilities (N, L) of the rows, under other prompts (another view of the images) or other weights, by
+        the names of `policy.trainable_parameters()`. Differentiable where gradients are enabled."""
+        prompts = self.prompts if prompts is None else prompts
+        with self.policy.weights(weights or {}):
+            return score_completions(self.policy, prompts, rollout, **self._scoring())
+
     def reference_logps(self, rollout: Rollout, prompts: PromptBatch | None = None) -> Tensor:
-        """Log-probabilities (N, L) under the reference policy (adapter off), without gradient; for the prompts of
-        this step, or for the same prompts seen otherwise."""
+        """Log-probabilities (N, L) under the reference policy (adapter off), without gradient; for the prompts of this
+        step, or for the same prompts seen otherwise."""
         prompts = self.prompts if prompts is None else prompts
         with self.policy.reference(), torch.no_grad():
-            logps = score_completions(self.policy, prompts, rollout, rows_per_pass=self.settings.micro_batch)
+            logps = score_completions(self.policy, prompts, rollout, **self._scoring())
         check_rows(~logps.isfinite().all(dim=1), prompts, rollout.groups, "the reference's log-probability")
         return logps
 
+    def distributions(
+        self, rollout: Rollout, prompts: PromptBatch | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """As `logps`, but of every token of the vocabulary at each position: (N, L, V). Those of the pass that the loss
+        is taken over are given to a loss that names `distributions`."""
+        prompts = self.prompts if prompts is None else prompts
+        with self.policy.weights(weights or {}):
+            return score_distributions(self.policy, prompts, rollout, how=self.settings.scoring)
 
-def keep_all(rollout: Rollout, rewards: Rewards) -> tuple[Rollout, Rewards]:
-    """The default `select`: every row goes on as it is."""
-    return rollout, rewards
+    def _scoring(self) -> dict[str, Any]:
+        return {"rows_per_pass": self.settings.micro_batch, "how": self.settings.scoring}
+
+
+# ------------------------------------------------------------------------------------------------------------ the loop
 
 
 def train(
@@ -82,225 +166,304 @@ def train(
     shots: FewShot,
     settings: GRPOSettings | None = None,
     *,
-    sample: Callable[..., Rollout] = sample_groups,
-    rewards: RewardFunctions = (accuracy_reward, format_reward),
-    select: Callable[..., tuple[Rollout, Rewards]] = keep_all,
-    advantages: Callable[..., Tensor] = group_advantages,
-    loss: Callable[..., tuple[Tensor, dict[str, float]]] = grpo_loss,
+    question: Asked | None = None,
+    sample: Sample | Callable[..., Rollout] = sample_groups,
+    rewards: Rewards = (accuracy_reward, format_reward),
+    select: Select | Callable[..., Rollout] = keep_all,
+    advantages: Advantages | Callable[..., Tensor] = group_advantages,
+    loss: Loss | Callable[..., tuple[Tensor, dict[str, float]]] = grpo_loss,
     after_step: Callable[..., None] | None = None,
     resume: TrainingState | None = None,
 ) -> Iterator[StepRecord]:
     """Few-shot GRPO of `policy` on `shots.train`, in place: one StepRecord per optimiser step.
 
-    sample(policy, prompts) -> Rollout; rewards: functions with TRL's signature, named by their `__name__` or by the
-    keys of a dictionary; select(rollout, rewards by name) -> both, with rows dropped or added;
-    advantages((B, G)) -> (B, G) or (B, G, L); loss(logps, old_logps, ref_logps, advantages, mask) -> scalar and its
-    parts by name; after_step(), after each optimiser step.
+    question: what is asked of every image, a `Question`; or question(examples) -> a Question for this rollout, or a
+    pair of other examples and a Question. sample(policy, prompts) -> Rollout. rewards: functions with TRL's signature,
+    named by their `__name__` or by the keys of a dictionary. select(rollout) -> a rollout with rows dropped or added.
+    advantages((B, G)) -> (B, G) or (B, G, L). loss(logps, old_logps, ref_logps, advantages, mask) -> scalar and its
+    parts by name. after_step(), after each optimiser step.
     resume: a TrainingState, new or from `load_checkpoint`, which the loop brings forward.
+    Raises ValueError for a step that would lose a setting, or names something that does not exist.
     Raises FloatingPointError, naming step, phase and place, as soon as a number is not finite.
-    Raises torch.OutOfMemoryError, naming step, phase and what to lower first; `resume` can go on from there.
+    Raises torch.OutOfMemoryError, naming step and phase; `resume` can go on from there.
     """
-    settings = settings or (resume.settings if resume else GRPOSettings())
-    state = begin(policy, shots, settings, resume)
-    labels = None if settings.open_vocabulary else shots.labels
-    lower = functools.partial(what_to_lower, policy, settings, shots)  # where memory runs out
-    with images_encoded(state, shots, labels, lower) as prompts:
+    functions = named_rewards(rewards)
+    own = {"question": question, "sample": sample, "select": select, "advantages": advantages, "loss": loss}
+    settings = check_steps(settings or resumed_settings(resume), own | {"after_step": after_step}, functions)
+    settings, asked, description = question_of(question, settings, shots)
+    state = (resume or TrainingState.start(policy, settings)).go_on(policy, shots.train, settings, description)
+    if settings.beta:
+        with policy.reference():  # a policy without a reference: a ValueError now, not after the first rollout
+            pass
+    with images_encoded(policy, shots, settings, asked, state.step + 1) as pool:
         while state.step < settings.steps:
-            context, clock = prepare(state, shots, labels, prompts), Clock(state.step + 1, policy.device, lower)
+            clock = Clock(state.step + 1, policy.device)
+            context = next_context(state, settings, shots, pool, asked, functions)
             batch = state.batch  # a rollout with updates left, if updates_per_rollout says so
             if batch is None:
                 with clock("sample"):  # step 1: G completions of each prompt
-                    rollout = context.rollout = ask(sample, policy, context.prompts, **offers(context))
-                with clock("reward"):  # step 2: judge each completion
-                    scores = context.rewards = judge(rewards, rollout, context)
-                    facts = describe(rollout, scores, context.prompts.labels, settings, state.right_so_far)
-                    rollout, scores = choose(select, rollout, scores, context)
+                    rollout = context.rollout = context.bind(sample)(
+                        policy, context.prompts, group_size=settings.group_size, max_new_tokens=settings.max_new_tokens,
+                        temperature=settings.temperature, seed=context.seed, decoding=settings.decoding,
+                    )  # fmt: skip
+                with clock("reward"):  # step 2: reward each completion
+                    rollout = context.rollout = context.compute_rewards(rollout)
+                    facts = facts_about(rollout, context, state.right_so_far)
+                    rollout = context.rollout = select_rows(select, rollout, context)
                 with clock("advantage"):  # step 3: compare it with its group
-                    values = compare(advantages, rollout, scores, context)
+                    row_advantages = compute_advantages(advantages, rollout, context)
                 with clock("reference"):
                     ref_logps = context.reference_logps(rollout) if settings.beta and len(rollout) else None
-                batch = Batch(rollout, scores, values, remembered_logps(rollout), ref_logps, facts)
-            context.rollout, context.rewards = batch.rollout, batch.rewards
+                rollout.old_logps = rollout.fixed_old_logps()
+                batch = Batch(rollout, row_advantages, ref_logps, facts, context.prompts, context.question)
+            context.rollout = batch.rollout
             with clock("loss"):  # step 4: one number, and its gradient
                 state.optimiser.zero_grad(set_to_none=True)
                 measured = backward(loss, batch, context)
             with uninterrupted() as raise_delayed, clock("update"):
-                measured |= update(state, settings, rows=len(batch.rollout))
-                record = context.record = report(state, batch, measured, clock.seconds, context.prompts)
+                measured |= optimiser_step(state, rows=len(batch.rollout))
+                record = context.record = report(state, batch, measured, clock.seconds, context)
                 if after_step is not None:
-                    ask(after_step, **offers(context))
+                    context.bind(after_step)()
             yield record
             raise_delayed()
 
 
-# ------------------------------------------------------------------------------------ what the steps are given
+# ------------------------------------------------------------------------------------------ before the first step
 
 
-def begin(policy: Policy, shots: FewShot, settings: GRPOSettings, resume: TrainingState | None) -> TrainingState:
-    """The state to go on from; ValueError where it belongs to another policy, other images or other settings."""
-    state, images = resume or TrainingState.start(policy, settings), fingerprints(shots.train)
-    if state.policy is not policy:
-        raise ValueError("the state to resume belongs to another policy object: pass the one it was made with")
-    if state.step and (unlike := differences(state.images, images)):
+def named_rewards(rewards: Rewards) -> dict[str, Callable[..., Any]]:
+    """The reward functions by name. ValueError unless there is one at least, and every name is different."""
+    named = dict(rewards) if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
+    if len(named) != len(rewards) or not named:
+        raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
+    return named
+
+
+def resumed_settings(resume: TrainingState | None) -> GRPOSettings:
+    """The settings of the run to resume, or the defaults."""
+    if resume is None:
+        return GRPOSettings()
+    if not isinstance(resume.settings, GRPOSettings):
+        raise ValueError("the run to resume was supervised fine-tuning: go on with `sft`")
+    return resume.settings
+
+
+def check_steps(
+    settings: GRPOSettings, slots: Mapping[str, Any], rewards: Mapping[str, Callable[..., Any]]
+) -> GRPOSettings:
+    """The settings with the coefficients of all steps of your own; ValueError for a step that cannot run with them."""
+    defaults = {sample_groups, keep_all, group_advantages, grpo_loss, accuracy_reward, format_reward}
+    steps = [(slot, step) for slot, step in slots.items() if callable(step) and not isinstance(step, Question)]
+    steps += [("reward", function) for function in rewards.values()]
+    return settings_with_coefficients(settings, [(slot, step) for slot, step in steps if step not in defaults])
+
+
+def question_of(question: Asked | None, settings: GRPOSettings, shots: FewShot) -> tuple[GRPOSettings, Asked, str]:
+    """What is asked, by default what the settings say; the settings with its style; and, for the checkpoint, a
+    description of a question that the settings do not say."""
+    if question is None:
+        return settings, default_question(settings, shots), ""
+    if not isinstance(question, Question):
+        return settings, question, step_name(question)
+    if settings.style not in (question.style, GRPOSettings.style):
         raise ValueError(
-            f"the run to resume has seen other images ({'; '.join(unlike)}): draw the same shots with the same seed, "
-            "from the same files"
+            f"the question asks in the style {question.style!r}, but the settings say style={settings.style!r}: leave "
+            "out one of the two"
         )
-    then, now = (
-        {item.name: getattr(of, item.name) for item in fields(of) if item.name not in FREE}
-        for of in (state.settings, settings)
-    )
-    if unlike := differences(then, now):
-        raise ValueError(f"the run to resume has other settings ({'; '.join(unlike)}): pass its own, state.settings")
-    if settings.beta:
-        with policy.reference():  # where there is none: a ValueError now, not after the first rollout
-            pass
-    state.settings, state.images = settings, images
-    return state
+    style: Any = question.style
+    return replace(settings, style=style, open_vocabulary=question.labels is None), question, repr(question)
 
 
-def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
-    """Source -> label, size and checksum of the pixels, so that an image that has changed is noticed."""
-    return {
-        example.source: f"{example.label}, {example.image.width} x {example.image.height}, "
-        f"{zlib.crc32(example.image.tobytes()):08x}"
-        for example in examples
-    }
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) -> list[str]:
-    """What differs, by name; of many the first few.
-
-    >>> differences({"steps": 5, "clip": 0.2}, {"steps": 6, "clip": 0.2, "seed": 1})
-    ['seed nothing then, 1 now', 'steps 5 then, 6 now']
-    """
-    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
-    said = [f"{name} {then.get(name, 'nothing')} then, {now.get(name, 'nothing')} now" for name in names[:most]]
-    return said + ([f"and {len(names) - most} more"] if len(names) > most else [])
+def default_question(settings: GRPOSettings, shots: FewShot) -> Question:
+    """What the settings say to ask."""
+    return Question.of(shots.labels, settings.open_vocabulary, settings.style)
 
 
 @contextmanager
 def images_encoded(
-    state: TrainingState, shots: FewShot, labels: list[str] | None, lower: Callable[[str], str]
+    policy: Policy, shots: FewShot, settings: GRPOSettings, asked: Asked, step: int
 ) -> Iterator[PromptBatch]:
     """Every image through the tower once, for the whole run; with `offload_tower` the tower is away meanwhile."""
-    policy, settings = state.policy, state.settings
-    with Clock(state.step + 1, policy.device, lower)("encode"):
-        prompts = encode_prompts(policy, shots.train, labels, settings.style, settings.max_new_tokens)
+    first = asked if isinstance(asked, Question) else default_question(settings, shots)
+    with Clock(step, policy.device)("encode"):
+        pool = encode_prompts(policy, shots.train, first, completion_tokens=settings.max_new_tokens)
     with policy.tower_on("cpu") if settings.offload_tower else nullcontext():
-        yield prompts
+        yield pool
 
 
-def prepare(state: TrainingState, shots: FewShot, labels: list[str] | None, prompts: PromptBatch) -> Context:
-    """The context of the step to come, with its prompts drawn."""
-    settings = state.settings
+# --------------------------------------------------------------------------------------------- what a step begins with
+
+
+def next_context(
+    state: TrainingState,
+    settings: GRPOSettings,
+    shots: FewShot,
+    pool: PromptBatch,
+    asked: Asked,
+    reward_functions: Mapping[str, Callable[..., Any]],
+) -> Context:
+    """The context of the step to come: its images and what is asked of them. All updates of a rollout have the prompts
+    that its rows answered."""
     turn = state.step // settings.updates_per_rollout
-    drawn = draw(prompts.labels, turn, settings.prompts_per_step, settings.seed)
-    return Context(
+    drawn = draw(pool.labels, turn, settings.prompts_per_step, settings.seed)
+    context = Context(
         step=state.step,
         progress=state.step / settings.steps,
+        seed=seed_for(settings.seed, "rollout", turn),
         policy=state.policy,
         settings=settings,
-        labels=labels,
+        question=asked if isinstance(asked, Question) else default_question(settings, shots),
+        shots=shots,
+        pool=pool,
         examples=[shots.train[i] for i in drawn],
-        prompts=prompts[drawn],
+        prompts=pool[drawn],
+        reward_functions=reward_functions,
         state=state.memory,
         generator=torch.Generator().manual_seed(seed_for(settings.seed, "step", state.step)),
     )
+    if state.batch is not None:
+        if state.batch.prompts is not None:
+            context.prompts, context.question = state.batch.prompts, state.batch.question or context.question
+            context.examples = examples_of(context.prompts, shots)
+    elif not isinstance(asked, Question):
+        answer = context.bind(asked)(context.examples, style=settings.style, open_vocabulary=settings.open_vocabulary)
+        examples, context.question = (context.examples, answer) if isinstance(answer, Question) else answer
+        context.examples = list(examples)
+        context.prompts = context.encode(context.examples)
+    return context
 
 
-def offers(context: Context) -> dict[str, Any]:
-    """What every step may name: each field of the settings, the seed of this rollout, and the context."""
-    settings = context.settings
-    turn = context.step // settings.updates_per_rollout
-    of_settings = {item.name: getattr(settings, item.name) for item in fields(settings)}
-    return of_settings | {"seed": seed_for(settings.seed, "rollout", turn), "context": context}
+def prompts_for(
+    policy: Policy,
+    shots: FewShot,
+    pool: PromptBatch,
+    examples: Sequence[Example],
+    question: Question,
+    completion_tokens: int,
+) -> PromptBatch:
+    """The question about each example. The run's own images are not encoded again, whatever is asked of them."""
+    places = {id(example): place for place, example in enumerate(shots.train)}
+    if any(id(example) not in places for example in examples):
+        return encode_prompts(policy, examples, question, completion_tokens=completion_tokens)
+    prompts = pool[[places[id(example)] for example in examples]]
+    texts = [question.text(example) for example in examples]
+    return prompts if texts == prompts.texts else ask_again(policy, prompts, texts, completion_tokens)
+
+
+def examples_of(prompts: PromptBatch, shots: FewShot) -> list[Example]:
+    """The examples that prompts ask about: those of the run, and of images that it has not, what the tower sees."""
+    from favor_lab.activities.fewshot import Example
+
+    own = {(example.source, example.label): example for example in shots.train}
+    rows = zip(prompts.sources, prompts.labels, prompts.images, strict=True)
+    return [own.get((source, label)) or Example(image, label, source) for source, label, image in rows]
 
 
 # -------------------------------------------------------------------------------------------- inside the steps
 
 
-def judge(rewards: RewardFunctions, rollout: Rollout, context: Context) -> Rewards:
+def compute_rewards(
+    functions: Mapping[str, Callable[..., Any]], rollout: Rollout, context: Context
+) -> dict[str, Tensor]:
     """Every reward of every row, by name: (N,) each. ValueError for a reward that is missing or not finite."""
-    named = rewards if isinstance(rewards, Mapping) else {reward_name(function): function for function in rewards}
-    if len(named) != len(rewards) or not named:
-        raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
     groups, prompts = rollout.groups.tolist(), context.prompts
-    ids = [row[keep].tolist() for row, keep in zip(rollout.completion_ids, rollout.mask, strict=True)]
     columns = {
         "completions": rollout.texts,
-        "completion_ids": ids,
+        "completion_ids": [row[keep].tolist() for row, keep in zip(rollout.completion_ids, rollout.mask, strict=True)],
         "prompts": [prompts.texts[b] for b in groups],
         "label": [prompts.labels[b] for b in groups],
         "source": [prompts.sources[b] for b in groups],
         "groups": groups,
-        "style": context.settings.style,
+        "style": context.question.style,
         "context": context,
+        **context.settings.coefficients,
     }
-    scores = {}
-    for name, function in named.items():
-        values = check_scores(name, ask(function, **columns), len(rollout))
-        scores[name] = torch.tensor(values, dtype=torch.float32, device=rollout.mask.device)  # (N,)
-    return scores
+    rewards = {}
+    for name, function in functions.items():
+        values = check_rewards(name, call(function, **columns), len(rollout))
+        rewards[name] = torch.tensor(values, dtype=torch.float32, device=rollout.mask.device)  # (N,)
+    return rewards
 
 
-def reward_name(function: Callable[..., Any]) -> str:
-    """The name under which a reward is recorded.
+LARGEST_REWARD = 1e18  # the sum of squares of a group of such rewards is still a float32
 
-    >>> reward_name(functools.partial(format_reward, style="answer"))
-    'format_reward'
+
+def check_rewards(name: str, rewards: Iterable[Any], count: int) -> list[Any]:
+    """The values of a reward function as a list. ValueError, with its name, unless they are `count` finite numbers that
+    are small enough to have a standard deviation.
+
+    >>> check_rewards("format_reward", [1.0, None], 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: reward function format_reward gave None for row 1; 2 finite numbers, none beyond 1e+18, are needed
     """
-    function = function.func if isinstance(function, functools.partial) else function
-    return getattr(function, "__name__", type(function).__name__)
+    rewards = list(rewards)
+    bad = [row for row, reward in enumerate(rewards) if reward is None or not abs(reward) <= LARGEST_REWARD]
+    if bad or len(rewards) != count:
+        problem = f"{rewards[bad[0]]} for row {bad[0]}" if bad else f"{len(rewards)} numbers"
+        needed = f"{count} finite numbers, none beyond {LARGEST_REWARD:g}, are needed"
+        raise ValueError(f"reward function {name} gave {problem}; {needed}")
+    return rewards
 
 
-def choose(select: Callable[..., Any], rollout: Rollout, scores: Rewards, context: Context) -> tuple[Rollout, Rewards]:
+def facts_about(rollout: Rollout, context: Context, right_so_far: dict[str, int]) -> dict[str, Any]:
+    """The record's fields about what was sampled; rows of other origin are left out, unless there is nothing else."""
+    settings, sampled = context.settings, rollout.sampled
+    rows = rollout.rows(sampled if sampled.any() else ~sampled)
+    totals = rows.total_rewards(settings.reward_weights)  # (N,)
+    table = to_groups(totals, rows.groups)[0]  # (B, G)
+    labels = [context.prompts.labels[b] for b in rows.groups.tolist()]
+    right = [is_right(text, label) for text, label in zip(rows.texts, labels, strict=True)]
+    return summarise(rows, totals) | {
+        "reward_spread": spread(table, settings.unbiased).mean().item(),
+        "flat_groups": is_flat(table).float().mean().item(),
+        "labels": count_right(labels, right, right_so_far),
+    }
+
+
+def select_rows(select: Callable[..., Rollout], rollout: Rollout, context: Context) -> Rollout:
     """The rows to learn from: those of `select`, without those of flat groups if the settings say so."""
-    rollout, scores = ask(select, rollout, scores, **offers(context))
-    if any(len(values) != len(rollout) for values in scores.values()):
-        raise ValueError(f"select gave {len(rollout)} rows, but not as many rewards: use one index for both")
+    rollout = context.bind(select)(rollout)
+    if not isinstance(rollout, Rollout):
+        raise TypeError(
+            f"the select {step_name(select)} gave a {type(rollout).__name__}: it takes a Rollout and gives one, whose "
+            "rows carry their rewards"
+        )
     if context.settings.skip_flat_groups and len(rollout):
-        totals = weighted_sum(scores, context.settings.reward_weights)  # (N,)
+        totals = rollout.total_rewards(context.settings.reward_weights)  # (N,)
         table, (group, _) = to_groups(totals, rollout.groups)  # (B, G)
-        keep = ~is_flat(table)[group]  # (N,)
-        rollout, scores = rollout.rows(keep), {name: values[keep] for name, values in scores.items()}
-    return rollout, scores
+        rollout = rollout.rows(~is_flat(table)[group])
+    return rollout
 
 
-def compare(advantages: Callable[..., Tensor], rollout: Rollout, scores: Rewards, context: Context) -> Tensor:
+def compute_advantages(advantages: Callable[..., Tensor], rollout: Rollout, context: Context) -> Tensor:
     """Advantages of rows, (N,) or (N, L): the summed rewards as a table of groups, compared there, and back."""
-    totals = weighted_sum(scores, context.settings.reward_weights)  # (N,)
+    settings = context.settings
+    totals = rollout.total_rewards(settings.reward_weights)  # (N,)
     if len(rollout) == 0:
         return totals
     table, place = to_groups(totals, rollout.groups)  # (B, G)
-    values = ask(advantages, table, **offers(context))[place]  # (N,) or (N, L)
-    bad = ~values.reshape(len(rollout), -1).isfinite().all(dim=1)  # (N,)
+    by_group = context.bind(advantages)(  # (B, G) or (B, G, L)
+        table, scale=settings.scale, eps=settings.eps, unbiased=settings.unbiased
+    )
+    by_row = by_group[place]  # (N,) or (N, L)
+    bad = ~by_row.reshape(len(rollout), -1).isfinite().all(dim=1)  # (N,)
     check_rows(bad, context.prompts, rollout.groups, "the advantage")
-    return values
-
-
-def remembered_logps(rollout: Rollout) -> Tensor:
-    """The old log-probabilities (N, L) that a row brings along, or NaN: the first scoring pass fills it in.
-
-    A row sampled in this step gets NaN although the sampler has recorded its log-probabilities. Those come from a
-    decoding loop, one token at a time, and differ from the scoring pass's in the last digits (`sampling_gap` in the
-    records); with the first scoring pass on both sides the on-policy ratio is exactly 1. A row kept from an earlier
-    step must say so ("replayed", say, in place of "sampled"): then its own log-probabilities are the old ones.
-    """
-    fresh = torch.tensor([origin == "sampled" for origin in rollout.origin], dtype=torch.bool)  # (N,)
-    return rollout.logps.masked_fill(fresh.to(rollout.logps.device)[:, None], torch.nan)  # (N, L)
+    return by_row
 
 
 @torch.enable_grad()  # also when the consumer of the records is in a no_grad block
-def backward(loss: Callable[..., Any], batch: Batch, context: Context) -> dict[str, float]:
+def backward(
+    loss: Loss | Callable[..., tuple[Tensor, dict[str, float]]], batch: Batch, context: Context
+) -> dict[str, float]:
     """Accumulate the gradient over micro-batches; return the whole step's loss, its parts, and the entropy.
 
     Whatever a loss divides by is taken from the whole step, so the split changes neither loss nor gradient.
     """
-    rollout, settings = batch.rollout, context.settings
+    rollout, settings, old_logps = batch.rollout, context.settings, batch.rollout.fixed_old_logps()
     tokens = int(rollout.mask.sum())
-    whole = {"total_rows": len(rollout), "total_tokens": tokens, "max_length": settings.max_new_tokens}
-    if 0 < settings.micro_batch < len(rollout) and not accepts(loss, "total_rows", "total_tokens"):
+    if 0 < settings.micro_batch < len(rollout) and not takes(loss, "total_rows", "total_tokens"):
         raise ValueError(
             f"micro_batch={settings.micro_batch} splits the step, but the loss asks for neither total_rows nor "
             "total_tokens to divide by: add the one it needs to its parameters, or set micro_batch=0"
@@ -310,24 +473,38 @@ def backward(loss: Callable[..., Any], batch: Batch, context: Context) -> dict[s
         if len(rows) == 0:
             break  # nothing was selected
         part = rollout.rows(rows)
-        logps, entropy = score_completions(  # (n, L) each
-            context.policy, context.prompts, part, entropy=True, gradient_checkpointing=settings.gradient_checkpointing
-        )
+        logps, entropy, extras = score_rows(loss, part, context)  # (n, L) each
         bad = ~logps.isfinite().all(dim=1)  # (n,)
         check_rows(bad, context.prompts, part.groups, "the log-probability", first=int(rows[0]))
-        old = batch.old_logps[rows]  # (n, L)
+        old = old_logps[rows]  # (n, L)
         gap = max(gap, sampling_gap(logps, part.logps, old))
-        old = batch.old_logps[rows] = torch.where(old.isnan(), logps.detach(), old)
-        ref_logps = None if batch.ref_logps is None else batch.ref_logps[rows]
-        extra = offers(context) | whole | {"entropy": entropy, "rollout": part, "prompts": context.prompts}
-        value, parts = ask(loss, logps, old, ref_logps, batch.advantages[rows], part.mask, **extra)
+        old = old_logps[rows] = torch.where(old.isnan(), logps.detach(), old)
+        value, parts = context.bind(loss, entropy=entropy, rollout=part, prompts=context.prompts, **extras)(
+            logps, old, None if batch.ref_logps is None else batch.ref_logps[rows], batch.advantages[rows], part.mask,
+            clip=settings.clip, clip_high=settings.clip_high, beta=settings.beta, how=settings.how,
+            level=settings.level, max_length=settings.max_new_tokens, total_tokens=tokens, total_rows=len(rollout),
+        )  # fmt: skip
         if not value.isfinite():
             raise FloatingPointError(f"the loss of rows {int(rows[0])} to {int(rows[-1])} is {value.item()}")
         parts = parts | {"loss": value.item(), "entropy": entropy.detach().sum().item() / tokens}
-        del entropy, extra  # unless the loss uses it: its graph would hold every chunk's logits while others go back
+        del entropy, extras  # unless the loss uses it: its graph would hold every chunk's logits in the backward pass
         value.backward()
         sums |= {name: sums.get(name, 0.0) + float(number) for name, number in parts.items()}
     return sums | {"sampling_gap": gap}
+
+
+def score_rows(loss: Callable[..., Any], part: Rollout, context: Context) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Log-probabilities and entropies (n, L) of some rows, with gradients; and, for a loss that names them, the whole
+    `distributions` (n, L, V) of the same pass."""
+    settings = context.settings
+    options: dict[str, Any] = {"gradient_checkpointing": settings.gradient_checkpointing, "how": settings.scoring}
+    if not names(loss, "distributions"):
+        logps, entropy = score_completions(context.policy, context.prompts, part, entropy=True, **options)
+        return logps, entropy, {}
+    distributions = score_distributions(context.policy, context.prompts, part, **options)  # (n, L, V)
+    logps = distributions.gather(2, part.completion_ids[..., None])[..., 0].masked_fill(~part.mask, 0.0)  # (n, L)
+    finite = distributions.masked_fill(distributions.isneginf(), 0.0)  # forbidden tokens have no share in the entropy
+    return logps, -(distributions.exp() * finite).sum(dim=2), {"distributions": distributions}
 
 
 def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> float:
@@ -340,53 +517,30 @@ def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> flo
     return difference.nan_to_num(nan=0.0).abs().max().item()
 
 
-def update(state: TrainingState, settings: GRPOSettings, rows: int) -> dict[str, float]:
-    """One optimiser step, if there were rows to learn from. FloatingPointError names a parameter whose gradient is
-    not finite (nothing has moved then), or that the step itself has driven out of range."""
-    rate = learning_rate(state.step, settings)
-    moving = {name: weight for name, weight in state.policy.trainable_parameters() if weight.grad is not None}
-    norm = torch.nn.utils.get_total_norm([weight.grad for weight in moving.values() if weight.grad is not None])
-    if not norm.isfinite():
-        bad = [name for name, weight in moving.items() if weight.grad is None or not weight.grad.isfinite().all()]
-        where = f"{len(bad)} parameters, the first {bad[0]}" if bad else "no parameter alone, but its norm overflows"
-        raise FloatingPointError(f"the gradient is not finite in {where}")
-    if settings.max_grad_norm:
-        torch.nn.utils.clip_grads_with_norm_(moving.values(), settings.max_grad_norm, norm)
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    if rows:
-        state.optimiser.step()
-    if bad := state.out_of_range():
-        raise FloatingPointError(
-            f"the step, at learning rate {rate:g}, has driven {len(bad)} parameters out of range, the first {bad[0]}"
-        )
-    return {"grad_norm": norm.item(), "learning_rate": rate}
-
-
 def report(
-    state: TrainingState, batch: Batch, measured: dict[str, float], seconds: dict[str, float], prompts: PromptBatch
+    state: TrainingState, batch: Batch, measured: dict[str, float], seconds: dict[str, float], context: Context
 ) -> StepRecord:
-    """Count the step as done, and write it down."""
-    settings = state.settings
-    number = state.step % settings.updates_per_rollout
+    """Count the step as done, and write its record."""
+    settings, rollout = context.settings, batch.rollout
+    update = state.step % settings.updates_per_rollout
     state.step += 1
     state.batch = batch if state.step % settings.updates_per_rollout else None
     state.right_so_far |= {label: count["right_so_far"] for label, count in batch.facts["labels"].items()}
-    apart = ("loss", "entropy", "sampling_gap", "grad_norm", "learning_rate")
-    metrics = {name: value for name, value in measured.items() if name not in apart}
+    own_fields = ("loss", "entropy", "sampling_gap", "grad_norm", "learning_rate")
+    metrics = {name: value for name, value in measured.items() if name not in own_fields}
     clips = [metrics[name] for name in ("clip_low", "clip_high") if name in metrics]
-    scalars: dict[str, Any] = {name: measured.get(name) for name in apart}
-    totals = weighted_sum(batch.rewards, settings.reward_weights)  # (N,)
+    scalars: dict[str, Any] = {name: measured.get(name) for name in own_fields}
+    totals = rollout.total_rewards(settings.reward_weights)  # (N,)
     return StepRecord(
         step=state.step,
-        rows=len(batch.rollout),
-        tokens=int(batch.rollout.mask.sum()),
-        update=number,
+        rows=len(rollout),
+        tokens=int(rollout.mask.sum()),
+        update=update,
         kl=metrics.get("kl") if settings.beta else None,
         clip_share=sum(clips) if clips else None,
         seconds=seconds,
         metrics=metrics,
-        samples=some_samples(batch.rollout, batch.rewards, totals, batch.advantages, prompts, settings.log_rows),
+        samples=sample_rows(rollout, totals, batch.advantages, context.prompts, settings.log_rows),
         **scalars,
         **batch.facts,
     )

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from favor_lab.grpo.checkpoints import TrainingState
 from favor_lab.grpo.losses import aggregate
-from favor_lab.grpo.mechanics import Clock, draw, uninterrupted
-from favor_lab.grpo.records import GRPOSettings, StepRecord
-from favor_lab.grpo.sampling import Rollout, encode_completions, score_completions
-from favor_lab.grpo.training import begin, update
+from favor_lab.grpo.sampling import encode_completions, score_completions
+from favor_lab.grpo.support.checkpoints import TrainingState
+from favor_lab.grpo.support.clock import Clock
+from favor_lab.grpo.support.interrupts import uninterrupted
+from favor_lab.grpo.support.optimiser import optimiser_step
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.rollout import Rollout
+from favor_lab.grpo.support.schedule import draw
+from favor_lab.grpo.support.settings import TrainSettings
 from favor_lab.vlm.processing import encode_prompts
+from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
@@ -34,7 +39,7 @@ def target(label: str, reasoning: str | None = None) -> str:
 def sft(
     policy: Policy,
     shots: FewShot,
-    settings: GRPOSettings | None = None,
+    settings: TrainSettings | None = None,
     *,
     reasoning: Callable[[Example], str] | None = None,
     resume: TrainingState | None = None,
@@ -42,19 +47,18 @@ def sft(
     """Supervised fine-tuning of `policy` on `shots.train`, in place: one StepRecord per optimiser step.
 
     The loss is the mean cross entropy over the tokens of the target and its end token, in nats; prompt and padding do
-    not count. Images come in the order that `train` draws them; settings of sampling, groups and KL play no part.
+    not count. Images come in the order that `train` draws them. What GRPOSettings add to TrainSettings has no effect.
     Few-shot labels come without reasoning, so the prompt asks for the answer alone: evaluate with style="answer". With
     `reasoning`, a function that writes one for an example, the prompt and the targets are those of style "think".
 
-    resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`. Without an adapter set beta=0.
+    resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`.
     """
-    settings = settings or (resume.settings if resume else GRPOSettings())
-    state = begin(policy, shots, settings, resume)
+    settings = settings or (resume.settings if resume else TrainSettings())
+    state = (resume or TrainingState.start(policy, settings)).go_on(policy, shots.train, settings)
     texts = [target(example.label, reasoning(example) if reasoning else None) for example in shots.train]
-    labels = None if settings.open_vocabulary else shots.labels
     whole = encode_completions(policy, texts, range(len(texts)), origin="target")
-    style = "think" if reasoning else "answer"
-    prompts = encode_prompts(policy, shots.train, labels, style, completion_tokens=whole.mask.shape[1])
+    question = Question.of(shots.labels, settings.open_vocabulary, style="think" if reasoning else "answer")
+    prompts = encode_prompts(policy, shots.train, question, completion_tokens=whole.mask.shape[1])
     while state.step < settings.steps:
         clock = Clock(state.step + 1, policy.device)
         drawn = draw(prompts.labels, state.step, settings.prompts_per_step, settings.seed)
@@ -65,7 +69,7 @@ def sft(
                 policy, prompts[drawn], targets, settings.micro_batch, settings.gradient_checkpointing
             )
         with uninterrupted() as raise_delayed, clock("update"):
-            measured = update(state, settings, rows=len(drawn))
+            measured = optimiser_step(state, rows=len(drawn))
             state.step += 1
         yield describe(state.step, loss, targets, clock.seconds, measured)
         raise_delayed()

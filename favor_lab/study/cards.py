@@ -10,21 +10,20 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.catalogue import PUBLIC
 from favor_lab.activities.pocket import SETS
+from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 from favor_lab.study.comparison import compare, sign_test
 from favor_lab.study.rounding import percent, rounded
 
 if TYPE_CHECKING:
     from favor_lab.study.sharing import Shared
 
-# Settings that supervised fine-tuning does not look at.
-UNUSED_BY_SFT = (
-    "group_size", "temperature", "style", "beta", "clip", "clip_high", "how", "level", "scale", "unbiased", "eps",
-    "updates_per_rollout", "decoding", "offload_tower", "skip_flat_groups", "reward_weights", "log_rows",
-)  # fmt: skip
+# Settings that supervised fine-tuning does not use.
+UNUSED_BY_SFT = {item.name for item in fields(GRPOSettings)} - {item.name for item in fields(TrainSettings)}
 LONGEST = 600  # characters of a response that are shown
 EVALUATIONS = ("before", "after")
 LOADING = ("revision", "quantize", "min_pixels", "max_pixels")  # what an adapter's answers depend on, besides its base

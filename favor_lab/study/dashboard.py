@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from favor_lab.grpo.mechanics import uninterrupted
+from favor_lab.grpo.support.interrupts import uninterrupted
 from favor_lab.study.frontend import Place, Shown, answer_while_running, can_show_widgets, stack
 from favor_lab.study.markup import CSS, Curve, cards_html, curve_svg, group_html, picture_html, record_curves
 from favor_lab.study.plots import _curve, _printable, _styled, new_figure, plot_group, short_name

@@ -20,7 +20,7 @@ from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
-    from favor_lab.grpo.records import GRPOSettings
+    from favor_lab.grpo.support.settings import GRPOSettings
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
 

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from favor_lab.grpo.advantages import group_advantages, is_flat, spread
-from favor_lab.grpo.mechanics import ask
-from favor_lab.grpo.records import SCALES
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import Rollout, sample_groups
-from favor_lab.grpo.summary import weighted_sum
-from favor_lab.grpo.training import reward_name
+from favor_lab.grpo.support.rollout import weighted_sum
+from favor_lab.grpo.support.settings import SCALES
+from favor_lab.grpo.support.steps import call, step_name
 from favor_lab.study.frontend import Shown, can_show_widgets, stack
 from favor_lab.study.markup import CSS, cards_html, group_html, picture_html, signed
 from favor_lab.study.plots import plot_group, short_name
@@ -136,7 +135,7 @@ class GroupExplorer(Shown):
     @property
     def names(self) -> list[str]:
         """The rewards by name."""
-        return [reward_name(function) for function in self.rewards]
+        return [step_name(function) for function in self.rewards]
 
     def choose(self, **changes: Any) -> GroupResult:
         """Change some of the choices (fields of GroupChoices) and see the group."""
@@ -156,7 +155,7 @@ class GroupExplorer(Shown):
         examples = [train[(image + i) % len(train)] for i in range(min(1 + self.BESIDE, len(train)))]
         prompts = encode_prompts(self.policy, examples, self.shots.labels, self.style)
         options = {"group_size": group_size, "max_new_tokens": self.max_new_tokens, "temperature": temperature}
-        rollout = ask(self.sample, self.policy, prompts, **options, seed=seed)
+        rollout = call(self.sample, self.policy, prompts, **options, seed=seed)
         groups = rollout.groups.tolist()
         columns = {
             "label": [examples[b].label for b in groups],
@@ -164,7 +163,7 @@ class GroupExplorer(Shown):
             "style": self.style,
         }
         scores = {
-            reward_name(function): torch.tensor(ask(function, rollout.texts, **columns), dtype=torch.float32)  # (N,)
+            step_name(function): torch.tensor(call(function, rollout.texts, **columns), dtype=torch.float32)  # (N,)
             for function in self.rewards
         }
         return rollout, scores, examples

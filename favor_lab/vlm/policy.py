@@ -7,7 +7,7 @@ is always frozen.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -146,15 +146,22 @@ class Policy:
             with self.model.disable_adapter():
                 yield self
             return
-        parameters = dict(self.trainable_parameters())
-        trained = {name: parameter.data for name, parameter in parameters.items()}
+        with self.weights(self.initial_weights):
+            yield self
+
+    @contextmanager
+    def weights(self, values: Mapping[str, torch.Tensor]) -> Iterator[Policy]:
+        """Inside the block these values stand in for the trainable parameters of the same names, not copied where they
+        are on the parameters' device. Empty: the policy as it is. KeyError for a name that does not exist."""
+        trainable = dict(self.trainable_parameters())
+        own = {name: trainable[name].data for name in values}
         try:
-            for name, parameter in parameters.items():
-                parameter.data = self.initial_weights[name].to(parameter.device)
+            for name, value in values.items():
+                trainable[name].data = value.to(trainable[name].device)
             yield self
         finally:
-            for name, parameter in parameters.items():
-                parameter.data = trained[name]
+            for name, value in own.items():
+                trainable[name].data = value
 
     @cached_property
     def initial_weights(self) -> dict[str, torch.Tensor]:

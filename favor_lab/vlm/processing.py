@@ -233,17 +233,41 @@ def encode_texts(
         raise ValueError("no examples to encode")
     rgb = [prepare_image(example) for example in examples]
     features, grid = encode_images(policy, rgb, feature_cap)
+    patch = policy.processor.image_processor.patch_size
+    sizes = [(patch * width, patch * height) for _, height, width in grid.tolist()]
+    images = [image.resize(size, Image.Resampling.BICUBIC) for image, size in zip(rgb, sizes, strict=True)]
+    labels, sources = [example.label for example in examples], [example.source for example in examples]
+    return ask_about(policy, texts, features, grid, labels, sources, images, completion_tokens)
+
+
+def ask_again(
+    policy: Policy, prompts: PromptBatch, texts: Sequence[str], completion_tokens: int = 128
+) -> PromptBatch:
+    """Other texts about the images of a batch, which are not encoded again."""
+    features, grid = prompts.image_features, prompts.image_grid_thw
+    return ask_about(policy, texts, features, grid, prompts.labels, prompts.sources, prompts.images, completion_tokens)
+
+
+def ask_about(
+    policy: Policy,
+    texts: Sequence[str],
+    features: list[torch.Tensor],
+    grid: torch.Tensor,
+    labels: list[str],
+    sources: list[str],
+    images: list[Image.Image],
+    completion_tokens: int,
+) -> PromptBatch:
+    """One text about each image, given its features (I_b, D) and its patch grid (B, 3)."""
     tokens = tokenize(policy, texts, grid)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
     is_image = ids == policy.base.config.image_token_id  # (B, P)
-    for example, feature, image_tokens in zip(examples, features, is_image.sum(-1).tolist(), strict=True):
+    for source, feature, image_tokens in zip(sources, features, is_image.sum(-1).tolist(), strict=True):
         if image_tokens != len(feature):
-            raise ValueError(f"the text asked about {example.source} contains an image token; remove it")
+            raise ValueError(f"the text asked about {source} contains an image token; remove it")
     positions, _ = policy.base.model.get_rope_index(
         ids, mm_token_type_ids=is_image.int(), image_grid_thw=grid, attention_mask=mask
     )  # (3, B, P), 0 on padding
-    patch = policy.processor.image_processor.patch_size
-    sizes = [(patch * width, patch * height) for _, height, width in grid.tolist()]
     batch = PromptBatch(
         input_ids=ids,
         attention_mask=mask,
@@ -251,10 +275,10 @@ def encode_texts(
         next_position=positions.amax((0, 2)) + 1,  # (B,)
         image_features=features,
         image_grid_thw=grid,
-        labels=[example.label for example in examples],
-        sources=[example.source for example in examples],
+        labels=labels,
+        sources=sources,
         texts=list(texts),
-        images=[image.resize(size, Image.Resampling.BICUBIC) for image, size in zip(rgb, sizes, strict=True)],
+        images=images,
     )
     check_window(policy, batch, completion_tokens)
     return batch

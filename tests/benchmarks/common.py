@@ -6,6 +6,7 @@ Every result carries the machine, the versions and the date, and all single time
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -24,14 +25,15 @@ import torch
 from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from favor_lab import ACTIVITIES, Example, FewShot, GRPOSettings, Policy, draw_scene, load_policy
-from favor_lab.grpo.costs import Cost, bound_seconds, machine_rates, shape_of, step_costs, step_memory
-from favor_lab.grpo.records import DECODINGS
-from favor_lab.study.profiling import peak_memory, start_watching_memory
+from favor_lab.budget.flops import Cost, bound_seconds, step_costs
+from favor_lab.budget.machine import machine_rates
+from favor_lab.budget.memory import step_memory
+from favor_lab.budget.shapes import StepShape, shape_of
+from favor_lab.grpo.support.settings import DECODINGS
 from favor_lab.vlm.adapters import fresh_adapter
 from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.known import configuration
 from favor_lab.vlm.loading import DTYPES, _quietly
-from favor_lab.vlm.processing import TOWER_CHUNK
 from favor_lab.vlm.processor import load_processor
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"
@@ -243,17 +245,6 @@ def phase_seconds(records: Sequence[Any]) -> dict[str, float]:
     return {phase: statistics.median(record.seconds.get(phase, 0.0) for record in records) for phase in phases}
 
 
-def reset_peak(device: str) -> int:
-    """Start to watch the memory in use, and return it: bytes allocated on a GPU, else resident bytes of the process; 0
-    where the system does not say."""
-    return start_watching_memory(torch.device(device)) or 0
-
-
-def peak(device: str) -> int:
-    """The most bytes in use since `reset_peak`; 0 where the system does not say."""
-    return peak_memory(torch.device(device)) or 0
-
-
 def count_tokens(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[str, int]:
     """Tokens of one prompt: all of them, and those of its image."""
     from favor_lab import encode_prompts
@@ -265,19 +256,29 @@ def count_tokens(policy: Policy, shots: FewShot, args: argparse.Namespace) -> di
 # ----------------------------------------------------------------------------------------------------------- counted
 
 
-def counted(policy: Policy, args: argparse.Namespace, tokens: dict[str, int], shared: bool = True) -> dict[str, Cost]:
-    """What the ideal step of `favor_lab.grpo.costs` costs by phase, images encoded before. shared=False: with every
-    prompt once a completion instead of once a group, as a trainer without a shared prefix has it."""
-    return step_costs(
-        shape_of(policy),
-        args.prompts if shared else args.prompts * args.group_size,
-        args.group_size if shared else 1,
+def step_shape(args: argparse.Namespace, tokens: dict[str, int]) -> StepShape:
+    """The sizes of a step with these arguments."""
+    return StepShape(
+        args.prompts,
+        args.group_size,
         prompt_tokens=tokens["prompt_tokens"],
         image_tokens=tokens["image_tokens"],
         completion_tokens=args.length,
+        images=args.images,
         beta=args.beta,
+        micro_batch=args.micro_batch,
         gradient_checkpointing=args.gradient_checkpointing,
+        offload_tower=args.offload_tower,
     )
+
+
+def counted(policy: Policy, args: argparse.Namespace, tokens: dict[str, int], shared: bool = True) -> dict[str, Cost]:
+    """The costs of the ideal step by phase (`favor_lab.budget.flops`), without encoding. shared=False: every prompt
+    runs once per completion instead of once per group, as in a trainer without a shared prefix."""
+    step = dataclasses.replace(step_shape(args, tokens), images=0)
+    if not shared:
+        step = dataclasses.replace(step, prompts=step.rows, group_size=1)
+    return step_costs(shape_of(policy), step)
 
 
 def measured_rates(args: argparse.Namespace) -> dict[str, float]:
@@ -292,22 +293,8 @@ def seconds_of(costs: dict[str, Cost], rates: dict[str, float]) -> dict[str, flo
 
 
 def estimate_memory(policy: Policy, args: argparse.Namespace, tokens: dict[str, int]) -> dict[str, float]:
-    """What `favor_lab.grpo.costs` expects in use at the peak of each phase, in bytes."""
-    shape = shape_of(policy)
-    return step_memory(
-        shape,
-        args.prompts,
-        args.group_size,
-        prompt_tokens=tokens["prompt_tokens"],
-        image_tokens=tokens["image_tokens"],
-        completion_tokens=args.length,
-        beta=args.beta,
-        gradient_checkpointing=args.gradient_checkpointing,
-        micro_batch=args.micro_batch,
-        tower_on_device=not args.offload_tower,
-        features_kept_bytes=args.images * tokens["image_tokens"] * shape.hidden * shape.value_bytes,
-        images_at_once=min(TOWER_CHUNK, args.images),
-    )
+    """The estimated peak of each phase (`favor_lab.budget.memory`), in bytes."""
+    return step_memory(shape_of(policy), step_shape(args, tokens))
 
 
 # ----------------------------------------------------------------------------------------------------------- results

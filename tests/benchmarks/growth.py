@@ -5,7 +5,7 @@
 
 Three sweeps around one setting: G; the prompt's length, by the labels that it names and the size of the image; the
 completion's length. Within a sweep the points take turns, a step each, so that a machine that slows down slows all of
-them. The expected line is the counted bound of `favor_lab.grpo.costs` (FLOPs at the measured matrix rate or bytes at
+them. The expected line is the counted bound of `favor_lab.budget.flops` (FLOPs at the measured matrix rate or bytes at
 the measured bandwidth, whichever takes longer, phase by phase), scaled to the first point.
 """
 
@@ -36,7 +36,7 @@ from common import (
     summary,
 )
 from favor_lab import Policy, train
-from favor_lab.study.profiling import never_end
+from favor_lab.budget.profiling import never_end
 
 PHASES = {"sample": ("prefill", "decode"), "reference": ("reference",), "loss": ("score", "backward")}
 SWEEPS = {  # where the command line says nothing

@@ -42,14 +42,13 @@ from common import (
     make_shots,
     parse,
     parser,
-    peak,
     random_policy,
-    reset_peak,
     result_path,
     save,
 )
 from favor_lab import FewShot, Policy, TrainingState, load_policy, train
-from favor_lab.study.profiling import never_end
+from favor_lab.budget.machine import MemoryWatch
+from favor_lab.budget.profiling import never_end
 
 CARDS = (6, 8, 12, 16, 24)  # GB
 STEPS = 2  # the optimiser's state exists from the second one on
@@ -81,12 +80,12 @@ def steps_of(args: argparse.Namespace, cell: Cell, gpu: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"estimate_bytes": estimate_memory(policy, args, count_tokens(policy, shots, args))}
     if gpu:
         torch.cuda.empty_cache()
-    before = reset_peak(args.device)
-    take_steps(policy, shots, args)
+    with MemoryWatch(args.device) as memory:
+        take_steps(policy, shots, args)
     if not gpu:
-        return result | {"growth_bytes": peak(args.device) - before}
+        return result | {"growth_bytes": memory.peak - memory.before}
     reserved = torch.cuda.max_memory_reserved(args.device)
-    return result | {"loaded_bytes": before, "allocated_bytes": peak(args.device), "reserved_bytes": reserved}
+    return result | {"loaded_bytes": memory.before, "allocated_bytes": memory.peak, "reserved_bytes": reserved}
 
 
 def load(args: argparse.Namespace) -> Policy:

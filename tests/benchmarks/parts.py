@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from common import make_policy, make_shots, now, parse, parser, save, summary
 from favor_lab import Policy, PromptBatch, Rollout, encode_prompts, run_prompt, sample_groups, score_completions
-from favor_lab.study.profiling import never_end
+from favor_lab.budget.profiling import never_end
 from favor_lab.vlm.prefix import completion_hidden, expand, prompt_embeds, token_logps
 
 UNUSED = ("beta", "micro-batch", "offload-tower", "gradient-checkpointing", "decoding")

@@ -32,17 +32,16 @@ from common import (
     make_shots,
     parse,
     parser,
-    peak,
-    reset_peak,
     result_path,
     save,
 )
 from favor_lab import FewShot, Policy, train
+from favor_lab.budget.machine import MemoryWatch
+from favor_lab.budget.memory import LOOP_PHASES, fixed_bytes
+from favor_lab.budget.profiling import endless
+from favor_lab.budget.shapes import shape_of
 from favor_lab.grpo import training
-from favor_lab.grpo.costs import fixed_bytes, shape_of
-from favor_lab.grpo.mechanics import Clock
-from favor_lab.grpo.memory import PHASES
-from favor_lab.study.profiling import endless
+from favor_lab.grpo.support.clock import Clock
 from favor_lab.vlm.processing import TOWER_CHUNK
 
 STEPS = 2
@@ -56,18 +55,15 @@ CELLS: dict[str, list[dict[str, Any]]] = {  # what differs from the command line
 
 
 class Watch(Clock):
-    """The loop's clock, which marks its phases for the profiler or, on a GPU, reads the allocator's peak."""
+    """The loop's clock, which marks its phases for the profiler and, for a GPU, notes the allocator's peak."""
 
     seen: dict[str, int]  # of the last step; set on a subclass for each measurement
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        if self.device.type == "cuda":
-            reset_peak(str(self.device))
-        with super().__call__(phase), record_function(f"phase:{phase}"):
+        with MemoryWatch(self.device) as memory, super().__call__(phase), record_function(f"phase:{phase}"):
             yield
-        if self.device.type == "cuda":
-            self.seen[phase] = peak(str(self.device))
+        self.seen[phase] = memory.peak
 
 
 def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[str, int]:
@@ -111,7 +107,7 @@ def compare(args: argparse.Namespace, cell: dict[str, Any], policy: Policy | Non
     )
     measured = measure(policy, shots, args)
     estimate = {
-        name: max(expected[part] for part in PHASES.get(name, (name,)) if part in expected) for name in measured
+        name: max(expected[part] for part in LOOP_PHASES.get(name, (name,)) if part in expected) for name in measured
     }
     setting = ("prompts", "group_size", "length", "image_size", "images", "micro_batch", "gradient_checkpointing")
     return {

@@ -32,24 +32,22 @@ from common import (
     now,
     parse,
     parser,
-    peak,
     phase_seconds,
-    reset_peak,
     result_path,
     save,
     seconds_of,
     summary,
 )
 from favor_lab import FewShot, Policy, encode_prompts, run_prompt, train
-from favor_lab.study.profiling import never_end
+from favor_lab.budget.machine import MemoryWatch
+from favor_lab.budget.profiling import never_end
 
 
 def run(policy: Policy, shots: FewShot, args: argparse.Namespace, lines: Path) -> dict[str, Any]:
     """The run, with a line of JSON a step."""
     records, seconds = [], []
-    before = reset_peak(args.device)
-    start = last = now(args.device)
-    with lines.open("w") as file:
+    with MemoryWatch(args.device) as memory, lines.open("w") as file:
+        start = last = now(args.device)
         for record in tqdm(train(policy, shots, make_settings(args, args.steps)), total=args.steps, desc="run"):
             seconds.append(now(args.device) - last)
             last += seconds[-1]
@@ -67,8 +65,8 @@ def run(policy: Policy, shots: FewShot, args: argparse.Namespace, lines: Path) -
     }
     if torch.device(args.device).type == "cuda":
         reserved = torch.cuda.max_memory_reserved(args.device)
-        return result | {"loaded_bytes": before, "peak_bytes": peak(args.device), "peak_reserved_bytes": reserved}
-    return result | {"growth_bytes": peak(args.device) - before}
+        return result | {"loaded_bytes": memory.before, "peak_bytes": memory.peak, "peak_reserved_bytes": reserved}
+    return result | {"growth_bytes": memory.peak - memory.before}
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ prompt, rows in a pass, order of the images and reference (the same model with t
 `favor_lab.trl_bridge` is for; every completion has exactly --length tokens on both sides, which is checked. favor_lab
 encodes the images once, before the first step: that time is reported apart (`encode_once_seconds`), TRL's is in each of
 its steps. The bound is the time in which this machine, at its measured matrix rate and memory bandwidth, could do what
-`favor_lab.grpo.costs` counts for the step.
+`favor_lab.budget.flops` counts for the step.
 """
 
 from __future__ import annotations
@@ -37,15 +37,13 @@ from common import (
     now,
     parse,
     parser,
-    peak,
     phase_seconds,
-    reset_peak,
     save,
     seconds_of,
     summary,
 )
 from favor_lab import TrainingState, accuracy_reward, encode_prompts, format_reward, train
-from favor_lab.study.profiling import never_end
+from favor_lab.budget.profiling import never_end
 
 REWARDS = (accuracy_reward, format_reward)
 
@@ -60,13 +58,14 @@ class Side:
 
     def begin(self) -> None:
         if self.gpu:
-            self.before = reset_peak(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.before = torch.cuda.memory_allocated(self.device)
         self.started = now(self.device)
 
     def end(self) -> None:
         self.seconds.append(now(self.device) - self.started)
         if self.gpu:  # the other side's weights lie on the same card: count only what came on top, and its own
-            self.peaks.append(peak(self.device) - self.before + self.own())
+            self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.before + self.own())
 
     def result(self, warmup: int) -> dict[str, Any]:
         found: dict[str, Any] = {"seconds": summary(self.seconds[warmup:]), "warmup_seconds": self.seconds[:warmup]}

@@ -7,7 +7,7 @@ writes to standard error. `pip install -e ".[qlora]"` runs them.
 import pytest
 import torch
 
-from favor_lab.grpo.costs import NF4_BYTES, shape_of
+from favor_lab.budget.shapes import NF4_BYTES, shape_of
 from favor_lab.grpo.sampling import Rollout, sample_groups, score_completions
 from favor_lab.vlm import loading
 from favor_lab.vlm.processing import encode_prompts

@@ -16,7 +16,8 @@ import hub as made
 from conftest import LABELS
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
 from favor_lab.activities.fewshot import FewShot
-from favor_lab.grpo.costs import fixed_bytes, shape_of, step_memory
+from favor_lab.budget.memory import fixed_bytes, step_memory
+from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.vlm import adapters, hub
 from favor_lab.vlm.known import KNOWN, configuration
 
@@ -229,7 +230,7 @@ def test_memory_of_the_published_models(whole):
     fixed = fixed_bytes(shape)
     assert fixed["language"] + fixed["tower"] == 2 * (shape.language_parameters + shape.tower_parameters)
     assert fixed["adapter"] + fixed["training"] == 16 * shape.lora_weights
-    peaks = step_memory(shape, 1, 8, 346, 256, 256, gradient_checkpointing=True)
+    peaks = step_memory(shape, StepShape(1, 8, 346, 256, 256, gradient_checkpointing=True))
     total = 2 * (shape.language_parameters + shape.tower_parameters) + 16 * shape.lora_weights
     assert total < min(peaks.values()) < max(peaks.values()) < total + 2e9
     four_bit = fixed_bytes(dataclasses.replace(shape, weight_bytes=0.53))

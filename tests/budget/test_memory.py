@@ -1,4 +1,4 @@
-"""Running out of memory: what is said, what is kept, and how to go on; and where the vision tower is meanwhile."""
+"""Running out of memory: the error, the advice, how to go on; and where the vision tower is meanwhile."""
 
 import re
 import weakref
@@ -11,15 +11,23 @@ import torch
 
 from conftest import LABELS
 from favor_lab.activities.fewshot import FewShot
+from favor_lab.budget import memory
+from favor_lab.budget.memory import (
+    memory_advice,
+    phase_bytes,
+    possible_changes,
+    run_shapes,
+    saving_changes,
+    with_advice,
+)
 from favor_lab.cli import main
-from favor_lab.grpo import memory
-from favor_lab.grpo.checkpoints import TrainingState
 from favor_lab.grpo.losses import grpo_loss
-from favor_lab.grpo.mechanics import Clock
-from favor_lab.grpo.memory import candidates, changes, is_out_of_memory, need, readable, what_to_lower
-from favor_lab.grpo.records import GRPOSettings
 from favor_lab.grpo.sampling import sample_groups
+from favor_lab.grpo.support.checkpoints import TrainingState
+from favor_lab.grpo.support.clock import Clock, readable_bytes
+from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.training import train
+from favor_lab.vlm.hub import is_out_of_memory
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.processing import encode_prompts
 
@@ -83,7 +91,8 @@ def test_the_error_says_what_to_lower_and_the_run_goes_on_with_that(tiny_policy,
 
     state, records = TrainingState.start(tiny_policy, SETTINGS), []
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        for record in train(tiny_policy, shots, rewards=[even_ids], loss=greedy_loss, resume=state):
+        run = train(tiny_policy, shots, rewards=[even_ids], loss=greedy_loss, resume=state)
+        for record in with_advice(run, tiny_policy, SETTINGS, shots):
             records.append(record)
     message = str(caught.value)
     assert message.startswith("step 2, phase loss: out of memory (") and "4503599627370496 bytes" in message
@@ -102,7 +111,7 @@ def test_the_error_says_what_to_lower_and_the_run_goes_on_with_that(tiny_policy,
         assert record["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
 
 
-def failing_sampler(policy, prompts):
+def failing_sampler(policy, prompts, **settings):
     ask_for_too_much()
 
 
@@ -124,7 +133,7 @@ def test_every_phase_is_named(tiny_policy, shots, phase, steps):
 def test_while_encoding_the_images_count(tiny_policy, shots):
     handle = tiny_policy.tower.register_forward_hook(ask_for_too_much)
     with pytest.raises(torch.OutOfMemoryError, match="step 1, phase encode: .*Lower first: max_pixels 12544 -> 6272"):
-        next(train(tiny_policy, shots, SETTINGS, rewards=[even_ids]))
+        next(with_advice(train(tiny_policy, shots, SETTINGS, rewards=[even_ids]), tiny_policy, SETTINGS, shots))
     handle.remove()
 
 
@@ -142,13 +151,60 @@ def test_what_the_phase_held_is_let_go():
     assert held[0]() is None and "DefaultCPUAllocator" in str(caught.value.__cause__)
 
 
-def test_advice_that_fails_hides_nothing():
-    def lower(phase):
+def failing_run(phase=None):
+    """Records of a run that fails in a phase, without advice."""
+    yield "a record"
+    error = torch.OutOfMemoryError("step 2, phase loss: out of memory (no memory left)")
+    if phase:
+        error.phase = phase
+    raise error
+
+
+def test_the_advice_is_added_once(tiny_policy, shots):
+    run = failing_run("loss")
+    for _ in range(2):  # a notebook may wrap what the library has wrapped
+        run = with_advice(run, tiny_policy, SETTINGS, shots)
+    assert next(run) == "a record"
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        next(run)
+    advice = memory_advice(caught.value, tiny_policy, SETTINGS, shots)
+    assert str(caught.value) == f"step 2, phase loss: out of memory (no memory left). {advice}"
+    assert caught.value.phase == "loss" and advice.startswith("Lower first: ")
+
+
+def test_an_error_without_a_phase_is_not_of_the_loop(tiny_policy, shots):
+    with pytest.raises(torch.OutOfMemoryError, match=r"no memory left\)$"):
+        list(with_advice(failing_run(), tiny_policy, SETTINGS, shots))
+
+
+def test_advice_that_fails_hides_nothing(tiny_policy, shots, monkeypatch):
+    def fail(policy, settings, shots, phase):
         raise MemoryError(f"none left to think about {phase}")
 
-    with pytest.raises(torch.OutOfMemoryError, match="step 4, phase loss: .* none left to think about loss"):
-        with Clock(4, CPU, lower)("loss"):
-            ask_for_too_much()
+    monkeypatch.setattr(memory, "saving_changes", fail)
+    with pytest.raises(torch.OutOfMemoryError, match="step 2, phase loss: .* none left to think about loss"):
+        list(with_advice(failing_run("loss"), tiny_policy, SETTINGS, shots))
+
+
+def test_a_wrapped_run_can_be_closed_and_interrupted(tiny_policy, shots):
+    """As the dashboard and notebooks do: the run itself must learn of it."""
+    seen = []
+
+    def run():
+        try:
+            yield "a record"
+        except (GeneratorExit, KeyboardInterrupt) as error:
+            seen.append(type(error))
+            raise
+
+    for stop in (lambda wrapped: wrapped.close(), lambda wrapped: wrapped.throw(KeyboardInterrupt())):
+        wrapped = with_advice(run(), tiny_policy, SETTINGS, shots)
+        next(wrapped)
+        try:
+            stop(wrapped)
+        except KeyboardInterrupt:
+            pass
+    assert seen == [GeneratorExit, KeyboardInterrupt]
 
 
 def test_the_command_line_says_it_in_a_line(tiny_checkpoint, tmp_path, monkeypatch, capsys):
@@ -165,34 +221,39 @@ def test_the_command_line_says_it_in_a_line(tiny_checkpoint, tmp_path, monkeypat
 # ----------------------------------------------------------------------------------------------------------- the advice
 
 
+def advice_for(phase, *run):
+    error = torch.OutOfMemoryError()
+    error.phase = phase
+    return memory_advice(error, *run)
+
+
 @pytest.mark.parametrize("phase", ["encode", "sample", "reference", "loss", "update", "a phase of one's own"])
 def test_savings_are_those_of_the_estimate_and_in_order(tiny_policy, shots, phase):
-    found = changes(tiny_policy, SETTINGS, shots, phase)
-    offered = {name: changed for name, _, _, _, changed in candidates(tiny_policy, SETTINGS, shots)}
-    now = need(tiny_policy, SETTINGS, shots, phase)
-    for change in found:
-        arguments = {"settings": SETTINGS} | offered[change.name]
-        assert change.saves == now - need(tiny_policy, shots=shots, phase=phase, **arguments) > 0
-    assert found == sorted(found, key=lambda change: (not change.free, -change.saves))
-    assert [change.name for change in found] == [name for name in dict.fromkeys(change.name for change in found)]
-    assert what_to_lower(tiny_policy, SETTINGS, shots, phase).count(" less") == min(3, len(found))
+    changes = saving_changes(tiny_policy, SETTINGS, shots, phase)
+    shapes = {change.name: shapes for change, *shapes in possible_changes(tiny_policy, SETTINGS, shots)}
+    now = phase_bytes(*run_shapes(tiny_policy, SETTINGS, shots), phase)
+    for change in changes:
+        assert change.saved_bytes == now - phase_bytes(*shapes[change.name], phase) > 0
+    assert changes == sorted(changes, key=lambda change: (not change.same_results, -change.saved_bytes))
+    assert len({change.name for change in changes}) == len(changes)
+    assert advice_for(phase, tiny_policy, SETTINGS, shots).count(" less") == min(3, len(changes))
 
 
 def test_only_what_can_be_lowered_is_named(tiny_policy, shots):
-    names = {name for name, *_ in candidates(tiny_policy, SETTINGS, shots)}
+    names = {change.name for change, *_ in possible_changes(tiny_policy, SETTINGS, shots)}
     of_settings = {"gradient_checkpointing", "micro_batch", "max_new_tokens", "prompts_per_step", "group_size"}
     assert names == of_settings | {"max_pixels"}, "on the CPU no tower need be moved there, and 4 bits need CUDA"
     least = replace(SETTINGS, gradient_checkpointing=True, micro_batch=1, max_new_tokens=1, prompts_per_step=1,
                     group_size=2)  # fmt: skip
-    assert {name for name, *_ in candidates(tiny_policy, least, shots)} == {"max_pixels"}
+    assert {change.name for change, *_ in possible_changes(tiny_policy, least, shots)} == {"max_pixels"}
     smallest = replace(shots, train=[replace(e, image=e.image.resize((28, 28))) for e in shots.train])
     tiny_policy.processor.image_processor.size["shortest_edge"] = 784
-    assert list(candidates(tiny_policy, least, smallest)) == []
-    assert what_to_lower(tiny_policy, least, smallest, "loss") == "No setting would save much in this phase"
+    assert list(possible_changes(tiny_policy, least, smallest)) == []
+    assert advice_for("loss", tiny_policy, least, smallest) == "No setting would save much in this phase"
 
 
 def test_sampling_has_nothing_to_gain_from_smaller_passes(tiny_policy, shots):
-    names = [change.name for change in changes(tiny_policy, SETTINGS, shots, "sample")]
+    names = [change.name for change in saving_changes(tiny_policy, SETTINGS, shots, "sample")]
     assert names and not {"gradient_checkpointing", "micro_batch"} & set(names)
 
 
@@ -208,7 +269,7 @@ def test_the_sizes_of_a_run_are_counted_without_encoding_it(tiny_policy, shots):
 
 
 def test_sizes_are_readable():
-    assert [readable(size) for size in (6.4e9, 1.25e8, 3.2e7, 6e4)] == ["6.4 GB", "0.1 GB", "32 MB", "0.06 MB"]
+    assert [readable_bytes(size) for size in (6.4e9, 1.25e8, 3.2e7, 6e4)] == ["6.4 GB", "0.1 GB", "32 MB", "0.06 MB"]
 
 
 # ------------------------------------------------------------------------------------------------------ the tower, away
@@ -324,9 +385,10 @@ def test_on_cuda_the_error_says_what_was_in_use_and_gives_room_back(tiny_checkpo
             activations.append(torch.empty(2**32, device="cuda"))
 
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        list(train(policy, shots, rewards=[even_ids], loss=greedy_loss, resume=state))
+        run = train(policy, shots, rewards=[even_ids], loss=greedy_loss, resume=state)
+        list(with_advice(run, policy, SETTINGS, shots))
     message = str(caught.value)
     assert re.search(r"In use on cuda:0: .* allocated, .* reserved, of .* GB in all\. Lower first: ", message), message
-    assert "offload_tower" in {name for name, *_ in candidates(policy, SETTINGS, shots)}
+    assert "offload_tower" in {change.name for change, *_ in possible_changes(policy, SETTINGS, shots)}
     assert torch.cuda.memory_allocated() < 2**30, "what the failed pass held is free again, the error still at hand"
     assert len(list(train(policy, shots, rewards=[even_ids], resume=state))) == SETTINGS.steps

@@ -1,10 +1,12 @@
 """The loop: what a step does, what it reports, and the seams for steps of one's own."""
 
+import inspect
 import json
 import os
+import re
 import signal
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,14 +15,18 @@ import torch
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo import training
 from favor_lab.grpo.advantages import group_advantages
-from favor_lab.grpo.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.losses import HOWS, grpo_loss
-from favor_lab.grpo.mechanics import draw, learning_rate, uninterrupted
-from favor_lab.grpo.records import GRPOSettings, StepRecord
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, join, sample_groups, score_completions
-from favor_lab.grpo.summary import troubles
+from favor_lab.grpo.support import optimiser
+from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from favor_lab.grpo.support.interrupts import uninterrupted
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.schedule import draw, learning_rate
+from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
+from favor_lab.grpo.support.steps import call
 from favor_lab.grpo.training import train
+from favor_lab.runs.notes import notes_on
 from favor_lab.study import baselines
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
@@ -184,7 +190,10 @@ def test_the_reward_rises_and_the_tower_stays(run, tiny_policy):
 
 
 def test_every_setting_has_a_line_of_help_and_bad_ones_are_refused():
-    assert all(item.metadata["help"] for item in fields(GRPOSettings))
+    for cls in (TrainSettings, GRPOSettings):
+        source = inspect.getsource(cls)
+        for name in cls.__annotations__:
+            assert re.search(rf'^    {name}: .*\n    """[A-Z][^"]{{10,}}\."""$', source, re.MULTILINE), name
     for bad, message in [
         ({"group_size": 1}, "at least 2"),
         ({"how": "ppo"}, "grpo, bnpo, dr_grpo"),
@@ -220,7 +229,7 @@ def test_labels_say_what_was_ever_answered_right(run, tiny_policy):
         texts = [f"<answer>{label}</answer>" for label in prompts.labels for _ in range(2)]
         return encode_completions(policy, texts, [0, 0, 1, 1], origin=origin, group_size=2)
 
-    def first_only(policy, prompts, context):
+    def first_only(policy, prompts, context, **settings):
         sampled = sample_groups(policy, prompts, 2, 4, seed=0)
         return join(sampled, answer(policy, prompts, "sampled" if context.step == 0 else "injected"))
 
@@ -306,10 +315,10 @@ def spoil_scores(with_gradient):
     return replaced("score_completions", scored)
 
 
-def replaced(name, function):
+def replaced(name, function, module=training):
     def plant(policy, broken, undo):
         patch = undo.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(training, name, function)
+        patch.setattr(module, name, function)
 
     return plant
 
@@ -325,7 +334,7 @@ FAULTS = {  # the fault that is planted before step 3, and what the loop says
     "the loss": (spoil(loss=lambda pair: (pair[0] * torch.inf, pair[1])), "phase loss: the loss of rows 0 to 7 is"),
     "a gradient": (spoil_gradient(torch.nan), "phase update: the gradient is not finite in 1 parameters, the "),
     "the gradient's norm": (spoil_gradient(1e30), "phase update: the gradient .* no parameter alone, but its norm"),
-    "the step": (replaced("learning_rate", lambda *_: 1e25), r"phase update: the step, at .* 1e\+25, has driven"),
+    "the step": (replaced("learning_rate", lambda *_: 1e25, optimiser), r"phase update: the step, at .* 1e\+25, has"),
 }
 
 
@@ -370,13 +379,13 @@ def test_a_fault_stops_at_its_step_and_the_last_good_state_is_kept(run, tiny_pol
 def test_what_deserves_a_look_is_said(run):
     settings = replace(SHORT, steps=1)
     record = run(settings, rewards=[constant])[0]
-    assert list(troubles(record, settings)) == ["flat groups", "truncated"]
+    assert list(notes_on(record, settings)) == ["flat groups", "truncated"]
     record = run(settings, loss=lambda logps, old, ref, a, mask: grpo_loss(logps, old, ref - 30, a, mask, beta=1.0))[0]
-    assert f"{record.tokens} log-ratios were cut at 20" in troubles(record, settings)["bounded"]
+    assert f"{record.tokens} log-ratios were cut at 20" in notes_on(record, settings)["bounded"]
     exploded = replace(record, metrics={}, truncated=0.5, grad_norm=1e4)
-    assert list(troubles(exploded, settings)) == ["gradient"]
-    assert not troubles(replace(exploded, grad_norm=999.0), settings)
-    assert not troubles(exploded, replace(settings, max_grad_norm=100.0))
+    assert list(notes_on(exploded, settings)) == ["gradient"]
+    assert not notes_on(replace(exploded, grad_norm=999.0), settings)
+    assert not notes_on(exploded, replace(settings, max_grad_norm=100.0))
 
 
 def test_bad_reward_functions_are_named(run):
@@ -401,15 +410,14 @@ def test_the_defaults_run_with_the_librarys_rewards(tiny_policy, shots):
 
 
 def test_select_may_drop_rows(run):
-    def best_and_worst(rollout, rewards):
+    def best_and_worst(rollout):
         """Keep two rows of each group: the highest reward and the lowest."""
         keep = []
         for group in rollout.groups.unique():
             rows = (rollout.groups == group).nonzero().flatten()
-            order = rewards["even_ids"][rows].argsort()
+            order = rollout.rewards["even_ids"][rows].argsort()
             keep += [int(rows[order[0]]), int(rows[order[-1]])]
-        index = torch.tensor(keep)
-        return rollout.rows(index), {name: values[index] for name, values in rewards.items()}
+        return rollout.rows(keep)
 
     record = run(replace(SHORT, steps=1), select=best_and_worst)[0]
     assert record.rows == 4 and len(record.samples) == 4
@@ -417,22 +425,21 @@ def test_select_may_drop_rows(run):
     advantages = [sample["advantage"] for sample in record.samples]
     assert advantages == pytest.approx([-0.7071, 0.7071, -0.7071, 0.7071], abs=1e-2)
 
-    def uneven(rollout, rewards):
-        index = torch.tensor([0, 1, 2, 5])
-        return rollout.rows(index), {name: values[index] for name, values in rewards.items()}
+    def uneven(rollout):
+        return rollout.rows([0, 1, 2, 5])
 
     lone = run(replace(SHORT, steps=1), select=uneven)[0].samples
     assert sum(sample["advantage"] for sample in lone[:3]) == pytest.approx(0.0, abs=1e-5)
     assert lone[3]["advantage"] == 0.0  # alone in its group
-    with pytest.raises(ValueError, match="one index for both"):
-        run(select=lambda rollout, rewards: (rollout.rows([0, 1]), rewards))
+    with pytest.raises(TypeError, match="the select <lambda> gave a tuple"):
+        run(select=lambda rollout: (rollout, rollout.rewards))
 
 
 def test_nothing_selected_moves_nothing(run, tiny_policy):
     before = weights(tiny_policy)
 
-    def nothing(rollout, rewards):
-        return rollout.rows([]), {name: values[:0] for name, values in rewards.items()}
+    def nothing(rollout):
+        return rollout.rows([])
 
     records = run(select=nothing)
     assert [(r.rows, r.loss, r.grad_norm, r.samples) for r in records] == [(0, 0.0, 0.0, [])] * 2
@@ -487,17 +494,15 @@ def test_an_injected_labelled_completion_enters_a_group(run):
 def test_a_replayed_row_keeps_its_old_log_probabilities(run):
     """Off-policy rows: their ratio is against the policy that sampled them."""
 
-    def replay(rollout, rewards, context):
+    def replay(rollout, context):
         buffered = context.state.get("rollout")
         if buffered is None:
-            return rollout, rewards
-        buffered.origin = ["replayed"] * len(buffered)
-        buffered.groups = buffered.groups % len(context.prompts)
-        return buffered, {"even_ids": context.state["reward"]}
+            return rollout
+        groups = buffered.groups % len(context.prompts)
+        return replace(buffered, origin=["replayed"] * len(buffered), groups=groups, old_logps=None)
 
     def keep(context):
         context.state.setdefault("rollout", context.rollout)
-        context.state.setdefault("reward", context.rewards["even_ids"])
 
     records = run(select=replay, after_step=keep)
     assert records[0].metrics["ratio"] == pytest.approx(1.0, abs=1e-6)
@@ -615,7 +620,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(tiny_policy, shots, run, tmp_path, 
 
     def sample(policy, prompts, **options):
         press("sample")
-        return training.ask(sample_groups, policy, prompts, **options)
+        return call(sample_groups, policy, prompts, **options)
 
     def reward(completion_ids, **columns):
         press("reward")
@@ -680,9 +685,9 @@ def test_sigterm_waits_for_the_record_where_the_program_handles_it(tiny_policy, 
     def exit_now(number, frame):
         raise SystemExit(128 + number)
 
-    training_update = training.update
-    monkeypatch.setattr(training, "update", update)
-    monkeypatch.setattr(baselines, "update", update)
+    training_update = optimiser.optimiser_step
+    monkeypatch.setattr(training, "optimiser_step", update)
+    monkeypatch.setattr(baselines, "optimiser_step", update)
     handle(signal.SIGTERM, exit_now)
     state = TrainingState.start(tiny_policy, replace(SHORT, steps=4))
     records = []

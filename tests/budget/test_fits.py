@@ -16,20 +16,29 @@ import torch
 import hub as made
 from favor_lab import GRPOSettings, cli, encode_prompts, fits, load_policy, presets, recommend, sample_groups
 from favor_lab.activities.fewshot import FewShot
+from favor_lab.budget import fits as module
+from favor_lab.budget.doctor import Finding, largest_gpu_gb
+from favor_lab.budget.fits import (
+    ALLOCATOR_SHARE,
+    CARDS,
+    CONTEXT_BYTES,
+    GIVEN_UP,
+    MARGIN,
+    PUBLISHED_SETTINGS,
+    changes,
+    memory_savings,
+)
+from favor_lab.budget.shapes import shape_of
 from favor_lab.cli import main
-from favor_lab.doctor import Finding, largest_gpu_gb
-from favor_lab.grpo import fits as module
-from favor_lab.grpo.costs import kv_bytes, shape_of
-from favor_lab.grpo.fits import ALLOCATOR_SHARE, CARDS, CONTEXT_BYTES, GIVEN_UP, MARGIN, RECIPE, changes, ways
 from favor_lab.vlm import prefix
 from favor_lab.vlm.fast import decoding
 from favor_lab.vlm.known import configuration
 
-SCRIPTS = Path(__file__).parent / "benchmarks"
-RESULTS = Path(__file__).parents[1] / "data" / "results" / "benchmarks"
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+RESULTS = Path(__file__).parents[2] / "data" / "results" / "benchmarks"
 SMALL = {"micro_batch": 8, "gradient_checkpointing": True, "offload_tower": True}
 PUBLISHED = {"quantize": None, "max_pixels": module.MAX_PIXELS} | {
-    name: RECIPE[name] for name in ("prompts_per_step", "group_size", "max_new_tokens")
+    name: PUBLISHED_SETTINGS[name] for name in ("prompts_per_step", "group_size", "max_new_tokens")
 }
 B7 = "Qwen/Qwen2-VL-7B-Instruct"
 
@@ -120,12 +129,12 @@ def test_the_entropy_that_is_only_reported_holds_no_logits(tiny_policy, tiny_exa
 
 
 def test_the_2b_model_by_hand():
-    """Two bytes a weight; 28 layers x 2 KV heads x 128 x 2 (keys, values) x 2 bytes = 28 672 bytes a token."""
+    """Two bytes per weight; 28 layers x 2 KV heads x 128 x 2 (keys, values) x 2 bytes = 28 672 bytes per token."""
     fit = fits(text_tokens=100, max_pixels=448 * 448, **SMALL)
     assert fit.fixed["language"] == 2 * 1_543_714_304 and fit.fixed["tower"] == 2 * 665_271_296
     assert fit.fixed["adapter"] == 4 * 18_464_768 and fit.fixed["training"] == 12 * 18_464_768
     assert fit.tokens == {"prompt_tokens": 356, "image_tokens": 256}
-    assert kv_bytes(shape_of(configuration()), 1) == 28_672
+    assert shape_of(configuration()).kv_bytes(1) == 28_672
     assert fit.needed_bytes == max(fit.peaks.values()) * (1 + ALLOCATOR_SHARE) + CONTEXT_BYTES
     assert fit.fits is None and fits(gpu_gb=100, **SMALL).fits is True and fits(gpu_gb=5, **SMALL).fits is False
 
@@ -204,7 +213,7 @@ def test_presets_of_the_2b_model():
     assert found[6].policy["quantize"] == "4bit", "its weights alone have 4.4 GB in bfloat16"
     assert all(not found[card].given_up for card in (8, 12, 16, 24))
     assert found[8].settings.gradient_checkpointing and not found[24].settings.gradient_checkpointing
-    assert found[24].settings.learning_rate == RECIPE["learning_rate"] and found[24].settings.steps == 200
+    assert found[24].settings.learning_rate == PUBLISHED_SETTINGS["learning_rate"] and found[24].settings.steps == 200
 
 
 def test_a_larger_card_never_gets_a_worse_preset():
@@ -226,7 +235,7 @@ def test_quality_is_given_up_only_where_no_way_to_save_memory_is_left():
     assert all(
         before.items() <= after.items() or set(before) == set(after) for before, after in itertools.pairwise(rungs)
     )
-    fast, slow = ways(128, 8)[0], ways(128, 8)[-1]
+    fast, *_, slow = memory_savings(128, 8)
     assert fast == {"micro_batch": 0, "gradient_checkpointing": False, "offload_tower": False}
     assert slow == {"micro_batch": 1, "gradient_checkpointing": True, "offload_tower": True}
 
@@ -275,13 +284,13 @@ def test_doctor_says_what_fits_on_another_card(parsed, capsys):
     assert "largest phase" in out and "of 8 GB: fits" in out and "[OK]" not in out
     assert parsed(out.splitlines()[-1])["settings"].prompts_per_step == 16
     assert main(["doctor", "--gpu-gb", "6"]) == 0
-    assert "given up of the published recipe: quantize 4bit" in capsys.readouterr().out
+    assert "given up of the published settings: quantize 4bit" in capsys.readouterr().out
     assert main(["doctor", "--model", B7, "--gpu-gb", "24"]) == 0
     assert "Qwen/Qwen2-VL-7B-Instruct\n16 prompts x G 8" in capsys.readouterr().out
 
 
 def test_doctor_without_a_card_lists_the_presets(capsys, monkeypatch):
-    monkeypatch.setattr("favor_lab.doctor.largest_gpu_gb", lambda: None)
+    monkeypatch.setattr("favor_lab.budget.doctor.largest_gpu_gb", lambda: None)
     assert main(["doctor", "--model", B7]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" GB")[0].strip() for line in lines[2:]] == ["6", "8", "12", "16", "24"]
@@ -289,7 +298,7 @@ def test_doctor_without_a_card_lists_the_presets(capsys, monkeypatch):
 
 
 def test_doctor_with_a_card_says_what_to_run_on_it(capsys, monkeypatch):
-    monkeypatch.setattr("favor_lab.doctor._pocket", lambda: Finding(True, "the pocket policy loads"))
+    monkeypatch.setattr("favor_lab.budget.doctor._pocket", lambda: Finding(True, "the pocket policy loads"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: (10_000_000_000, 12_000_000_000))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "a card")

@@ -1,22 +1,23 @@
 """The counts against PyTorch's own FLOP counter and against real modules' parameters."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from favor_lab.grpo.costs import (
+from favor_lab.budget.flops import (
     attention_flops,
     backward_flops,
     bound_seconds,
     causal_pairs,
     head_flops,
     linear_flops,
-    machine_rates,
-    shape_of,
     step_costs,
-    step_memory,
     tower_flops,
 )
+from favor_lab.budget.memory import step_memory
+from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 
@@ -107,20 +108,21 @@ def test_tower_flops_are_torchs(tiny_policy, tiny_examples):
 
 def test_a_prompt_enters_once_and_a_completion_once_a_pass(tiny_policy):
     shape = shape_of(tiny_policy)
-    costs = step_costs(shape, 4, 8, 100, 16, 30, images_encoded=3)
+    step = StepShape(4, 8, 100, 16, 30, images=3)
+    costs = step_costs(shape, step)
     assert list(costs) == ["encode", "prefill", "decode", "score", "reference", "backward", "optimiser"]
     assert [cost.tokens for cost in costs.values()] == [48, 400, 928, 928, 1328, 1328, 0]
-    more = step_costs(shape, 4, 16, 100, 16, 30)
+    more = step_costs(shape, replace(step, group_size=16))
     assert more["prefill"] == costs["prefill"] and more["decode"].flops == 2 * costs["decode"].flops
-    assert "reference" not in step_costs(shape, 4, 8, 100, 16, 30, beta=0.0)
-    again = step_costs(shape, 4, 8, 100, 16, 30, gradient_checkpointing=True)
+    assert "reference" not in step_costs(shape, replace(step, beta=0.0))
+    again = step_costs(shape, replace(step, gradient_checkpointing=True))
     assert 1.2 < again["backward"].flops / costs["backward"].flops < 2
     assert bound_seconds(costs, 1e9, 1e12)["score"] == costs["score"].flops / 1e9
 
 
 def test_decoding_reads_the_weights_for_every_position():
     shape = shape_of(config_2b())
-    costs = step_costs(shape, 1, 8, 300, 256, 101)
+    costs = step_costs(shape, StepShape(1, 8, 300, 256, 101))
     weights = 2 * (shape.language_parameters - 0)  # tied: the embedding is the head, and all of it is read
     assert costs["decode"].bytes == pytest.approx(100 * weights, rel=0.03)  # the rest: keys and values
 
@@ -128,17 +130,14 @@ def test_decoding_reads_the_weights_for_every_position():
 def test_memory_of_the_2b_model():
     """G 8, an image of 448 x 448, 256 tokens: what the parts must come to, by the arithmetic of the model card."""
     shape = shape_of(config_2b())
-    peaks = step_memory(shape, 1, 8, 256 + 90, 256, 256, gradient_checkpointing=True)
+    step = StepShape(1, 8, 256 + 90, 256, 256)
+    checkpointing = replace(step, gradient_checkpointing=True)
+    peaks = step_memory(shape, checkpointing)
     assert 2 * 2_208_985_600 < min(peaks.values())
     assert 4.5e9 < max(peaks.values()) < 8e9
-    gone = step_memory(shape, 1, 8, 346, 256, 256, gradient_checkpointing=True, tower_on_device=False)
+    gone = step_memory(shape, replace(checkpointing, offload_tower=True))
     assert peaks["backward"] - gone["backward"] == 2 * 665_271_296
-    kept = step_memory(shape, 1, 8, 346, 256, 256)
-    split = step_memory(shape, 1, 8, 346, 256, 256, micro_batch=2)
+    kept = step_memory(shape, step)
+    split = step_memory(shape, replace(step, micro_batch=2))
     assert kept["backward"] > 1.5 * peaks["backward"] and split["backward"] < 0.75 * kept["backward"]
-    assert "reference" not in step_memory(shape, 1, 8, 346, 256, 256, beta=0.0)
-
-
-def test_rates_are_positive_and_finite():
-    rates = machine_rates("cpu")
-    assert 1e8 < rates["flops_per_second"] < 1e14 and 1e8 < rates["bytes_per_second"] < 1e13
+    assert "reference" not in step_memory(shape, replace(step, beta=0.0))

@@ -1,16 +1,20 @@
-"""Files: what is written is whole, and what does not fit is refused. Going on from one is tested with the loop, killing
-a run at random moments in test_kills.py."""
+"""Files: they are written atomically, and one that does not fit is refused. Resuming is tested with the loop, killing a
+run at random moments in test_kills.py."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from favor_lab.grpo import checkpoints as module
-from favor_lab.grpo.checkpoints import TrainingState, checkpoints, load_checkpoint, save_checkpoint
-from favor_lab.grpo.records import GRPOSettings
+from favor_lab.activities.fewshot import FewShot
+from favor_lab.grpo.support import checkpoints as module
+from favor_lab.grpo.support.checkpoints import TrainingState, checkpoints, load_checkpoint, save_checkpoint
+from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.grpo.training import train
 from favor_lab.vlm.loading import load_policy
 
 
@@ -72,7 +76,7 @@ def test_a_failed_save_leaves_the_previous_one_whole_and_says_so(
 
     monkeypatch.setattr(module, fails, failing)
     state.step = 4
-    with pytest.raises(OSError, match=r"step 4 cannot be written .*still whole: .*step-000000.safetensors"):
+    with pytest.raises(OSError, match=r"step 4 cannot be written .*still valid: .*step-000000.safetensors"):
         save_checkpoint(tmp_path, state)
     assert os.listdir(tmp_path) == ["step-000000.safetensors"]
     assert checkpoints(tmp_path)[0].read_bytes() == before
@@ -84,7 +88,7 @@ def test_a_full_disk_is_named(state, tmp_path, monkeypatch):
     saved(tmp_path, state, 0)
     monkeypatch.setattr(module, "save_file", lambda tensors, path, metadata: Path("/dev/full").write_bytes(b"x"))
     state.step = 1
-    with pytest.raises(OSError, match="No space left on device.*still whole"):
+    with pytest.raises(OSError, match="No space left on device.*still valid"):
         save_checkpoint(tmp_path, state)
 
 
@@ -133,3 +137,31 @@ def test_a_checkpoint_is_numbers_and_json_alone(state, tmp_path):
     saved(tmp_path, state, 0)
     raw = checkpoints(tmp_path)[0].read_bytes()
     assert int.from_bytes(raw[:8], "little") < len(raw) and raw[8:9] == b"{", "safetensors begins with its JSON"
+
+
+def test_a_checkpoint_of_before_rewards_belonged_to_rows_goes_on_identically(tiny_policy, tiny_examples, tmp_path):
+    """Between two updates of a rollout: the older layout had rewards and old log-probabilities beside the rows, and no
+    prompts, no question and none of the newer settings."""
+    settings = GRPOSettings(steps=4, updates_per_rollout=2, prompts_per_step=2, group_size=2, max_new_tokens=4)
+    shots = FewShot(tiny_examples, [], [], [example.label for example in tiny_examples])
+    start = {name: weight.detach().clone() for name, weight in tiny_policy.trainable_parameters()}
+    unbroken = [record.loss for record in train(tiny_policy, shots, settings)]
+    with torch.no_grad():
+        for name, weight in tiny_policy.trainable_parameters():
+            weight.copy_(start[name])
+    state = TrainingState.start(tiny_policy, settings)
+    records = train(tiny_policy, shots, settings, resume=state)
+    losses = [next(records).loss for _ in range(3)]
+    path = save_checkpoint(tmp_path, state)
+    content = module.read(path)
+    for name in ("coefficients", "scoring"):
+        del content["settings"][name]
+    del content["question"]
+    batch = content["batch"]
+    batch |= {name: batch["rollout"].pop(name) for name in ("rewards", "old_logps")}
+    del batch["prompts"], batch["question"]
+    tensors = {}
+    structure = json.dumps({name: module.serialise(value, name, tensors) for name, value in content.items()})
+    save_file(tensors, path, {"state": structure, "sha256": module.digest(structure, tensors)})
+    losses += [record.loss for record in train(tiny_policy, shots, resume=load_checkpoint(tmp_path, tiny_policy))]
+    assert losses == unbroken

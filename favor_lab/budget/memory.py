@@ -1,0 +1,275 @@
+"""Memory of a training step: an estimate of each phase's peak, and advice for a run that is out of memory.
+
+`step_memory` adds up the tensors by formula, without what a GPU needs besides them (`fits.py`); data/results/
+benchmarks.md compares it with measured peaks. The advice is the estimate of the run less that with one setting changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from favor_lab.budget.shapes import NF4_BYTES, ModelShape, StepShape, shape_of
+from favor_lab.grpo.support.clock import readable_bytes
+from favor_lab.vlm.fast.layers import MERGE_LIMIT
+from favor_lab.vlm.prefix import CHUNK_LOGITS
+from favor_lab.vlm.processing import FEATURE_CAP, TOWER_CHUNK, tokenize
+from favor_lab.vlm.prompts import build_prompt
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import FewShot
+    from favor_lab.grpo.support.records import StepRecord
+    from favor_lab.grpo.support.settings import GRPOSettings
+    from favor_lab.vlm.policy import Policy
+
+SAMPLING_COPIES, SCORING_COPIES = 6, 4  # float32 values in memory per logit at the peak; measured
+# The phases that the training loop times, and the phases of the estimate that they consist of.
+LOOP_PHASES = {"sample": ("prefill", "decode"), "loss": ("score", "backward"), "update": ("optimiser",)}
+ADVICE_LENGTH = 3  # settings named in an error message
+LEAST_SAVING = 0.01  # share of the phase's estimate that a change must save to be named
+
+
+def activation_bytes(model: ModelShape, tokens: int, fed_tokens: int, repeated_kv: int) -> float:
+    """Bytes of the activations that one decoder layer keeps for its backward pass.
+
+    Of `tokens` tokens: the inputs of both norms in float32, the norms' outputs, q, k, v, the output of attention, four
+    widths of the MLP and the narrow outputs of the adapter. Of the `fed_tokens` of completions among them: the queries
+    again, folded. And `repeated_kv` keys and values: those of a prompt count once for each of its rows.
+    """
+    per_token = 2 * model.hidden + 3 * model.query_width + 2 * model.kv_width + 4 * model.mlp + 7 * model.lora_rank
+    values = tokens * per_token + fed_tokens * model.query_width + 2.0 * repeated_kv * model.kv_width
+    return model.value_bytes * values + 8.0 * tokens * model.hidden
+
+
+def forward_bytes(model: ModelShape, tokens: int) -> float:
+    """Bytes at the widest place of a decoder layer that keeps nothing: its input, the residual stream before and after
+    attention, q, k, v, and four widths of the MLP."""
+    per_token = 3 * model.hidden + model.query_width + 2 * model.kv_width + 4 * model.mlp
+    return float(model.value_bytes * tokens * per_token)
+
+
+def gradient_bytes(model: ModelShape, tokens: int) -> float:
+    """Bytes of gradients at the widest place of a decoder layer's backward pass: of its output, and three widths of the
+    MLP."""
+    return float(model.value_bytes * tokens * (model.hidden + 3 * model.mlp))
+
+
+def tower_bytes(model: ModelShape, image_tokens: int) -> float:
+    """Bytes that the vision tower needs for so many image tokens in one pass: the pixels in float32, and a block at its
+    widest, with the three values of its activation function."""
+    patches = image_tokens * model.merge**2
+    return patches * (4.0 * model.patch_values + model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp))
+
+
+def fixed_bytes(model: ModelShape) -> dict[str, float]:
+    """Bytes that do not depend on the batch: the language model, the tower, the adapter, and for training the gradient
+    and the two moments of the trained weights (an adapter is float32, a whole language model has its own type)."""
+    matrices = model.layers * model.layer_weights
+    others = model.language_parameters - matrices
+    return {
+        "language": matrices * model.weight_bytes + others * model.value_bytes,
+        "tower": float(model.tower_parameters * model.value_bytes),
+        "adapter": 4.0 * model.lora_weights,
+        "training": 3.0 * model.trained_weights * (4 if model.lora_rank else model.value_bytes),
+    }
+
+
+def merged_bytes(model: ModelShape) -> float:
+    """Bytes of the copy of the layers with the adapter merged in, which sampling makes of small float32 models."""
+    size = 4.0 * model.layers * model.layer_parameters
+    return size if model.value_bytes == model.weight_bytes == 4 and size <= MERGE_LIMIT else 0.0
+
+
+def working_copies(model: ModelShape, step: StepShape) -> tuple[float, float]:
+    """Bytes of temporary copies of weights, and of the attention mask, in one pass over the rows."""
+    copies = 2.0 * model.lora_weights  # the adapter, put together for the pass: its narrowing half in float32
+    if model.weight_bytes < 1:
+        copies += model.hidden * model.mlp * model.value_bytes  # one matrix, dequantised
+    masks = step.rows_per_pass if step.rows_per_pass > step.group_size else 1  # rows of one prompt share a mask
+    row_mask = model.heads / model.kv_heads * step.fed_tokens * (step.prompt_tokens + step.fed_tokens)
+    return copies, model.value_bytes * masks * row_mask
+
+
+def pass_bytes(model: ModelShape, step: StepShape) -> dict[str, float]:
+    """Bytes on top of weights and copies while one micro-batch is scored, scored by the reference, and goes back."""
+    prompt_tokens = -(-step.rows_per_pass // step.group_size) * step.prompt_tokens  # of all prompts in the pass
+    fed_tokens = step.rows_per_pass * step.fed_tokens
+    tokens, repeated_kv = prompt_tokens + fed_tokens, step.rows_per_pass * (step.prompt_tokens + step.fed_tokens)
+    logits = min(step.rows_per_pass * step.completion_tokens * model.vocabulary, CHUNK_LOGITS)
+    logits_bytes = 4.0 * logits * SCORING_COPIES
+    activations = activation_bytes(model, tokens, fed_tokens, repeated_kv)
+    forward, gradients = forward_bytes(model, tokens), gradient_bytes(model, tokens)
+    reference = max(forward, logits_bytes)
+    if step.gradient_checkpointing:  # only the input of each layer is kept; then one layer at a time runs again
+        inputs = model.layers * tokens * model.hidden * model.value_bytes
+        score, backward = inputs + reference, inputs + max(activations + gradients, logits_bytes)
+    else:
+        held = model.layers * activations
+        if model.value_bytes < 4:  # the adapter, cast from float32
+            held += model.lora_weights * model.value_bytes
+        score, backward = held + logits_bytes, held + max(gradients, logits_bytes)
+    return {"score": score, "reference": reference, "backward": backward}
+
+
+def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
+    """Estimated bytes of tensors in use at the peak of each phase.
+
+    In every phase: the language model, the tower (unless it is offloaded), the adapter, gradients and optimiser state,
+    the kept image features. On top of these, encode: the tower at work on one chunk of images; prefill and decode: the
+    key/value caches of prompts and completions, and the logits of one token per row; score and backward: what the
+    backward pass of one micro-batch needs, and one chunk of logits.
+
+    >>> tiny = ModelShape(8, 2, 2, 1, 4, 16, 100, True, 8, 1, 16, 12, 2, lora_rank=4)
+    >>> step = StepShape(prompts=2, group_size=3, prompt_tokens=10, image_tokens=4, completion_tokens=5)
+    >>> saving = replace(step, micro_batch=1, gradient_checkpointing=True)
+    >>> step_memory(tiny, saving)["backward"] < step_memory(tiny, step)["backward"]
+    True
+    """
+    fixed = fixed_bytes(model)
+    tower = fixed.pop("tower")
+    features = min(FEATURE_CAP, step.images * step.image_tokens * model.hidden * model.value_bytes)
+    always = sum(fixed.values()) + features + (0.0 if step.offload_tower else tower)
+    encoding = tower_bytes(model, min(TOWER_CHUNK, step.images or TOWER_CHUNK) * step.image_tokens)
+    encoding += tower if step.offload_tower else 0.0
+    copies, mask = working_copies(model, step)
+    sampling = always + copies + merged_bytes(model)
+    prompt_cache = model.kv_bytes(step.prompts * step.prompt_tokens)
+    row_cache = model.kv_bytes(step.rows * step.fed_tokens)
+    logits = 4.0 * step.rows * model.vocabulary * SAMPLING_COPIES
+    passes = pass_bytes(model, step)
+    if not model.lora_rank:  # the trained weights are set aside for those of the reference
+        passes["reference"] += fixed["language"]
+    peaks = {
+        "encode": always + encoding,
+        "prefill": sampling + prompt_cache + forward_bytes(model, step.prompts * step.prompt_tokens),
+        "decode": sampling + row_cache + prompt_cache + max(prompt_cache, logits),
+        **{phase: always + copies + mask + size for phase, size in passes.items()},
+        "optimiser": always + fixed["training"] / 3,
+    }
+    return {phase: peak for phase, peak in peaks.items() if phase != "reference" or step.beta}
+
+
+# -------------------------------------------------------------------------------------------------------- the advice
+
+
+class Change(NamedTuple):
+    """A setting to lower: its value now, the lower one, and about how many bytes that saves at a phase's peak."""
+
+    name: str
+    now: Any
+    lower: Any
+    same_results: bool  # it only makes a step slower
+    saved_bytes: float = 0.0
+
+    def __str__(self) -> str:
+        price = "" if self.same_results else ", changes the results"
+        return f"{self.name} {self.now} -> {self.lower} (about {readable_bytes(self.saved_bytes)} less{price})"
+
+
+def with_advice(
+    records: Iterable[StepRecord], policy: Policy, settings: GRPOSettings, shots: FewShot
+) -> Iterator[StepRecord]:
+    """Yield the records of `train(policy, shots, settings)`; if it runs out of memory, say which settings to lower.
+
+    The torch.OutOfMemoryError of the loop is raised again with `memory_advice` added to its message:
+
+        for record in with_advice(train(policy, shots, settings), policy, settings, shots):
+            ...
+    """
+    try:
+        yield from records
+    except torch.OutOfMemoryError as error:
+        if hasattr(error, "phase") and (advice := memory_advice(error, policy, settings, shots)) not in str(error):
+            error.args = (f"{error}. {advice}",)
+        raise
+
+
+def memory_advice(error: BaseException, policy: Policy, settings: GRPOSettings, shots: FewShot) -> str:
+    """The settings to lower first after this error, with the bytes that each would save in the phase that failed.
+
+    The phase is `error.phase`; for an error without one it is the phase with the largest estimate.
+    """
+    try:
+        changes = saving_changes(policy, settings, shots, getattr(error, "phase", ""))[:ADVICE_LENGTH]
+    except Exception as problem:  # there may be no memory left for the estimate; the error itself must not be lost
+        return f"What to lower could not be estimated: {problem}"
+    if not changes:
+        return "No setting would save much in this phase"
+    return "Lower first: " + ", ".join(map(str, changes))
+
+
+def saving_changes(policy: Policy, settings: GRPOSettings, shots: FewShot, phase: str) -> list[Change]:
+    """Every change that saves at least a hundredth of what the phase needs, in the order in which to try them: first
+    those that do not change the results, and among equals the larger saving first."""
+    needed = phase_bytes(*run_shapes(policy, settings, shots), phase)
+    changes = [
+        change._replace(saved_bytes=needed - phase_bytes(model, step, phase))
+        for change, model, step in possible_changes(policy, settings, shots)
+    ]
+    changes = [change for change in changes if change.saved_bytes >= LEAST_SAVING * needed]
+    return sorted(changes, key=lambda change: (not change.same_results, -change.saved_bytes))
+
+
+def possible_changes(
+    policy: Policy, settings: GRPOSettings, shots: FewShot
+) -> Iterator[tuple[Change, ModelShape, StepShape]]:
+    """Each setting that can be lowered, with the shapes that it leads to."""
+    (model, step), on_gpu = run_shapes(policy, settings, shots), policy.device.type == "cuda"
+    rows, tokens, prompts, group = step.rows_per_pass, step.completion_tokens, step.prompts, step.group_size
+    for field, change in (
+        ("gradient_checkpointing", Change("gradient_checkpointing", step.gradient_checkpointing, True, True)),
+        ("micro_batch", Change("micro_batch", rows, max(1, rows // 2), True)),
+        ("offload_tower", Change("offload_tower", step.offload_tower, step.offload_tower or on_gpu, True)),
+        ("completion_tokens", Change("max_new_tokens", tokens, max(1, tokens // 2), False)),
+        ("prompts", Change("prompts_per_step", prompts, max(1, prompts // 2), False)),
+        ("group_size", Change("group_size", group, max(2, group // 2), False)),
+    ):
+        if change.lower != change.now:
+            yield change, model, replace(step, **{field: change.lower})
+    largest = max(image_tokens(policy, shots))
+    if largest > 1:
+        processor = policy.processor.image_processor
+        pixels = (processor.patch_size * processor.merge_size) ** 2  # per image token
+        lower = largest // 2 * pixels
+        yield Change("max_pixels", largest * pixels, lower, False), *run_shapes(policy, settings, shots, lower)
+    if on_gpu and model.lora_rank and model.weight_bytes > 1:
+        yield Change("quantize", None, "4bit", False), replace(model, weight_bytes=NF4_BYTES), step
+
+
+def phase_bytes(model: ModelShape, step: StepShape, phase: str) -> float:
+    """Estimated bytes in use at the peak of a phase: of the training loop, or of `step_memory`; for any other name the
+    largest peak."""
+    peaks = step_memory(model, step)
+    parts = [peaks[name] for name in LOOP_PHASES.get(phase, (phase,)) if name in peaks]
+    return max(parts or peaks.values())
+
+
+def run_shapes(
+    policy: Policy, settings: GRPOSettings, shots: FewShot, max_pixels: int | None = None
+) -> tuple[ModelShape, StepShape]:
+    """The shapes of the model and of a step of this run, with the mean image, none larger than max_pixels."""
+    counts = image_tokens(policy, shots, max_pixels)
+    mean = math.ceil(sum(counts) / len(counts))
+    text = text_tokens(policy, settings, shots)
+    return shape_of(policy), StepShape.from_settings(settings, text, mean, images=len(counts))
+
+
+def image_tokens(policy: Policy, shots: FewShot, max_pixels: int | None = None) -> list[int]:
+    """Image tokens of each training image, from its size alone."""
+    processor = policy.processor.image_processor
+    most = max_pixels or processor.size["longest_edge"]
+    limits = {"max_pixels": most, "min_pixels": min(most, processor.size["shortest_edge"])}
+    sizes = [example.image.size for example in shots.train]
+    patches = [processor.get_number_of_image_patches(height, width, limits) for width, height in sizes]
+    return [count // processor.merge_size**2 for count in patches]
+
+
+def text_tokens(policy: Policy, settings: GRPOSettings, shots: FewShot) -> int:
+    """Tokens of a prompt without those of its image."""
+    labels = None if settings.open_vocabulary else shots.labels
+    one_token = torch.tensor([[1, 2, 2]])  # the grid of the smallest image
+    return tokenize(policy, [build_prompt(labels, settings.style)], one_token)["input_ids"].shape[1] - 1

@@ -1,0 +1,303 @@
+"""Profile one GRPO step: seconds, FLOPs, tokens and peak memory of each phase, compared with a lower bound.
+
+`profile_step` runs the phases of a step one after the other, several times, and counts FLOPs and tokens in one more
+run. The lower bound of a phase is the ideal step of `favor_lab.budget.flops` at the measured rates of the machine.
+Measure on an idle machine: if other work occupies a core, threads that wait for each other take many times as long.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from favor_lab.budget.flops import Cost, bound_seconds, step_costs
+from favor_lab.budget.machine import MemoryWatch, machine_rates
+from favor_lab.budget.shapes import StepShape, shape_of
+from favor_lab.grpo.losses import grpo_loss
+from favor_lab.grpo.sampling import sample_groups, score_completions
+from favor_lab.grpo.support.schedule import draw
+from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.vlm.fast.decoding import start_decoding
+from favor_lab.vlm.processing import encode_prompts
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import Example, FewShot
+    from favor_lab.vlm.policy import Policy
+
+Shape = tuple[int, ...]
+
+
+def attention_flops(q: Shape, k: Shape, v: Shape, *rest: Any, **options: Any) -> int:
+    """FLOPs of an attention kernel, q (B, H, T, d), v (B, K, S, e): two products over the full rectangle T x S, as
+    torch counts them, although a causal kernel skips part of it."""
+    return 2 * math.prod(q[:3]) * k[2] * (q[3] + v[3])
+
+
+def attention_backward_flops(gradient: Shape, q: Shape, k: Shape, v: Shape, *rest: Any, **options: Any) -> int:
+    """Five products: the scores again, and the gradients of weights, values, queries and keys."""
+    return 2 * math.prod(q[:3]) * k[2] * (3 * q[3] + 2 * v[3])
+
+
+def count_rows(x: Shape, *rest: Any, **options: Any) -> int:
+    """Rows of (..., width)."""
+    return math.prod(x[:-1])
+
+
+# torch's counter does not know attention on the CPU, nor, in some versions, keys that several query heads share.
+ATTENTION: dict[Any, Callable[..., int]] = {
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{end}"): formula
+    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+    for end, formula in (("", attention_flops), ("_backward", attention_backward_flops))
+}
+# A decoder layer has one silu, in its MLP, and the vision tower none: its rows are the tokens that run through a layer.
+TOKENS = torch.ops.aten.silu
+
+
+@dataclass(frozen=True)
+class PhaseProfile:
+    """One phase of a step: as it was measured, and as the ideal step has it."""
+
+    seconds: float  # median over the runs
+    spread: float  # largest time minus smallest time
+    flops: float  # counted, attention as full rectangles
+    tokens: int  # run through the language model, padding and repeated runs included; `encode`: image tokens
+    ideal_flops: float
+    ideal_tokens: int
+    bound: float  # seconds that the ideal step needs at the machine's rates
+    peak_bytes: int  # most in use: of tensors on a GPU, else resident memory of the process
+
+    @property
+    def reached(self) -> float | None:
+        """Bound divided by seconds; None for a phase that is too short to be measured."""
+        return self.bound / self.seconds if self.seconds > 0 else None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profiled step: the policy, the device, the settings and each phase."""
+
+    policy: str
+    device: str
+    device_type: str  # cpu, cuda
+    setting: dict[str, Any]  # the fields of StepShape with the mean P, I and L, and the options of the run
+    rates: dict[str, float]  # measured: flops_per_second, bytes_per_second
+    phases: dict[str, PhaseProfile]
+
+    @property
+    def step_phases(self) -> list[PhaseProfile]:
+        """The phases of every step: all but `encode`, which happens once in a run."""
+        return [phase for name, phase in self.phases.items() if name != "encode"]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one step, without `encode`."""
+        return sum(phase.seconds for phase in self.step_phases)
+
+    @property
+    def bound(self) -> float:
+        """Seconds of the ideal step, without `encode`."""
+        return sum(phase.bound for phase in self.step_phases)
+
+    def table(self) -> str:
+        """All numbers as text."""
+        s = self.setting
+        flops, ideal_flops = (sum(getattr(p, name) for p in self.step_phases) for name in ("flops", "ideal_flops"))
+        matrix, read = self.rates["flops_per_second"] / 1e9, self.rates["bytes_per_second"] / 1e9
+        memory = "allocated on the GPU" if self.device_type == "cuda" else "resident in the whole process"
+        return "\n".join([
+            f"{self.policy} on {self.device}: B {s['prompts']}, G {s['group_size']}, P {s['prompt_tokens']} of them "
+            f"{s['image_tokens']} for the image, L {s['completion_tokens']} on average",
+            f"{'':<11}{'seconds':>16}{'':>9}{'':>10}{'tokens':>15}{'GFLOP':>18}",
+            f"{'phase':<11}{'median':>9}{'+-':>7}{'bound':>9}{'reached':>10}"
+            f"{'run':>8}{'ideal':>7}{'run':>10}{'ideal':>8}{'peak':>11}",
+            *(_row(name, phase) for name, phase in self.phases.items()),
+            f"a step, without encode, which is once a run: {self.seconds:.3g} s, {self.seconds / self.bound:.2f} times "
+            f"the bound of {self.bound:.3g} s",
+            f"FLOPs {flops / ideal_flops:.2f} times the ideal; +- is half of largest less smallest of {s['repeats']} "
+            f"runs; peak memory {memory}",
+            f"the bound is at the measured {matrix:,.0f} GFLOP/s of a large matrix product, or {read:,.0f} GB/s read",
+        ])  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `json.dumps`."""
+        return asdict(self) | {"seconds": self.seconds, "bound": self.bound}
+
+
+def _row(name: str, phase: PhaseProfile) -> str:
+    peak = f"{phase.peak_bytes / 1e6:,.0f} MB"
+    reached = "" if phase.reached is None else f"{phase.reached:.0%}"
+    return (
+        f"{name:<11}{phase.seconds:>9.4f}{phase.spread / 2:>7.4f}{phase.bound:>9.4f}{reached:>10}"
+        f"{phase.tokens:>8}{phase.ideal_tokens:>7}{phase.flops / 1e9:>10.2f}{phase.ideal_flops / 1e9:>8.2f}{peak:>11}"
+    )
+
+
+def profile_step(
+    policy: Policy,
+    shots: FewShot,
+    settings: GRPOSettings | None = None,
+    *,
+    repeats: int = 5,
+    fixed_length: bool = False,
+    progress: Callable[[Any], Any] = iter,
+) -> Profile:
+    """Profile one GRPO step with these settings on the first images of a run; the policy is not changed.
+
+    repeats: timed runs, after two to warm up. fixed_length: every completion has `max_new_tokens` tokens, so that the
+    work does not depend on what is sampled. progress: wraps the loop over the runs, such as tqdm.
+    ValueError for less than one repeat.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}, but must be at least 1")
+    settings = settings or GRPOSettings()
+    indices = draw([example.label for example in shots.train], 0, settings.prompts_per_step, settings.seed)
+    examples, labels = [shots.train[i] for i in indices], None if settings.open_vocabulary else shots.labels
+    weights = [weight for _, weight in policy.trainable_parameters()]
+    optimiser = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.0)  # does its work, but changes nothing
+    meters, counter = [Meter(policy.device) for _ in range(repeats + 2)], Meter(policy.device, count=True)
+    tower_away = policy.tower_on("cpu") if settings.offload_tower else nullcontext()
+    with endless(policy, fixed_length), tower_away:
+        for meter in progress(meters):
+            one_step(policy, examples, labels, settings, optimiser, meter)
+        step = one_step(policy, examples, labels, settings, optimiser, counter)
+    costs = step_costs(shape_of(policy), step)
+    rates = machine_rates(policy.device, policy.dtype)
+    bounds = bound_seconds(costs, **rates)
+    counter.tokens["backward"] = counter.tokens["score"]
+    phases = {name: _phase(name, meters[2:], counter, cost, bounds[name]) for name, cost in costs.items()}
+    setting = asdict(step) | {"repeats": repeats, "threads": torch.get_num_threads(), "fixed_length": fixed_length}
+    setting |= {"dtype": str(policy.dtype).removeprefix("torch."), "decoding": settings.decoding}
+    return Profile(policy.name, _device_name(policy.device), policy.device.type, setting, rates, phases)
+
+
+def _phase(name: str, meters: list[Meter], counter: Meter, ideal: Cost, bound: float) -> PhaseProfile:
+    """Combine the timed runs and the counting one. Sampling begins with the prompts: the rest of it is decoding, which
+    is 0 if that is less than the times vary."""
+    block, before = ("sample", "prefill") if name == "decode" else (name, "")
+    times = [max(0.0, meter.values[block] - meter.values[before]) for meter in meters]
+    return PhaseProfile(
+        seconds=statistics.median(times),
+        spread=max(times) - min(times),
+        flops=counter.values[block] - counter.values[before],
+        tokens=(counter.tokens[block] - counter.tokens[before]) // counter.layers,
+        ideal_flops=ideal.flops,
+        ideal_tokens=ideal.tokens,
+        bound=bound,
+        peak_bytes=max(meter.peaks[block] for meter in meters),
+    )
+
+
+def one_step(
+    policy: Policy,
+    examples: list[Example],
+    labels: list[str] | None,
+    settings: GRPOSettings,
+    optimiser: torch.optim.Optimizer,
+    meter: Meter,
+) -> StepShape:
+    """Run the phases of a step, each under the meter; returns the sizes of the step, with the mean P, I and L."""
+    group_size, length, decoding = settings.group_size, settings.max_new_tokens, settings.decoding
+    if meter.count and decoding != "plain":
+        decoding = "static"  # a CUDA graph hides its operations from the counter
+    with meter("encode"):
+        prompts = encode_prompts(policy, examples, labels, settings.style, length)
+    groups = torch.arange(len(prompts), device=policy.device).repeat_interleave(group_size)  # (N,)
+    with meter("prefill"), torch.no_grad():
+        start_decoding(policy, prompts, groups, length, decoding)
+    with meter("sample"):
+        rollout = sample_groups(
+            policy, prompts, group_size, length, settings.temperature, settings.seed, decoding=decoding
+        )
+    ref_logps = None
+    if settings.beta:
+        with meter("reference"), policy.reference(), torch.no_grad():
+            ref_logps = score_completions(policy, prompts, rollout, rows_per_pass=settings.micro_batch)  # (N, L)
+    advantages = torch.ones(len(rollout), device=policy.device)  # (N,) any values that give a gradient
+    advantages[::2] = -1.0
+    for rows in torch.arange(len(rollout)).split(settings.micro_batch or len(rollout)):
+        part, ref = rollout.rows(rows), None if ref_logps is None else ref_logps[rows]
+        with meter("score"):
+            logps = score_completions(  # (n, L), without the entropy, whose graph would keep the logits of every chunk
+                policy, prompts, part, entropy=True, gradient_checkpointing=settings.gradient_checkpointing
+            )[0]
+        with meter("backward"):
+            loss, _ = grpo_loss(logps, logps.detach(), ref, advantages[rows], part.mask, beta=settings.beta)
+            loss.backward()
+    with meter("optimiser"):
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm or math.inf)
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    counts = [len(features) for features in prompts.image_features]
+    meter.layers = policy.base.config.text_config.num_hidden_layers
+    meter.tokens["encode"] = meter.layers * sum(counts)
+    image_tokens = round(statistics.mean(counts))
+    text_tokens = round(float(prompts.attention_mask.sum(dim=1).float().mean())) - image_tokens
+    step = StepShape.from_settings(settings, text_tokens, image_tokens, images=len(prompts))
+    return replace(step, completion_tokens=round(float(rollout.lengths.float().mean())))
+
+
+class Meter:
+    """Seconds and peak memory of named blocks, or their FLOPs and tokens; blocks of the same name add up."""
+
+    def __init__(self, device: torch.device, count: bool = False):
+        self.device, self.count, self.layers = device, count, 1
+        self.values: dict[str, float] = defaultdict(float)  # seconds, or FLOPs
+        self.tokens: dict[str, int] = defaultdict(int)  # summed over layers
+        self.peaks: dict[str, int] = defaultdict(int)  # bytes
+
+    def __call__(self, name: str) -> AbstractContextManager[None]:
+        return self.counting(name) if self.count else self.timing(name)
+
+    @contextmanager
+    def counting(self, name: str) -> Iterator[None]:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION | {TOKENS: count_rows}) as counter:
+            yield
+        by_operation: dict[Any, int] = dict(counter.get_flop_counts().get("Global", {}))
+        self.tokens[name] += by_operation.pop(TOKENS, 0)
+        self.values[name] += sum(by_operation.values())
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        with MemoryWatch(self.device) as memory:
+            start = time.perf_counter()
+            yield
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.values[name] += time.perf_counter() - start
+        self.peaks[name] = max(self.peaks[name], memory.peak)
+
+
+def never_end(policy: Policy) -> None:
+    """From now on every completion has `max_new_tokens` tokens: tokens that end a completion cannot be sampled."""
+    forbidden = policy.forbidden.clone()
+    forbidden[policy.end_token_ids] = True
+    policy.forbidden = forbidden
+    policy.end_token_ids = [policy.base.config.image_token_id]  # forbidden anyway
+
+
+@contextmanager
+def endless(policy: Policy, wanted: bool = True) -> Iterator[None]:
+    """`never_end` inside a block; with wanted=False nothing changes."""
+    forbidden, end_token_ids = policy.forbidden, policy.end_token_ids
+    if wanted:
+        never_end(policy)
+    try:
+        yield
+    finally:
+        policy.forbidden, policy.end_token_ids = forbidden, end_token_ids
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}"

@@ -1,0 +1,332 @@
+"""What outlives a step, and its form on disk: one file per checkpoint, written atomically, so that whatever interrupts
+a save leaves the previous ones valid.
+
+The order of the images and the random numbers of a step are functions of (seed, step), so there is no sampler position
+and no generator state to save: from the same state the loop goes on identically.
+
+The file is safetensors: tensors and JSON, nothing that could run when it is read. A SHA-256 digest detects damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from favor_lab.files import put_in_place
+from favor_lab.grpo.support.rollout import Rollout
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, TrainSettings
+from favor_lab.vlm.processing import PromptBatch
+from favor_lab.vlm.question import Question
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import Example
+    from favor_lab.vlm.policy import Policy
+
+KEPT_CHECKPOINTS = 2  # the newest, and one to fall back on
+
+
+@dataclass
+class Batch:
+    """One rollout after the first three steps, ready for the loss (again and again, if `updates_per_rollout` says so).
+
+    rollout: the rows, with their rewards and old log-probabilities; advantages: (N,) or (N, L); ref_logps: (N, L) or
+    None; facts: the record's fields about this rollout; prompts: what the rows answered, None in a checkpoint of an
+    earlier version, which had no other question than the settings' own; question: in its style the rows are rewarded.
+    """
+
+    rollout: Rollout
+    advantages: Tensor
+    ref_logps: Tensor | None
+    facts: dict[str, Any]
+    prompts: PromptBatch | None
+    question: Question | None = None
+
+    def to_state(self) -> dict[str, Any]:
+        """The batch as a checkpoint holds it: tensors, numbers, strings, and lists and dictionaries of them."""
+        prompts = None if self.prompts is None else self.prompts.to_state()
+        question = None if self.question is None else {"labels": self.question.labels, "style": self.question.style}
+        return asdict(replace(self, prompts=None, question=None)) | {"prompts": prompts, "question": question}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], device: torch.device) -> Batch:
+        """The batch that `to_state` described, on `device`; also one that was saved before rewards belonged to rows."""
+        values = on_device({name: value for name, value in state.items() if name != "prompts"}, device)
+        rows = {name: values.pop(name) for name in ("rewards", "old_logps") if name in values}
+        prompts, question = state.get("prompts"), state.get("question")
+        values["rollout"] = Rollout(**values["rollout"], **rows)
+        values["prompts"] = None if prompts is None else PromptBatch.from_state(prompts, device)
+        values["question"] = None if question is None else Question(**question)
+        return cls(**values)
+
+
+@dataclass
+class TrainingState:
+    """Everything that outlives a step. Make one and give it to `train(..., resume=state)` to be able to save it:
+
+        state = TrainingState.start(policy, settings)
+        for record in train(policy, shots, settings, resume=state):
+            save_checkpoint("run", state)
+
+    It is consistent whenever `train` does not run, also after Ctrl-C: a step counts entirely or not at all.
+    `memory` is for steps of your own: tensors, numbers, strings, and lists and dictionaries of them.
+    """
+
+    policy: Policy
+    settings: TrainSettings
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    images: dict[str, str] = field(default_factory=dict)  # source -> fingerprint of the images trained on
+    question: str = ""  # what is asked, where the settings do not say it
+    right_so_far: dict[str, int] = field(default_factory=dict)  # label -> right answers sampled
+    memory: dict[str, Any] = field(default_factory=dict)
+    batch: Batch | None = None  # a rollout that has updates left
+
+    def out_of_range(self) -> list[str]:
+        """Names of the trainable parameters that hold a NaN or an infinity, or whose norm overflows."""
+        weights = {name: weight.detach() for name, weight in self.policy.trainable_parameters()}
+        if torch.nn.utils.get_total_norm(weights.values()).isfinite():  # one number to wait for in the usual case
+            return []
+        return [name for name, weight in weights.items() if not weight.norm().isfinite()] or list(weights)
+
+    @classmethod
+    def start(cls, policy: Policy, settings: TrainSettings) -> TrainingState:
+        """The state before the first step. ValueError for a policy without trainable parameters."""
+        parameters = [parameter for _, parameter in policy.trainable_parameters()]
+        if not parameters:
+            raise ValueError(f"the policy {policy.name} has no trainable parameters: load it with a lora_rank above 0")
+        decay, rate = settings.weight_decay, settings.learning_rate
+        return cls(policy, settings, torch.optim.AdamW(parameters, lr=rate, weight_decay=decay))
+
+    def go_on(
+        self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = ""
+    ) -> TrainingState:
+        """This state, to train on with these settings. ValueError, with the differences, where it belongs to another
+        policy object, or has seen other images, other settings or another question."""
+        images = fingerprints(examples)
+        if self.policy is not policy:
+            raise ValueError("the state to resume belongs to another policy object: pass the one it was made with")
+        if self.step and (changes := differences(self.images, images)):
+            raise ValueError(
+                f"the run to resume has seen other images ({'; '.join(changes)}): draw the same shots with the same "
+                "seed, from the same files"
+            )
+        names = [item.name for item in fields(settings) if item.name not in RESUMABLE_CHANGES]
+        then, now = ({name: getattr(of, name, "nothing") for name in names} for of in (self.settings, settings))
+        if not self.step:  # a new state does not know yet what the steps and the question bring along
+            then |= {name: now[name] for name in ("coefficients", "style", "open_vocabulary") if name in now}
+        if changes := differences(then, now):
+            raise ValueError(
+                f"the run to resume has other settings ({'; '.join(changes)}): pass its own, state.settings"
+            )
+        if self.step and self.question != question:
+            raise ValueError(
+                f"the run to resume asks {self.question or 'the question of its settings'}, and not "
+                f"{question or 'that question'}: pass the same question"
+            )
+        self.settings, self.images, self.question = settings, images, question
+        return self
+
+
+def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
+    """Source -> label, size and checksum of the pixels, so that an image that has changed is noticed."""
+    return {
+        example.source: f"{example.label}, {example.image.width} x {example.image.height}, "
+        f"{zlib.crc32(example.image.tobytes()):08x}"
+        for example in examples
+    }
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) -> list[str]:
+    """What differs, by name; if there is much, the first few.
+
+    >>> differences({"steps": 5, "clip": 0.2}, {"steps": 6, "clip": 0.2, "seed": 1})
+    ['seed nothing then, 1 now', 'steps 5 then, 6 now']
+    """
+    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    lines = [f"{name} {then.get(name, 'nothing')} then, {now.get(name, 'nothing')} now" for name in names[:most]]
+    return lines + ([f"and {len(names) - most} more"] if len(names) > most else [])
+
+
+def checkpoint_path(directory: str | Path, step: int) -> Path:
+    """
+    >>> checkpoint_path("run", 10).name
+    'step-000010.safetensors'
+    """
+    return Path(directory) / f"step-{step:06}.safetensors"
+
+
+def checkpoints(directory: str | Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    return sorted(Path(directory).glob("step-*.safetensors"), key=lambda path: int(path.stem[5:]), reverse=True)
+
+
+def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
+    """Write the state atomically to `directory`/step-NNNNNN.safetensors and return that path; the last two are kept.
+
+    OSError, with the checkpoints that are still valid, where it cannot be written; TypeError for something in `memory`
+    that is neither a number, a string, a tensor, nor a list or dictionary of them; FloatingPointError for weights that
+    are out of range: they must not replace a good checkpoint.
+    """
+    if bad := state.out_of_range():
+        raise FloatingPointError(
+            f"the weights after step {state.step} are out of range in {len(bad)} parameters, the first {bad[0]}: "
+            f"they were not saved to {directory}"
+        )
+    directory = Path(directory)
+    path = checkpoint_path(directory, state.step)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    tensors: dict[str, Tensor] = {}
+    content = {
+        "parameters": {name: parameter.detach() for name, parameter in state.policy.trainable_parameters()},
+        "optimiser": state.optimiser.state_dict(),
+        "settings": asdict(state.settings),
+        "batch": None if state.batch is None else state.batch.to_state(),
+        **{name: getattr(state, name) for name in ("step", "images", "question", "right_so_far", "memory")},
+    }
+    structure = json.dumps({name: serialise(value, name, tensors) for name, value in content.items()})
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, unfinished, {"state": structure, "sha256": digest(structure, tensors)})
+        with safe_open(unfinished, "pt") as file:  # a file that cannot be opened must not replace one that can
+            file.metadata()
+        put_in_place(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        valid = ", ".join(str(old) for old in checkpoints(directory)) or "there is no earlier one"
+        raise OSError(
+            f"the checkpoint of step {state.step} cannot be written to {directory}: {error}; still valid: {valid}"
+        ) from error
+    for old in checkpoints(directory):
+        # a later step belongs to a run that was resumed from an earlier one and trained otherwise
+        if old not in checkpoints(directory)[:KEPT_CHECKPOINTS] or int(old.stem[5:]) > state.step:
+            old.unlink()
+    for leftover in directory.glob("step-*.tmp"):  # of a process that was killed
+        leftover.unlink()
+    return path
+
+
+def serialise(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Plain data as JSON types; each tensor goes into `tensors`, under the name of its place. See `deserialise`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()  # no two of them may share memory
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, serialise(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [serialise(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        return {type(value).__name__: items}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(
+        f"a checkpoint cannot hold {name}, a {type(value).__name__}: numbers, strings, tensors, and lists "
+        "and dictionaries of them can be kept"
+    )
+
+
+def deserialise(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """
+    >>> tensors = {}
+    >>> deserialise(json.loads(json.dumps(serialise({"a": (1, None), 2: [0.5]}, "", tensors))), tensors)
+    {'a': (1, None), 2: [0.5]}
+    """
+    if not isinstance(value, dict):
+        return value
+    ((kind, items),) = value.items()
+    if kind == "tensor":
+        return tensors[items]
+    if kind == "dict":
+        return {key: deserialise(item, tensors) for key, item in items}
+    return (tuple if kind == "tuple" else list)(deserialise(item, tensors) for item in items)
+
+
+def digest(structure: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the JSON structure, and of each tensor's name, type, shape and bytes."""
+    sha256 = hashlib.sha256(structure.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, its tensors on the CPU. ValueError for another kind of file, or a damaged one."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest(header["state"], tensors) != header["sha256"]:
+            raise ValueError("its bytes are not those that were written")
+        return {name: deserialise(value, tensors) for name, value in json.loads(header["state"]).items()}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of a training run, or is damaged: {error}") from error
+
+
+def newest(directory: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that is not damaged, and its content; a warning names the damaged ones."""
+    paths = checkpoints(directory)
+    if not paths:
+        raise FileNotFoundError(f"no checkpoint to resume from: {directory} has no step-*.safetensors")
+    damage = []
+    for path in paths:
+        try:
+            content = read(path)
+        except ValueError as error:
+            damage.append(str(error))
+            continue
+        if damage:
+            warnings.warn(f"{'; '.join(damage)}; going on from {path}", stacklevel=3)
+        return path, content
+    raise ValueError("; ".join(damage))
+
+
+def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
+    """The state saved last in `directory`; the trainable parameters of `policy` are set to the saved ones.
+
+    Where the newest file is damaged, a warning says so and the one before it is taken.
+    FileNotFoundError without a checkpoint; ValueError where all are damaged, or for one that fits another policy.
+    """
+    path, content = newest(directory)
+    saved, settings, batch = (content.pop(name) for name in ("parameters", "settings", "batch"))
+    own = dict(policy.trainable_parameters())
+    differing = sorted(
+        name
+        for name in saved.keys() | own.keys()
+        if name not in saved or name not in own or saved[name].shape != own[name].shape
+    )
+    if differing:
+        raise ValueError(
+            f"{path} fits another policy than {policy.name}: {differing[0]} is missing or has another shape "
+            f"({len(differing)} parameters in all); load the policy with the run's name and lora_rank"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(saved[name])
+    state = TrainingState.start(policy, TrainSettings.from_dict(settings))
+    state.optimiser.load_state_dict(content.pop("optimiser"))  # to where its parameters are
+    state.batch = None if batch is None else Batch.from_state(batch, policy.device)
+    state.memory = on_device(content.pop("memory"), policy.device)
+    for name, value in content.items():
+        setattr(state, name, value)
+    return state
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """Plain data with its tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: on_device(item, device) for key, item in value.items()}
+    return type(value)(on_device(item, device) for item in value) if isinstance(value, list | tuple) else value

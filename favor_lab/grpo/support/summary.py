@@ -1,0 +1,68 @@
+"""From tensors to a StepRecord's fields: what was sampled, how it was rewarded, and a few completions to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from favor_lab.grpo.support.rollout import Rollout
+
+if TYPE_CHECKING:
+    from favor_lab.vlm.processing import PromptBatch
+
+
+def summarise(rollout: Rollout, totals: Tensor) -> dict[str, Any]:
+    """The record's fields about the rewards and the lengths of these rows; totals: their summed rewards (N,)."""
+    lengths = rollout.lengths.float()
+    return {
+        "rewards": {name: values.mean().item() for name, values in rollout.rewards.items()},
+        "reward": totals.mean().item(),
+        "length_mean": lengths.mean().item(),
+        "length_min": int(lengths.min()),
+        "length_max": int(lengths.max()),
+        "truncated": rollout.truncated.float().mean().item(),
+    }
+
+
+def count_right(
+    labels: Sequence[str], right: Sequence[bool], right_so_far: dict[str, int]
+) -> dict[str, dict[str, int]]:
+    """How often the right answer was sampled for each label: what is never sampled is never rewarded.
+
+    >>> count_right(["reading", "reading"], [True, False], {"reading": 5})
+    {'reading': {'completions': 2, 'right': 1, 'right_so_far': 6}}
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for label, is_right in zip(labels, right, strict=True):
+        start = {"completions": 0, "right": 0, "right_so_far": right_so_far.get(label, 0)}
+        count = counts.setdefault(label, start)
+        count["completions"] += 1
+        count["right"] += is_right
+        count["right_so_far"] += is_right
+    return counts
+
+
+def sample_rows(
+    rollout: Rollout, totals: Tensor, advantages: Tensor, prompts: PromptBatch, count: int
+) -> list[dict[str, Any]]:
+    """The first completions that the loss is taken over, with their rewards and advantage (the row's mean where an
+    advantage is given per token)."""
+    samples, truncated = [], rollout.truncated.tolist()
+    for i, b in enumerate(rollout.groups.tolist()[:count]):
+        advantage = advantages[i] if advantages.dim() == 1 else advantages[i][rollout.mask[i]].mean()
+        samples.append(
+            {
+                "source": prompts.sources[b],
+                "label": prompts.labels[b],
+                "group": b,
+                "text": rollout.texts[i],
+                "rewards": {name: values[i].item() for name, values in rollout.rewards.items()},
+                "reward": totals[i].item(),
+                "advantage": advantage.item(),
+                "origin": rollout.origin[i],
+                "truncated": truncated[i],
+            }
+        )
+    return samples
