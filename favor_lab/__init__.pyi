@@ -3,8 +3,9 @@
 
 __version__: str
 
+from favor_lab.activities.images import Example as Example
+from favor_lab.activities.data import ActivityData as ActivityData, Record as Record
 from favor_lab.activities.fewshot import (
-    Example as Example,
     FewShot as FewShot,
     Transfer as Transfer,
     base_to_new as base_to_new,
@@ -12,17 +13,14 @@ from favor_lab.activities.fewshot import (
     few_shot as few_shot,
     label_overlap as label_overlap,
 )
-from favor_lab.activities.sources import (
-    ActivityData as ActivityData,
-    Record as Record,
-    export_folder as export_folder,
-    load_activities as load_activities,
-)
-from favor_lab.activities.pocket import (
+from favor_lab.activities.load import load_activities as load_activities
+from favor_lab.activities.hf_datasets import from_datasets as from_datasets, to_datasets as to_datasets
+from favor_lab.activities.world import (
     ACTIVITIES as ACTIVITIES,
     SETS as SETS,
     Scene as Scene,
     draw_scene as draw_scene,
+    export_folder as export_folder,
     scene_from_source as scene_from_source,
 )
 from favor_lab.vlm.prompts import build_prompt as build_prompt
@@ -65,42 +63,37 @@ from favor_lab.study.comparison import (
     compare as compare,
     sign_test as sign_test,
 )
-from favor_lab.study.baselines import sft as sft
-from favor_lab.study.explanations import (
-    Explanation as Explanation,
-    evidence_effect as evidence_effect,
-    explain as explain,
-    image_reliance as image_reliance,
-    judge_reasoning as judge_reasoning,
-    read_reasoning as read_reasoning,
-)
+from favor_lab.study.sft import sft as sft
+from favor_lab.responses import judge_reasoning as judge_reasoning
+from favor_lab.study.reasoning import read_reasoning as read_reasoning
+from favor_lab.study.evidence import evidence_effect as evidence_effect, image_reliance as image_reliance
+from favor_lab.study.explanations import Explanation as Explanation, explain as explain
 from favor_lab.budget.shapes import ModelShape as ModelShape, StepShape as StepShape
 from favor_lab.budget.flops import step_costs as step_costs
 from favor_lab.budget.memory import step_memory as step_memory, with_advice as with_advice
 from favor_lab.budget.fits import Fit as Fit, Preset as Preset, fits as fits, presets as presets, recommend as recommend
 from favor_lab.budget.profiling import Profile as Profile, profile_step as profile_step
-from favor_lab.study.dashboard import Dashboard as Dashboard
-from favor_lab.study.sharing import model_card as model_card, share as share
-from favor_lab.study.charts import (
+from favor_lab.sharing.card import model_card as model_card
+from favor_lab.sharing.export import share as share
+from favor_lab.show.style import new_figure as new_figure
+from favor_lab.show.curves import plot_coverage as plot_coverage, plot_records as plot_records
+from favor_lab.show.groups import plot_group as plot_group
+from favor_lab.show.evaluations import (
+    plot_before_after as plot_before_after,
+    plot_confusion as plot_confusion,
+    plot_examples as plot_examples,
+)
+from favor_lab.show.explanations import plot_explanation as plot_explanation, plot_truth as plot_truth
+from favor_lab.show.loop import plot_loop as plot_loop
+from favor_lab.show.profile import plot_profile as plot_profile
+from favor_lab.show.charts import (
     plot_changes as plot_changes,
     plot_moves as plot_moves,
     plot_shots as plot_shots,
     plot_transfer as plot_transfer,
 )
-from favor_lab.study.widgets import GroupExplorer as GroupExplorer, TokenMicroscope as TokenMicroscope
-from favor_lab.study.plots import (
-    new_figure as new_figure,
-    plot_before_after as plot_before_after,
-    plot_confusion as plot_confusion,
-    plot_coverage as plot_coverage,
-    plot_examples as plot_examples,
-    plot_explanation as plot_explanation,
-    plot_group as plot_group,
-    plot_loop as plot_loop,
-    plot_profile as plot_profile,
-    plot_records as plot_records,
-    plot_truth as plot_truth,
-)
+from favor_lab.show.dashboard import Dashboard as Dashboard
+from favor_lab.show.widgets import GroupExplorer as GroupExplorer, TokenMicroscope as TokenMicroscope
 from favor_lab.trl_bridge import (
     grpo_trainer as grpo_trainer,
     trl_config as trl_config,

@@ -5,8 +5,8 @@ Written for TRL 1.16, many of whose defaults are not this library's: `trl_config
 
 A TRL run is the same run: the same images in the same order, the same question, tokens, rewards, adapter, reference,
 learning rates and loss, checked to 1e-5 (loss) and 1e-4 (gradient) on fixed completions. Sampled tokens differ, since
-the random numbers do. Two things are mended on the way: TRL keeps forbidden tokens from being sampled but scores as if
-they could be, and it drops the images that do not fill a batch (all of them, where the shots are fewer than a batch).
+the random numbers do. Two faults are corrected on the way: TRL keeps forbidden tokens from being sampled, but scores as
+if they could be, and it drops images that do not fill a batch (all of them, if the shots are fewer than a batch).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 
+from favor_lab.activities.images import prepare_image
 from favor_lab.grpo.rewards import accuracy_reward, completion_text, format_reward
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import GRPOSettings
-from favor_lab.grpo.support.steps import call, step_name
-from favor_lab.grpo.training import Rewards, check_rewards
-from favor_lab.vlm.processing import prepare_image
+from favor_lab.grpo.support.steps import Rewards, call, check_rewards, named_rewards
 from favor_lab.vlm.prompts import build_prompt
+from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -111,7 +111,7 @@ REFUSED = {"unbiased": True, "eps": 1e-4, "offload_tower": False, "skip_flat_gro
 
 
 def trl_dataset(examples: Sequence[Example], labels: Sequence[str] | None, style: str = "think") -> Dataset:
-    """One row an example: the columns `prompt` (a chat of one user turn; TRL puts the image before the text), `image`
+    """One row per example: the columns `prompt` (a chat of one user turn; TRL puts the image before the text), `image`
     (as `encode_prompts` sees it: upright RGB in its own size, kept without loss), `label` and `source`.
 
     labels: the closed list named in the question, or None. ValueError for an image that cannot be used.
@@ -229,11 +229,9 @@ def grpo_trainer(
         raise ValueError(f"beta={settings.beta} needs a reference, which is the policy without its adapter: beta=0.0")
     options = {"use_cpu": policy.device.type == "cpu", "generation_kwargs": allowed_tokens(policy, overrides)}
     config = trl_config(settings, output_dir, **{**overrides, **options})
-    labels = None if settings.open_vocabulary else shots.labels
-    data = trl_dataset(shots.train, labels, settings.style)
-    named = rewards if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
-    if len(named) != len(rewards):
-        raise ValueError("two rewards have the same name: pass {name: function, ...}")
+    question = Question.of(shots.labels, settings.open_vocabulary, settings.style)
+    data = trl_dataset(shots.train, question.labels, question.style)
+    named = named_rewards(rewards)
     from transformers import PrinterCallback
 
     with _quiet():
@@ -302,7 +300,7 @@ def trl_reward(name: str, function: Callable[..., Any], settings: GRPOSettings) 
 
 
 def trl_records(trainer: GRPOTrainer) -> list[StepRecord]:
-    """What TRL has logged, as the records that `plot_records` draws; one a step if logging_steps is 1.
+    """What TRL has logged, as the records that `plot_records` draws; one per step if logging_steps is 1.
 
     What TRL does not log stays None or empty: the spread inside groups (its reward_std is that of all rewards), labels,
     samples, seconds by phase. kl, entropy and clip_share are means over the passes and processes of a step of *their*

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tiny import LABELS, REBUILD, make_checkpoint, make_examples, make_policy, rebuild_module
+from tiny import make_checkpoint, make_examples, make_policy
 
-__all__ = ["LABELS", "REBUILD", "rebuild_module"]  # what tests import from here
-collect_ignore = ["benchmarks"]  # scripts, which test_benchmarks runs at their smallest
+collect_ignore_glob = ["benchmarks/[!t]*.py"]  # scripts, which test_benchmarks runs at their smallest
 
 
 @pytest.fixture(scope="session")

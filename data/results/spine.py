@@ -19,7 +19,7 @@ import transformers
 from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy, train
-from favor_lab.activities.pocket import SETS
+from favor_lab.activities.world.catalogue import SETS
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import percent

@@ -1,6 +1,6 @@
 """The tables and figures of the study, from its finished cells: ``python data/results/study.py``.
 
-The cells are made by ``favor-lab study --preset full --out data/results/study``, which goes on where it stopped. This
+The cells are made by ``favor-lab study --cells full --out data/results/study``, which goes on where it stopped. This
 script reads them all, however many there are, and writes ``study_*.md`` beside itself, which ``RESULTS.md`` quotes, and
 ``figures/study_*.png``.
 """
@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from favor_lab.activities.pocket import SETS
-from favor_lab.experiments import BASE_TO_NEW, METHODS, Result, load_results, shots_table
+from favor_lab.activities.world import SETS
 from favor_lab.grpo.rewards import format_reward, is_right
-from favor_lab.recipes import VARIANTS
-from favor_lab.study.charts import plot_changes, plot_moves, plot_shots, plot_transfer
-from favor_lab.study.evaluation import Evaluation, judge_statements
+from favor_lab.responses import judge_statements
+from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, load_results
+from favor_lab.runs.tables import shots_table
+from favor_lab.runs.variants import VARIANTS
+from favor_lab.show.charts import plot_changes, plot_moves, plot_shots, plot_transfer
+from favor_lab.show.curves import running_mean
+from favor_lab.show.style import BLUE, ORANGE, new_figure
+from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.measures import MEASURES, Measured, difference, mean_of, measure, values
-from favor_lab.study.plots import BLUE, ORANGE, new_figure, running_mean
 from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
@@ -154,9 +157,8 @@ def transfer_table(places: dict) -> str:
         own, other = (list(joined(places, method, SHOTS, where).values()) for where in ("own", "other"))
         if own:
             gap = values(other, "right")[0].mean() - values(own, "right")[0].mean()
-            rows.append(
-                [method, shown(measure(own, "right")), shown(measure(other, "right")), rounded(100 * gap, signed=True)]
-            )
+            shares = [shown(measure(runs, "right")) for runs in (own, other)]
+            rows.append([method, *shares, rounded(100 * gap, signed=True)])
     return markdown(["method", "on its own set", "on the three others", "difference, points"], rows)
 
 
@@ -254,15 +256,8 @@ def truth_table(found: dict[str, list[Evaluation]]) -> str:
             shown(difference(found[other], mine, part), True) if name not in ("zero-shot", other) else ""
             for other, part in compared
         ]
-        rows.append(
-            [
-                name,
-                str(len(mine)),
-                *(shown(measure(mine, part)) for part in ("right", "true")),
-                rounded(said, 2),
-                *changed,
-            ]
-        )
+        shares = [shown(measure(mine, part)) for part in ("right", "true")]
+        rows.append([name, str(len(mine)), *shares, rounded(said, 2), *changed])
     head = ["", "seeds", "right answers", "true statements", "statements a response"]
     return markdown([*head, "true, over zero-shot", "right, over plain GRPO", "true, over plain GRPO"], rows)
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
-from favor_lab.experiments import METHODS, learn
+from favor_lab.runs.cells import METHODS
+from favor_lab.runs.experiments import learn
 from favor_lab.study.rounding import percent
 
 HERE = Path(__file__).resolve().parent

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from favor_lab import evaluate, few_shot, load_activities, load_policy, train
-from favor_lab.experiments import chosen_settings
 from favor_lab.grpo.rewards import completion_text
-from favor_lab.recipes import PLAIN, truth_reward
-from favor_lab.study.evaluation import judge_statements
+from favor_lab.recipes.truth import truth_reward
+from favor_lab.responses import judge_statements
+from favor_lab.runs.cells import chosen_settings
+from favor_lab.runs.variants import PLAIN
 from favor_lab.study.measures import measure
 from favor_lab.study.rounding import percent, rounded
 

@@ -1,6 +1,6 @@
 """Is a folder of images fit for training? Everything that is wrong with it, at once and by name.
 
-Each file is read once: its content is hashed, its header parsed, its end looked for. With `decode` every image is
+Each file is read once: its content is hashed, its header parsed, its end checked. With `decode` every image is
 decoded as well, which takes several times as long, finds damage in the middle, and compares pixels instead of bytes.
 """
 
@@ -17,11 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from .catalogue import PUBLIC
-from .faults import Fault
-from .fewshot import fingerprint
-from .public import Listing, read_listing
-from .sources import Record, decode_image, image_header, pixel_box, read_folder
+from favor_lab.activities.data import Record
+from favor_lab.activities.faults import Fault
+from favor_lab.activities.folder import read_folder
+from favor_lab.activities.images import decode_image, fingerprint, image_header, pixel_box
+from favor_lab.activities.public.catalogue import PUBLIC
+from favor_lab.activities.public.listing import Listing
+from favor_lab.activities.public.load import read_listing, refuse_untrained
 
 # What each kind of fault means, in the order of a report.
 KINDS = {
@@ -41,27 +43,23 @@ KINDS = {
     "count": "counts that differ from the published ones",
     "unlisted": "there, but not used",
 }
+JPEG_SUFFIXES = {".jpg", ".jpeg"}
 SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg"},
-    "MPO": {".jpg", ".jpeg"},  # several pictures in one JPEG file, as some cameras write
-    "PNG": {".png"},
-    "BMP": {".bmp"},
-    "GIF": {".gif"},
-    "WEBP": {".webp"},
-    "TIFF": {".tif", ".tiff"},
-}
-ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # how a whole file ends
+    "JPEG": JPEG_SUFFIXES, "MPO": JPEG_SUFFIXES,  # MPO: several pictures in one JPEG file, as some cameras write
+    "PNG": {".png"}, "BMP": {".bmp"}, "GIF": {".gif"}, "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"},
+}  # fmt: skip
+ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # how a complete file ends
 TAIL = 4096  # bytes at the end in which that must be
-AT_ONCE = 256  # images that are waited for at a time
+BATCH = 256  # images that are submitted to the threads at a time
 
 
 @dataclass(frozen=True)
 class Report:
     """What `check_folder` found.
 
-    counts   split -> images that are listed, published images (None: unknown), labels
-    faults   everything wrong: of lists, of single images, of pairs of images, of counts
-    decoded  whether every image was decoded, and so compared by its pixels
+    counts   split -> number of images in the lists, published number (None: unknown), number of labels
+    faults   everything wrong: with lists, single images, pairs of images, counts
+    decoded  whether every image was decoded and compared by its pixels
     """
 
     name: str
@@ -72,24 +70,21 @@ class Report:
 
     @property
     def fatal(self) -> list[Fault]:
-        """The faults that training would trip over."""
+        """The faults that training would fail on."""
         return [fault for fault in self.faults if fault.fatal]
 
     @property
     def exclude(self) -> list[str]:
-        """Images whose exclusion cures what exclusion can cure, for `load_activities(..., exclude=...)`."""
+        """Images to leave out so that faults of single images are gone, for `load_activities(..., exclude=...)`."""
         return sorted({path for fault in self.fatal for path in fault.cure})
 
     def summary(self) -> str:
-        """One line: how many faults, how many notes, in how many images, and how closely they were looked at."""
+        """One line: how many faults, how many notes, in how many images, and how deeply they were checked."""
         fatal, notes = len(self.fatal), len(self.faults) - len(self.fatal)
         images = sum(count for split, (count, _, _) in self.counts.items() if split != "together")
         depth = "every image decoded" if self.decoded else "headers and ends read, nothing decoded"
-        faults = "no fault" if not fatal else "1 fault" if fatal == 1 else f"{fatal} faults"
-        return (
-            f"{self.name}: {faults} that training would trip over, {notes} note{'s' * (notes != 1)}, "
-            f"{images} images ({depth})"
-        )
+        faults = f"{fatal or 'no'} fault{'s' * (fatal > 1)} that training would trip over"
+        return f"{self.name}: {faults}, {notes} note{'s' * (notes != 1)}, {images} images ({depth})"
 
     def lines(self) -> Iterator[str]:
         """The report: counts, then every fault and note under the heading of its kind."""
@@ -105,7 +100,7 @@ class Report:
 
 
 class Look(NamedTuple):
-    """What one image is: a hash of its content, its stored size, and its faults."""
+    """What was read of one image: a hash of its content, its stored size, and its faults."""
 
     content: bytes | None
     size: tuple[int, int] | None
@@ -123,10 +118,10 @@ def check_folder(
 ) -> Report:
     """Everything wrong with a public set, or with "folder", any images sorted by label, under `root`.
 
-    Counts, lists, labels, names, missing and unused files, images that cannot be read, images that are there twice
-    (equal bytes; with `decode` equal pixels, as `few_shot` compares them), suffixes, person boxes. With `person_crop`
-    a person's box that is missing or wrong is a fault, otherwise a note. `progress` wraps the images that are walked
-    through (tqdm fits). Nothing is changed and nothing downloaded.
+    Counts, lists, labels, names, missing and unused files, images that cannot be read, duplicates (equal bytes; with
+    `decode` equal pixels, as `few_shot` compares them), suffixes, person boxes. With `person_crop` a person's box that
+    is missing or wrong is a fault, otherwise a note. `progress` wraps the iteration over the images (tqdm fits).
+    Nothing is changed and nothing downloaded.
 
     Raises ValueError for an unknown name and an `exclude` that names no image, FileNotFoundError or
     NotADirectoryError for the root.
@@ -138,7 +133,7 @@ def check_folder(
     faults = [fault if fault.kind != "box" else replace(fault, fatal=person_crop) for fault in listing.faults]
     for (_, record), look in zip(records, looks, strict=True):
         faults += look.faults + _check_box(listing, record, look, person_crop)
-    faults += _find_twins(listing, records, looks, "pixels" if decode else "bytes")
+    faults += _find_duplicates(listing, records, looks, "pixels" if decode else "bytes")
     counts, differing = _count(listing)
     return Report(name, root, counts, faults + differing, decode)
 
@@ -153,13 +148,9 @@ def read_any_listing(name: str, root: Path, exclude: Collection[str] = ()) -> Li
     labels = {name: label for label, name in data.folders.items()}
     listing = Listing(name, root, labels, data.splits, faults)
     for path in unused:
-        listing.fault("unlisted", path, "is no image, or does not lie in <label>/", fatal=False)
-    if "train" not in data.splits:
-        return listing
-    trained = {record.label for record in data.splits["train"]}
-    for split, records in data.splits.items():
-        for label in dict.fromkeys(record.label for record in records if record.label not in trained):
-            listing.fault("label", split, f"{label!r} has images here, but none in train")
+        listing.note_fault("unlisted", path, "is no image, or does not lie in <label>/")
+    if "train" in data.splits:
+        refuse_untrained(listing)
     return listing
 
 
@@ -172,11 +163,11 @@ def _look_at_all(
     decode: bool,
     progress: Callable[[list[Record]], Iterable[Record]],
 ) -> Iterator[Look]:
-    """A look at each record, in order, on all cores; no more than `AT_ONCE` wait, so that Ctrl-C is heard."""
+    """A look at each record, in order, in threads; batch by batch, so that Ctrl-C takes effect soon."""
     walked = iter(progress([record for _, record in records]))
     look = partial(_look_at, listing, decode)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while batch := list(islice(walked, AT_ONCE)):
+        while batch := list(islice(walked, BATCH)):
             yield from pool.map(look, batch)
 
 
@@ -205,9 +196,8 @@ def _check_box(listing: Listing, record: Record, look: Look, fatal: bool) -> lis
         return []
     annotated = listing.sizes.get(path, look.size)
     if annotated != look.size:
-        what = (
-            f"the annotation is of an image of {annotated[0]} x {annotated[1]}, this is {look.size[0]} x {look.size[1]}"
-        )
+        (wide, high), (width, height) = annotated, look.size
+        what = f"the annotation is of an image of {wide} x {high}, this is {width} x {height}"
         return [Fault("box", path, what, fatal, (path,))]
     try:
         pixel_box(record.box, look.size)
@@ -219,39 +209,37 @@ def _check_box(listing: Listing, record: Record, look: Look, fatal: bool) -> lis
 # ----------------------------------------------------------------------------------------------------------- all images
 
 
-def _find_twins(listing: Listing, records: list[tuple[str, Record]], looks: list[Look], what: str) -> Iterator[Fault]:
-    """A fault for each image whose content another one has.
+def _find_duplicates(
+    listing: Listing, records: list[tuple[str, Record]], looks: list[Look], what: str
+) -> Iterator[Fault]:
+    """A fault for each duplicate of another image.
 
-    What exclusion would cure: images of test and validation stay where the other is in train; of an image with two
-    labels no copy stays.
+    The cure leaves out the copy in train where another is in test or validation, and every copy of an image with two
+    labels.
     """
     groups: dict[bytes, list[tuple[str, Record]]] = {}
     for item, look in zip(records, looks, strict=True):
         if look.content is not None:
             groups.setdefault(look.content, []).append(item)
-    kept = ("test", "validation", "train")
+    order = ("test", "validation", "train")  # the first one stays
     for group in groups.values():
-        (split, first), *others = sorted(group, key=lambda item: kept.index(item[0]))
+        (split, first), *others = sorted(group, key=lambda item: order.index(item[0]))
         for other_split, record in others:
             path, twin = listing.path_of(record.source), listing.path_of(first.source)
             kind = "double" if split == other_split else "leak"
             cure: tuple[str, ...] = (path,)
             if record.label != first.label:
                 kind, cure = "contradiction", (path, twin)
-            yield Fault(
-                kind,
-                path,
-                f"({other_split}, {record.label!r}) has the {what} of {twin} ({split}, {first.label!r})",
-                cure=cure,
-            )
+            message = f"({other_split}, {record.label!r}) has the {what} of {twin} ({split}, {first.label!r})"
+            yield Fault(kind, path, message, cure=cure)
 
 
 def _count(listing: Listing) -> tuple[dict[str, tuple[int, int | None, int]], list[Fault]]:
-    """Images by split beside the published ones, and a note for each split and label whose count is another."""
-    known, pools = PUBLIC.get(listing.name), dict(listing.splits)
-    published = dict(known.counts) if known else {}
-    each = dict(known.per_label) if known else {}
-    if known and listing.carved:  # the published counts are those before a test set was set aside
+    """Number of images by split and the published number, and a note for each split and label where they differ."""
+    facts, pools = PUBLIC.get(listing.name), dict(listing.splits)
+    published = dict(facts.counts) if facts else {}
+    each = dict(facts.per_label) if facts else {}
+    if facts and listing.carved:  # the published counts are those before a test set was set aside
         each = {"together": each["train"]} if len(published) == 1 else {}
         published = {"together": sum(published.values())}
         pools["together"] = [record for records in listing.splits.values() for record in records]
@@ -260,12 +248,12 @@ def _count(listing: Listing) -> tuple[dict[str, tuple[int, int | None, int]], li
         records = pools.setdefault(split, [])
         if len(records) != count:
             notes.append(Fault("count", split, f"{len(records)} images, published are {count}", False))
-        found = Counter(record.label for record in records)
+        present = Counter(record.label for record in records)
         differing: dict[str, list[str]] = {}
         for label in listing.labels.values() if records else ():
-            if split in each and found[label] != each[split]:
-                differing.setdefault(f"{found[label]} images instead of {each[split]}", []).append(label)
-            elif not found[label]:
+            if split in each and present[label] != each[split]:
+                differing.setdefault(f"{present[label]} images instead of {each[split]}", []).append(label)
+            elif not present[label]:
                 differing.setdefault("no image", []).append(label)
         notes += [Fault("count", split, f"{what}: {', '.join(labels)}", False) for what, labels in differing.items()]
     counts = {

@@ -1,4 +1,4 @@
-"""What is wrong with a set on disk, in words that any terminal can print, and all of it in one message."""
+"""Everything that is wrong with a set on disk, in one message that any terminal can print."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST_NAMED = 20  # faults that an error lists; `favor-lab data` lists all
 class Fault:
     """Something wrong with a set's folder.
 
-    kind   one word for its sort (a key of `checks.KINDS`)
+    kind   its category in one word (a key of `checks.KINDS`)
     where  file or list and line, relative to the root
     what   what is wrong there, and what to do
-    fatal  whether training would trip over it
+    fatal  whether training would fail because of it
     cure   images whose exclusion would cure it, relative to the root
     """
 
@@ -30,7 +30,7 @@ class Fault:
 
 
 def all_at_once(name: str, faults: Sequence[object], note: str = "") -> str:
-    """One message for all faults of a set: how many, the first 20 with a line each, and how many more.
+    """One message for all faults of a set: how many, one line for each of the first 20, and how many more.
 
     >>> print(all_at_once("mine", [f"{i}.png: the file is empty" for i in range(22)], " in 30 images"))
     ... # doctest: +ELLIPSIS
@@ -47,9 +47,14 @@ def all_at_once(name: str, faults: Sequence[object], note: str = "") -> str:
     return f"{name}: {count}{note}:\n  " + "\n  ".join(lines)
 
 
+def some(paths: Sequence[str]) -> str:
+    """The first five of many paths."""
+    return ", ".join([*paths[:5], *["..."] * (len(paths) > 5)])
+
+
 def shown(path: object) -> str:
     r"""A path in one line that any terminal can print: bytes that are not UTF-8, line breaks, control characters and
-    marks that turn the direction of writing as backslash escapes.
+    marks that turn the direction of writing become backslash escapes.
 
     >>> print(shown("reading/a\n\x1b[2J.png"))
     reading/a\n\x1b[2J.png

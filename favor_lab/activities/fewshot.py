@@ -1,47 +1,32 @@
-"""A few labelled images a class: who trains, who validates, who tests.
+"""A few labelled images per class: which ones train, which validate, which test.
 
 The task of few-shot activity recognition: `shots` training images for each label, and images of the same
-labels that training never sees. Which images test and validate depends neither on `shots` nor on `seed`;
-`seed` chooses the training images alone, and more shots with one seed contain the fewer.
+labels that training never sees. Which images test and validate depends neither on `shots` nor on `seed`.
+`seed` chooses the training images alone; with one seed, more shots include the images of fewer shots.
 
-Two harder tasks are selections as well: labels that training never named (`base_to_new`), and another set's images
-with another set's labels (`cross_dataset`).
+Two harder tasks are selections as well: labels that were not in training (`base_to_new`), and another set's images
+with that set's labels (`cross_dataset`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from .catalogue import fold
-from .faults import all_at_once, shown
-
-if TYPE_CHECKING:
-    from .sources import ActivityData, Record
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image with its label; `source` (a path or a generator key) appears in every error about it."""
-
-    image: Image.Image
-    label: str
-    source: str
+from favor_lab.activities.data import ActivityData, Record, fold
+from favor_lab.activities.faults import all_at_once, shown
+from favor_lab.activities.images import Example, fingerprint
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """Three disjoint lists of examples and the closed list of labels they are named from.
+    """Three disjoint lists of examples and the closed list of their labels.
 
-    Each list takes the labels in turn: `train[: len(labels)]` is one image of each label.
+    In each list the labels alternate: `train[: len(labels)]` is one image of each label.
     """
 
     train: list[Example]
@@ -52,9 +37,10 @@ class FewShot:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Learnt on `source`, tested on `target`, whose `train` and `validation` are empty; no image is in both.
+    """Train on `source`, test on `target`, whose `train` and `validation` are empty; no image is in both.
 
-    overlap  label of the source -> the same label of the target (equal but for case and punctuation, never in part)
+    overlap  label of the source -> the same label of the target (equal except for case and punctuation; a part of a
+             label is not a match)
     """
 
     source: FewShot
@@ -68,11 +54,11 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
     A split of its own ("test", "validation") is drawn from when `dataset` has one; otherwise these images are
     set aside from "train" first, so that no training image is ever one of them.
 
-    Raises ValueError for counts that make no sense, for labels with too few images (all of them, with what
-    is there and what is needed), and for images that cannot be used: unreadable ones, and pairs with the
-    same pixels (how many, and the first 20 by name).
+    Raises ValueError for counts out of range, for labels with too few images (all of them, with the number that
+    exists and the number that is needed), and for images that cannot be used: unreadable ones, and duplicates, which
+    have the same pixels (how many, and the first 20 by name).
 
-    >>> from favor_lab.activities import load_activities
+    >>> from favor_lab import load_activities
     >>> shots = few_shot(load_activities("sketch"), shots=1, validation=0, test=1)
     >>> len(shots.labels), len(shots.train), len(shots.validation), len(shots.test)
     (16, 16, 0, 16)
@@ -86,7 +72,7 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
 def base_to_new(
     dataset: ActivityData, shots: int, seed: int = 0, validation: int = 2, test: int = 8, label_seed: int | None = None
 ) -> Transfer:
-    """Trains on half of the labels (base), tests on them and on the other half (new), each half asked on its own.
+    """Train on half of the labels (base), test on them and on the other half (new); each half has its own label list.
 
     As in CoCoOp (Zhou et al., CVPR 2022, arXiv 2203.05557; `subsample_classes` of its code): the first ceil(n / 2)
     labels in the set's order are base, the others new. With `label_seed` the halves are drawn instead, each in the
@@ -95,7 +81,7 @@ def base_to_new(
 
     Raises ValueError for fewer than two labels and as `few_shot` does.
 
-    >>> from favor_lab.activities import load_activities
+    >>> from favor_lab import load_activities
     >>> halves = base_to_new(load_activities("sketch"), shots=1, validation=0, test=1)
     >>> len(halves.source.train), len(halves.target.train), len(halves.target.test), halves.overlap
     (8, 0, 8, {})
@@ -114,9 +100,9 @@ def base_to_new(
 def cross_dataset(
     source: ActivityData, target: ActivityData, shots: int, seed: int = 0, validation: int = 2, test: int = 8
 ) -> Transfer:
-    """Trains on `source`, tests on `target`, each asked with its own labels; the labels that both have are reported.
+    """Train on `source`, test on `target`, each with its own label list; `overlap` has the labels that both share.
 
-    As in CoCoOp's cross-dataset transfer: nothing of `target` is used but its test images.
+    As in CoCoOp's cross-dataset transfer, only the test images of `target` are used.
     Raises ValueError as `few_shot` does, and for images of `source` that `target` tests on (how many, and the first 20
     by name).
     """
@@ -126,9 +112,8 @@ def cross_dataset(
 
 
 def restrict(dataset: ActivityData, labels: Collection[str]) -> ActivityData:
-    """The part of `dataset` with these labels, in its own order. Raises ValueError for what is no label of it."""
-    unknown = [label for label in labels if label not in dataset.labels]
-    if unknown:
+    """The part of `dataset` with these labels, in its own order. Raises ValueError for unknown labels."""
+    if unknown := [label for label in labels if label not in dataset.labels]:
         raise ValueError(f"{dataset.name} has no label {', '.join(map(repr, sorted(unknown)))}")
     return replace(
         dataset,
@@ -139,7 +124,7 @@ def restrict(dataset: ActivityData, labels: Collection[str]) -> ActivityData:
 
 
 def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str, str]:
-    """Label of `source` -> the label of `target` that is the same but for case and punctuation.
+    """Label of `source` -> the label of `target` that is the same except for case and punctuation.
 
     >>> label_overlap(["diving", "playing guitar"], ["cliff diving", "Playing_Guitar"])
     {'playing guitar': 'Playing_Guitar'}
@@ -149,13 +134,13 @@ def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str,
 
 
 def _transfer(source: FewShot, target: FewShot, name: str) -> Transfer:
-    """Both halves together; ValueError for images of the source that the target tests on."""
-    first = {fingerprint(example.image): example for example in source.train + source.validation}
-    twins = [(first.get(fingerprint(example.image)), example) for example in target.test]
+    """Both halves together; ValueError for leakage: images of the source that the target tests on."""
+    learnt = {fingerprint(example.image): example for example in source.train + source.validation}
+    pairs = [(learnt.get(fingerprint(example.image)), example) for example in target.test]
     faults = [
-        f"{shown(learnt.source)} ({learnt.label!r}) is {shown(tested.source)} ({tested.label!r}, test)"
-        for learnt, tested in twins
-        if learnt is not None
+        f"{shown(twin.source)} ({twin.label!r}) is {shown(tested.source)} ({tested.label!r}, test)"
+        for twin, tested in pairs
+        if twin is not None
     ]
     if faults:
         raise ValueError(all_at_once(name, faults, " (images that are learnt from and tested on)"))
@@ -193,13 +178,13 @@ def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
 
 
 def _select(dataset: ActivityData, counts: dict[str, int], seed: int) -> dict[str, list[Record]]:
-    """`counts[part]` records per label for each part, labels in turn; each part takes from what is left."""
+    """`counts[part]` records per label for each part, labels alternating; each part takes from what is left."""
     per_label: dict[str, list[list[Record]]] = {part: [] for part in counts}
     for label in dataset.labels:
         left = {split: [r for r in records if r.label == label] for split, records in dataset.splits.items()}
         for part, count in counts.items():
             pool = left[_pool(dataset, part)]
-            # A generator for each choice, so that only its part and label (training: and the seed) move it.
+            # Each choice has its own generator, so that it depends on part and label alone (training: and the seed).
             random.Random(f"{part} {label} {seed if part == 'train' else ''}").shuffle(pool)
             per_label[part].append(pool[:count])
             del pool[:count]
@@ -207,7 +192,7 @@ def _select(dataset: ActivityData, counts: dict[str, int], seed: int) -> dict[st
 
 
 def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[str, list[Example]]:
-    """Reads every selected image, and refuses all unusable ones and all repeated ones at once."""
+    """Read every selected image. One ValueError names all unusable images and all duplicates."""
     examples: dict[str, list[Example]] = {part: [] for part in records}
     first: dict[bytes, str] = {}
     faults = []
@@ -226,17 +211,3 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
     if faults:
         raise ValueError(all_at_once(dataset.name, faults, f" in {sum(map(len, records.values()))} images"))
     return examples
-
-
-def fingerprint(image: Image.Image) -> bytes:
-    """Equal for images of one size with the same pixels, whatever files they come from: a picture in grey or with a
-    palette is its RGB copy. What has transparency or more than 8 bits is compared as it is.
-
-    >>> grey = Image.new("L", (2, 2), 9)
-    >>> fingerprint(grey) == fingerprint(grey.convert("RGB")), fingerprint(grey) == fingerprint(grey.resize((1, 4)))
-    (True, False)
-    """
-    if image.mode in ("1", "L", "P", "CMYK", "YCbCr") and "transparency" not in image.info:
-        image = image.convert("RGB")
-    header = repr((image.mode, image.size, image.getpalette())).encode()
-    return hashlib.sha256(header + image.tobytes()).digest()

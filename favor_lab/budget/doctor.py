@@ -128,7 +128,7 @@ def _pocket() -> Finding:
     from transformers.utils import logging
 
     from favor_lab.activities.fewshot import Example
-    from favor_lab.activities.pocket import draw_scene
+    from favor_lab.activities.world import draw_scene
     from favor_lab.grpo.sampling import sample_groups
     from favor_lab.vlm.loading import load_policy
     from favor_lab.vlm.processing import encode_prompts

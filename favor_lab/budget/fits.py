@@ -19,7 +19,7 @@ from favor_lab.budget.memory import fixed_bytes, step_memory
 from favor_lab.budget.shapes import NF4_BYTES, StepShape, shape_of
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.vlm.adapters import LORA_RANK
-from favor_lab.vlm.known import configuration
+from favor_lab.vlm.hub import configuration
 from favor_lab.vlm.loading import DTYPES
 from favor_lab.vlm.processor import MAX_PIXELS
 

@@ -1,7 +1,7 @@
-"""Step 3 of GRPO: compare the completions of one prompt with each other.
+"""Step 3 of GRPO: the advantage of each completion over the other completions of its prompt.
 
 Rewards come as (B, G): B prompts, G completions of each. NaN stands for an absent row (a group that has lost a row, a
-row that no reward function scores): it takes no part in the statistics, and its advantage is 0.
+row without a reward): it does not count in the mean and the std, and its advantage is 0.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def is_flat(rewards: Tensor) -> Tensor:
 
 
 def to_groups(values: Tensor, groups: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Rows with group ids as a table, one line a group: (N,), (N,) -> (B, G) and the place of each row in it.
+    """Rows with group ids as a table, one line per group: (N,), (N,) -> (B, G) and the place of each row in it.
 
     G is the size of the largest group (2 at least); shorter groups end in NaN. `table[place]` gives the rows back.
 

@@ -77,7 +77,7 @@ def aggregate(
     total_tokens: int | None = None,
     total_rows: int | None = None,
 ) -> Tensor:
-    """One number from one number a token: (N, L) -> scalar.
+    """Aggregate one number per token into one number: (N, L) -> scalar.
 
     how, as TRL 1.16 names them in `loss_type`:
         "grpo"     mean over rows of the row's mean over its tokens: a token of a long row weighs less
@@ -131,7 +131,7 @@ def grpo_loss(
     mask: (N, L) bool. Returns a scalar, and floats that add up over micro-batches as the loss does:
     loss = policy + kl_penalty; kl, ratio, clip_low, clip_high: means over the tokens; bounded: log-ratios cut.
     clip, clip_high: ratio kept in [1 - clip, 1 + clip_high]; clip_high defaults to clip. ratio_max: CISPO's bound.
-    level: "sequence" takes one ratio a row, exp of the mean log-ratio (GSPO, arXiv 2507.18071).
+    level: "sequence" takes one ratio per row, exp of the mean log-ratio (GSPO, arXiv 2507.18071).
     weigh_kl: multiply the KL by the ratio (TRL 1.16 `use_bias_correction_kl`, there the default; not in the paper).
 
     >>> zeros, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)

@@ -1,11 +1,11 @@
-"""Step 2 of GRPO: judge the completions.
+"""Step 2 of GRPO: the reward of each completion.
 
 A reward function has TRL's signature, so the same function works in this loop and in `trl.GRPOTrainer`:
 `f(completions, prompts=..., completion_ids=..., **columns) -> list[float]`, one number per completion, where the
 columns are those of the data set (here `label` and `source`). Completions are plain strings or lists of chat messages.
 
-A reward is the only thing the policy is told, and whatever it lets through will be found. That is why the match is
-exact, and why each function below is followed by what must not score.
+A reward is all that the policy learns from, and reinforcement learning finds whatever a reward pays by mistake (reward
+hacking). So the match is exact, and the doctest of each function lists completions that must earn nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESPONSES = {
     "think": re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL),
     "answer": re.compile(r"\s*<answer>(.+?)</answer>\s*", re.DOTALL),
 }
-LONGEST = 1000  # characters of an answer: NFKC sorts a run of combining marks in quadratic time
+LONGEST = 1000  # characters of an answer: NFKC normalisation sorts combining marks in quadratic time
 
 
 def completion_text(completion: Completion) -> str:

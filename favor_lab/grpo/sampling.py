@@ -1,4 +1,4 @@
-"""Step 1 of GRPO: let the policy answer each prompt G times, and score what it wrote.
+"""Step 1 of GRPO: sample G completions of each prompt, and score them.
 
 The distribution is explicit: softmax(logits / temperature) over all tokens but the forbidden ones. Nothing is taken
 from the checkpoint's generation_config, whose near-greedy values (top_k 1 in Qwen2-VL's) would make eight copies of
@@ -77,9 +77,9 @@ def sample_groups(
 
 
 def draw_tokens(logps: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One token of each distribution, (A, V) -> (A,): where a random share of the probability mass is reached.
+    """One token of each distribution, (A, V) -> (A,), by inverting its cumulative distribution at a random number.
 
-    One random number a row, where `torch.multinomial` draws V of them; float64, so that the sum over V stays exact.
+    One random number per row, where `torch.multinomial` draws V of them; float64, so that the sum over V stays exact.
 
     >>> draw_tokens(torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]).log())[0]
     tensor(1)

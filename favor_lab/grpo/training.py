@@ -9,10 +9,9 @@ with whatever else it names among its parameters: any setting, any coefficient, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,48 +24,45 @@ from favor_lab.grpo.support.checkpoints import Batch, TrainingState
 from favor_lab.grpo.support.clock import Clock
 from favor_lab.grpo.support.interrupts import uninterrupted
 from favor_lab.grpo.support.optimiser import optimiser_step
+from favor_lab.grpo.support.questions import (
+    Asked,
+    default_question,
+    examples_of,
+    images_encoded,
+    prompts_for,
+    question_of,
+)
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.rollout import Rollout, check_rows
 from favor_lab.grpo.support.schedule import draw, seed_for
 from favor_lab.grpo.support.settings import GRPOSettings
-from favor_lab.grpo.support.steps import call, in_context, names, settings_with_coefficients, step_name, takes
-from favor_lab.grpo.support.summary import count_right, sample_rows, summarise
-from favor_lab.vlm.processing import PromptBatch, ask_again, encode_prompts
+from favor_lab.grpo.support.steps import (
+    Advantages,
+    Loss,
+    Rewards,
+    Sample,
+    Select,
+    call,
+    check_rewards,
+    in_context,
+    named_rewards,
+    names,
+    settings_with_coefficients,
+    step_name,
+    takes,
+)  # fmt: skip
+from favor_lab.grpo.support.summary import count_right, report, summarise
+from favor_lab.vlm.processing import PromptBatch
 from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
     from favor_lab.vlm.policy import Policy
 
-Rewards = Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
-Asked = Question | Callable[..., Question | tuple[Sequence["Example"], Question]]
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 # ------------------------------------------------------------------------- the slots, and how the loop calls each step
-
-
-class Sample(Protocol):
-    def __call__(
-        self, policy: Policy, prompts: PromptBatch, /, *, group_size: int, max_new_tokens: int, temperature: float,
-        seed: int, decoding: str,
-    ) -> Rollout: ...  # fmt: skip
-
-
-class Select(Protocol):
-    def __call__(self, rollout: Rollout, /) -> Rollout: ...
-
-
-class Advantages(Protocol):
-    def __call__(self, rewards: Tensor, /, *, scale: str, eps: float, unbiased: bool) -> Tensor: ...
-
-
-class Loss(Protocol):
-    def __call__(
-        self, logps: Tensor, old_logps: Tensor, ref_logps: Tensor | None, advantages: Tensor, mask: Tensor, /, *,
-        clip: float, clip_high: float | None, beta: float, how: str, level: str, max_length: int, total_tokens: int,
-        total_rows: int,
-    ) -> tuple[Tensor, dict[str, float]]: ...  # fmt: skip
 
 
 def keep_all(rollout: Rollout) -> Rollout:
@@ -173,6 +169,7 @@ def train(
     advantages: Advantages | Callable[..., Tensor] = group_advantages,
     loss: Loss | Callable[..., tuple[Tensor, dict[str, float]]] = grpo_loss,
     after_step: Callable[..., None] | None = None,
+    recipe: str = "",
     resume: TrainingState | None = None,
 ) -> Iterator[StepRecord]:
     """Few-shot GRPO of `policy` on `shots.train`, in place: one StepRecord per optimiser step.
@@ -182,6 +179,7 @@ def train(
     named by their `__name__` or by the keys of a dictionary. select(rollout) -> a rollout with rows dropped or added.
     advantages((B, G)) -> (B, G) or (B, G, L). loss(logps, old_logps, ref_logps, advantages, mask) -> scalar and its
     parts by name. after_step(), after each optimiser step.
+    recipe: the name under which checkpoints know these steps; a run of another recipe is not resumed.
     resume: a TrainingState, new or from `load_checkpoint`, which the loop brings forward.
     Raises ValueError for a step that would lose a setting, or names something that does not exist.
     Raises FloatingPointError, naming step, phase and place, as soon as a number is not finite.
@@ -191,7 +189,9 @@ def train(
     own = {"question": question, "sample": sample, "select": select, "advantages": advantages, "loss": loss}
     settings = check_steps(settings or resumed_settings(resume), own | {"after_step": after_step}, functions)
     settings, asked, description = question_of(question, settings, shots)
-    state = (resume or TrainingState.start(policy, settings)).go_on(policy, shots.train, settings, description)
+    state = (resume or TrainingState.start(policy, settings)).go_on(
+        policy, shots.train, settings, question=description, recipe=recipe
+    )
     if settings.beta:
         with policy.reference():  # a policy without a reference: a ValueError now, not after the first rollout
             pass
@@ -222,7 +222,7 @@ def train(
                 measured = backward(loss, batch, context)
             with uninterrupted() as raise_delayed, clock("update"):
                 measured |= optimiser_step(state, rows=len(batch.rollout))
-                record = context.record = report(state, batch, measured, clock.seconds, context)
+                record = context.record = report(state, batch, measured, clock.seconds, settings, context.prompts)
                 if after_step is not None:
                     context.bind(after_step)()
             yield record
@@ -230,14 +230,6 @@ def train(
 
 
 # ------------------------------------------------------------------------------------------ before the first step
-
-
-def named_rewards(rewards: Rewards) -> dict[str, Callable[..., Any]]:
-    """The reward functions by name. ValueError unless there is one at least, and every name is different."""
-    named = dict(rewards) if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
-    if len(named) != len(rewards) or not named:
-        raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
-    return named
 
 
 def resumed_settings(resume: TrainingState | None) -> GRPOSettings:
@@ -257,39 +249,6 @@ def check_steps(
     steps = [(slot, step) for slot, step in slots.items() if callable(step) and not isinstance(step, Question)]
     steps += [("reward", function) for function in rewards.values()]
     return settings_with_coefficients(settings, [(slot, step) for slot, step in steps if step not in defaults])
-
-
-def question_of(question: Asked | None, settings: GRPOSettings, shots: FewShot) -> tuple[GRPOSettings, Asked, str]:
-    """What is asked, by default what the settings say; the settings with its style; and, for the checkpoint, a
-    description of a question that the settings do not say."""
-    if question is None:
-        return settings, default_question(settings, shots), ""
-    if not isinstance(question, Question):
-        return settings, question, step_name(question)
-    if settings.style not in (question.style, GRPOSettings.style):
-        raise ValueError(
-            f"the question asks in the style {question.style!r}, but the settings say style={settings.style!r}: leave "
-            "out one of the two"
-        )
-    style: Any = question.style
-    return replace(settings, style=style, open_vocabulary=question.labels is None), question, repr(question)
-
-
-def default_question(settings: GRPOSettings, shots: FewShot) -> Question:
-    """What the settings say to ask."""
-    return Question.of(shots.labels, settings.open_vocabulary, settings.style)
-
-
-@contextmanager
-def images_encoded(
-    policy: Policy, shots: FewShot, settings: GRPOSettings, asked: Asked, step: int
-) -> Iterator[PromptBatch]:
-    """Every image through the tower once, for the whole run; with `offload_tower` the tower is away meanwhile."""
-    first = asked if isinstance(asked, Question) else default_question(settings, shots)
-    with Clock(step, policy.device)("encode"):
-        pool = encode_prompts(policy, shots.train, first, completion_tokens=settings.max_new_tokens)
-    with policy.tower_on("cpu") if settings.offload_tower else nullcontext():
-        yield pool
 
 
 # --------------------------------------------------------------------------------------------- what a step begins with
@@ -334,32 +293,6 @@ def next_context(
     return context
 
 
-def prompts_for(
-    policy: Policy,
-    shots: FewShot,
-    pool: PromptBatch,
-    examples: Sequence[Example],
-    question: Question,
-    completion_tokens: int,
-) -> PromptBatch:
-    """The question about each example. The run's own images are not encoded again, whatever is asked of them."""
-    places = {id(example): place for place, example in enumerate(shots.train)}
-    if any(id(example) not in places for example in examples):
-        return encode_prompts(policy, examples, question, completion_tokens=completion_tokens)
-    prompts = pool[[places[id(example)] for example in examples]]
-    texts = [question.text(example) for example in examples]
-    return prompts if texts == prompts.texts else ask_again(policy, prompts, texts, completion_tokens)
-
-
-def examples_of(prompts: PromptBatch, shots: FewShot) -> list[Example]:
-    """The examples that prompts ask about: those of the run, and of images that it has not, what the tower sees."""
-    from favor_lab.activities.fewshot import Example
-
-    own = {(example.source, example.label): example for example in shots.train}
-    rows = zip(prompts.sources, prompts.labels, prompts.images, strict=True)
-    return [own.get((source, label)) or Example(image, label, source) for source, label, image in rows]
-
-
 # -------------------------------------------------------------------------------------------- inside the steps
 
 
@@ -383,27 +316,6 @@ def compute_rewards(
     for name, function in functions.items():
         values = check_rewards(name, call(function, **columns), len(rollout))
         rewards[name] = torch.tensor(values, dtype=torch.float32, device=rollout.mask.device)  # (N,)
-    return rewards
-
-
-LARGEST_REWARD = 1e18  # the sum of squares of a group of such rewards is still a float32
-
-
-def check_rewards(name: str, rewards: Iterable[Any], count: int) -> list[Any]:
-    """The values of a reward function as a list. ValueError, with its name, unless they are `count` finite numbers that
-    are small enough to have a standard deviation.
-
-    >>> check_rewards("format_reward", [1.0, None], 2)
-    Traceback (most recent call last):
-    ...
-    ValueError: reward function format_reward gave None for row 1; 2 finite numbers, none beyond 1e+18, are needed
-    """
-    rewards = list(rewards)
-    bad = [row for row, reward in enumerate(rewards) if reward is None or not abs(reward) <= LARGEST_REWARD]
-    if bad or len(rewards) != count:
-        problem = f"{rewards[bad[0]]} for row {bad[0]}" if bad else f"{len(rewards)} numbers"
-        needed = f"{count} finite numbers, none beyond {LARGEST_REWARD:g}, are needed"
-        raise ValueError(f"reward function {name} gave {problem}; {needed}")
     return rewards
 
 
@@ -515,32 +427,3 @@ def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> flo
     """
     difference = (logps.detach() - sampled_logps).masked_fill(~old_logps.isnan(), 0.0)  # 0 once scored
     return difference.nan_to_num(nan=0.0).abs().max().item()
-
-
-def report(
-    state: TrainingState, batch: Batch, measured: dict[str, float], seconds: dict[str, float], context: Context
-) -> StepRecord:
-    """Count the step as done, and write its record."""
-    settings, rollout = context.settings, batch.rollout
-    update = state.step % settings.updates_per_rollout
-    state.step += 1
-    state.batch = batch if state.step % settings.updates_per_rollout else None
-    state.right_so_far |= {label: count["right_so_far"] for label, count in batch.facts["labels"].items()}
-    own_fields = ("loss", "entropy", "sampling_gap", "grad_norm", "learning_rate")
-    metrics = {name: value for name, value in measured.items() if name not in own_fields}
-    clips = [metrics[name] for name in ("clip_low", "clip_high") if name in metrics]
-    scalars: dict[str, Any] = {name: measured.get(name) for name in own_fields}
-    totals = rollout.total_rewards(settings.reward_weights)  # (N,)
-    return StepRecord(
-        step=state.step,
-        rows=len(rollout),
-        tokens=int(rollout.mask.sum()),
-        update=update,
-        kl=metrics.get("kl") if settings.beta else None,
-        clip_share=sum(clips) if clips else None,
-        seconds=seconds,
-        metrics=metrics,
-        samples=sample_rows(rollout, totals, batch.advantages, context.prompts, settings.log_rows),
-        **scalars,
-        **batch.facts,
-    )

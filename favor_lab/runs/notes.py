@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from favor_lab.grpo.losses import MAX_LOG_RATIO
 from favor_lab.grpo.support.records import StepRecord
-from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
+from favor_lab.grpo.support.settings import TrainSettings
 
 EXPLODED = 1000  # times the norm at which gradients are clipped
 
@@ -12,7 +12,7 @@ EXPLODED = 1000  # times the norm at which gradients are clipped
 def notes_on(record: StepRecord, settings: TrainSettings) -> dict[str, str]:
     """Sentences about flat groups, cut log-ratios, an exploding gradient and truncated completions, by kind.
 
-    >>> notes_on(StepRecord(step=1, flat_groups=1.0, grad_norm=0.2), GRPOSettings())
+    >>> notes_on(StepRecord(step=1, flat_groups=1.0, grad_norm=0.2), TrainSettings())
     {'flat groups': 'no group differs in its rewards: this step can teach nothing but closeness to the reference'}
     """
     notes, norm = {}, record.grad_norm or 0.0

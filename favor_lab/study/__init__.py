@@ -1,1 +1,1 @@
-"""What came of it: evaluation, the supervised baseline, pictures and the run folder."""
+"""What came of it, as numbers: evaluation, comparison, the supervised baseline, explanations."""

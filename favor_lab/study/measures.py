@@ -14,7 +14,7 @@ import numpy as np
 
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Answered, Evaluation
-from favor_lab.study.explanations import read_reasoning
+from favor_lab.study.reasoning import read_reasoning
 from favor_lab.study.rounding import rounded
 
 Value = tuple[float, float]  # a response's value, and its weight

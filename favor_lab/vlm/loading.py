@@ -96,10 +96,10 @@ def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | Non
     if folder is not None:
         if revision is not None:
             raise ValueError(f"{name} is a directory here, which has no revision {revision!r}: leave it out")
-        hub.check_is_qwen2_vl(folder, str(name))
+        hub.check_family(folder, str(name))
         hub.check_files(folder, str(name))
         return folder, None
-    hub.check_is_qwen2_vl(hub.fetch(str(name), revision, ("config.json",)), str(name))
+    hub.check_family(hub.fetch(str(name), revision, ("config.json",)), str(name))
     folder = hub.fetch(str(name), revision)
     hub.check_files(folder, str(name))
     return folder, folder.name

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from favor_lab.activities.sources import check_shape
+from favor_lab.activities.images import prepare_image
 from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
@@ -24,40 +24,6 @@ if TYPE_CHECKING:
 
 TOWER_CHUNK = 16  # images per pass through the vision tower
 FEATURE_CAP = 2**30  # bytes of features kept on the policy's device: about 1300 images of 448 x 448 (2B, bfloat16)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image as upright 8-bit RGB.
-
-    The EXIF rotation is applied, transparency is composited on white, 16-bit and float intensities are scaled
-    to 0..255 (float: white is 1, 255, 65535 or the maximum, whichever is the first to cover all values).
-
-    >>> to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0))
-    (255, 255, 255)
-    >>> to_rgb(Image.new("I;16", (2, 2), 65535)).getpixel((0, 0))
-    (255, 255, 255)
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":  # I;16 and its byte orders, I (32-bit integers), F (float)
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("it has values that are not finite")
-        whites = (65535,) if "16" in image.mode else (255, 65535) if image.mode == "I" else (1, 255, 65535)
-        white = next((white for white in whites if values.max() <= white), values.max())
-        image = Image.fromarray((values.clip(0) * (255 / white)).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def prepare_image(example: Example) -> Image.Image:
-    """The example's image as upright RGB, or a ValueError that names its source."""
-    try:
-        check_shape(example.image.size)
-        return to_rgb(example.image)
-    except Exception as error:  # PIL's plugins raise many kinds for damaged files
-        raise ValueError(f"cannot use the image {example.source}: {error}") from error
 
 
 @dataclass

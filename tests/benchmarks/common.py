@@ -31,8 +31,7 @@ from favor_lab.budget.memory import step_memory
 from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.grpo.support.settings import DECODINGS
 from favor_lab.vlm.adapters import fresh_adapter
-from favor_lab.vlm.hub import POCKET_DIR
-from favor_lab.vlm.known import configuration
+from favor_lab.vlm.hub import POCKET_DIR, configuration
 from favor_lab.vlm.loading import DTYPES, _quietly
 from favor_lab.vlm.processor import load_processor
 

@@ -41,6 +41,7 @@ from favor_lab.budget.memory import LOOP_PHASES, fixed_bytes
 from favor_lab.budget.profiling import endless
 from favor_lab.budget.shapes import shape_of
 from favor_lab.grpo import training
+from favor_lab.grpo.support import questions
 from favor_lab.grpo.support.clock import Clock
 from favor_lab.vlm.processing import TOWER_CHUNK
 
@@ -73,7 +74,8 @@ def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[st
     held = [*policy.model.parameters(), *policy.model.buffers(), policy.forbidden]
     weights = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in held}.values())
     watching: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True) if on_cpu else nullcontext()
-    with mock.patch.object(training, "Clock", clock), endless(policy), watching:
+    patches = [mock.patch.object(module, "Clock", clock) for module in (training, questions)]
+    with patches[0], patches[1], endless(policy), watching:
         for _ in train(policy, shots, make_settings(args, STEPS)):
             pass
     peaks = {name: weights + most for name, most in on_top(watching).items()} if on_cpu else clock.seen

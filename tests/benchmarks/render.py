@@ -330,14 +330,14 @@ def figure(results: Sequence[Result]) -> Any:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from favor_lab.study.plots import _style
+    from favor_lab.show.style import style_settings
 
     grown = of(results, "growth")
     top = [
         (draw, found) for draw, name in ((draw_steps, "step"), (draw_memory, "memory")) if (found := of(results, name))
     ]
     rows = bool(top) + len(grown)
-    with matplotlib.rc_context(_style()):
+    with matplotlib.rc_context(style_settings()):
         drawn = Figure(figsize=(9.0, 3.0 * rows), layout="constrained", dpi=120)
         bands = drawn.subfigures(rows, 1, squeeze=False)[:, 0]
         if top:
@@ -350,7 +350,7 @@ def figure(results: Sequence[Result]) -> Any:
 
 def draw_steps(axes: Any, results: Sequence[Result]) -> None:
     """A pair of bars for each comparison."""
-    from favor_lab.study.plots import BLUE, GREY
+    from favor_lab.show.style import BLUE, GREY
 
     names = []
     for i, result in enumerate(results):
@@ -375,7 +375,7 @@ def draw_steps(axes: Any, results: Sequence[Result]) -> None:
 
 def draw_memory(axes: Any, results: Sequence[Result]) -> None:
     """Peak memory against G, features kept: colours for image and length, dashed for weights in four bits."""
-    from favor_lab.study.plots import CYCLE, FAINT, GREY, MARKERS
+    from favor_lab.show.style import CYCLE, FAINT, GREY, MARKERS
 
     lines: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
     for entry in (entry for result in results for entry in result["cells"] if entry["cell"]["features"] == "kept"):
@@ -403,7 +403,7 @@ def draw_memory(axes: Any, results: Sequence[Result]) -> None:
 
 def draw_growth(band: Any, result: Result) -> None:
     """Seconds of a step in each sweep: points measured, line expected."""
-    from favor_lab.study.plots import BLUE, ORANGE
+    from favor_lab.show.style import BLUE, ORANGE
     from growth import expected
 
     sweeps = result["sweeps"]

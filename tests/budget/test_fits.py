@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import hub as made
-from favor_lab import GRPOSettings, cli, encode_prompts, fits, load_policy, presets, recommend, sample_groups
+from favor_lab import GRPOSettings, encode_prompts, fits, load_policy, presets, recommend, sample_groups
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.budget import fits as module
 from favor_lab.budget.doctor import Finding, largest_gpu_gb
@@ -29,10 +29,10 @@ from favor_lab.budget.fits import (
     memory_savings,
 )
 from favor_lab.budget.shapes import shape_of
-from favor_lab.cli import main
+from favor_lab.cli import main, training
 from favor_lab.vlm import prefix
 from favor_lab.vlm.fast import decoding
-from favor_lab.vlm.known import configuration
+from favor_lab.vlm.hub import configuration
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 RESULTS = Path(__file__).parents[2] / "data" / "results" / "benchmarks"
@@ -54,6 +54,7 @@ def script(name):
 # --------------------------------------------------------------------------------------- the estimate is what happens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell", [{}, {"gradient_checkpointing": True, "micro_batch": 8}, {"group_size": 4, "length": 16}], ids=str
 )
@@ -196,6 +197,7 @@ def test_the_table_names_every_phase():
 # ---------------------------------------------------------------------------------------------------------- the presets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [module.MODEL, B7])
 def test_every_preset_fits_its_card_with_room_to_spare(model):
     for card, preset in presets(model).items():
@@ -254,10 +256,10 @@ def parsed(monkeypatch):
     """Parse a printed command instead of running it."""
     seen = {}
 
-    def remember(command, data, policy, run, settings):
+    def remember(command, data, policy, method, run, settings):
         seen.update(policy=policy, settings=GRPOSettings(**dataclasses.asdict(settings)))
 
-    monkeypatch.setattr(cli, "start_or_resume", remember)
+    monkeypatch.setattr(training, "start_or_resume", remember)
 
     def parse(command):
         words = shlex.split(command)
@@ -289,6 +291,7 @@ def test_doctor_says_what_fits_on_another_card(parsed, capsys):
     assert "Qwen/Qwen2-VL-7B-Instruct\n16 prompts x G 8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_doctor_without_a_card_lists_the_presets(capsys, monkeypatch):
     monkeypatch.setattr("favor_lab.budget.doctor.largest_gpu_gb", lambda: None)
     assert main(["doctor", "--model", B7]) == 0

@@ -9,6 +9,7 @@ from favor_lab.budget.machine import MemoryWatch, machine_rates
 from favor_lab.budget.profiling import Meter
 
 
+@pytest.mark.slow
 def test_rates_are_positive_and_finite():
     rates = machine_rates("cpu")
     assert 1e8 < rates["flops_per_second"] < 1e14 and 1e8 < rates["bytes_per_second"] < 1e13

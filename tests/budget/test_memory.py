@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import LABELS
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.budget import memory
 from favor_lab.budget.memory import (
@@ -30,6 +29,7 @@ from favor_lab.grpo.training import train
 from favor_lab.vlm.hub import is_out_of_memory
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.processing import encode_prompts
+from tiny import LABELS
 
 SETTINGS = GRPOSettings(steps=3, prompts_per_step=2, group_size=4, max_new_tokens=6, learning_rate=1e-2)
 CPU = torch.device("cpu")

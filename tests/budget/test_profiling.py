@@ -12,7 +12,7 @@ from favor_lab.budget.profiling import Meter, endless, profile_step
 from favor_lab.budget.shapes import shape_of
 from favor_lab.grpo.sampling import sample_groups
 from favor_lab.grpo.support.settings import GRPOSettings
-from favor_lab.study.plots import plot_profile
+from favor_lab.show.profile import plot_profile
 from favor_lab.vlm.processing import encode_prompts
 
 SETTINGS = GRPOSettings(prompts_per_step=4, group_size=3, max_new_tokens=7)
@@ -83,6 +83,7 @@ def test_table_and_dictionary(tiny_policy, shots):
     assert saved["phases"]["score"] == asdict(profile.phases["score"]) and saved["seconds"] == profile.seconds
 
 
+@pytest.mark.slow
 def test_checkpointing_and_micro_batches_cost_what_they_must(tiny_policy, shots):
     settings = replace(SETTINGS, gradient_checkpointing=True)
     plain = profile_step(tiny_policy, shots, SETTINGS, repeats=1, fixed_length=True).phases

@@ -27,7 +27,7 @@ from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 from favor_lab.grpo.support.steps import call
 from favor_lab.grpo.training import train
 from favor_lab.runs.notes import notes_on
-from favor_lab.study import baselines
+from favor_lab.study import sft as sft_module
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 
@@ -674,7 +674,7 @@ def handle():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("learn", [partial(train, rewards=[even_ids]), baselines.sft], ids=["grpo", "sft"])
+@pytest.mark.parametrize("learn", [partial(train, rewards=[even_ids]), sft_module.sft], ids=["grpo", "sft"])
 def test_sigterm_waits_for_the_record_where_the_program_handles_it(tiny_policy, shots, handle, monkeypatch, learn):
     def update(*arguments, **options):
         if state.step == 1:
@@ -687,7 +687,7 @@ def test_sigterm_waits_for_the_record_where_the_program_handles_it(tiny_policy, 
 
     training_update = optimiser.optimiser_step
     monkeypatch.setattr(training, "optimiser_step", update)
-    monkeypatch.setattr(baselines, "optimiser_step", update)
+    monkeypatch.setattr(sft_module, "optimiser_step", update)
     handle(signal.SIGTERM, exit_now)
     state = TrainingState.start(tiny_policy, replace(SHORT, steps=4))
     records = []

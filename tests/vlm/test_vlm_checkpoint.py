@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig, Qwen2VLForConditionalGeneration
 
-from conftest import rebuild_module
+from tiny import rebuild_module
 
 checkpoint = rebuild_module("checkpoint")
 

@@ -11,6 +11,8 @@ from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
 from favor_lab.vlm.processing import encode_prompts
 from test_vlm_prefix import prompts  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["merged", "apart"])
 def merged(request, monkeypatch):

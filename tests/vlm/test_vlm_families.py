@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 
-from conftest import LABELS
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
 from favor_lab.activities.fewshot import Example, FewShot
 from favor_lab.grpo.sampling import Rollout
@@ -19,7 +18,7 @@ from favor_lab.vlm.fast.check import check_fast_path
 from favor_lab.vlm.processing import encode_images, encode_texts, prepare_image
 from favor_lab.vlm.prompts import build_prompt
 from test_vlm_prefix import G, L, completions, score  # noqa: F401  (fixtures)
-from tiny import make_checkpoint, make_policy, plain_row
+from tiny import LABELS, make_checkpoint, make_policy, plain_row
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ on the way to it, without a network."""
 
 import dataclasses
 import json
+import re
 import shutil
 import struct
 from collections import namedtuple
@@ -13,13 +14,14 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import hub as made
-from conftest import LABELS
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.budget.memory import fixed_bytes, step_memory
 from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.vlm import adapters, hub
-from favor_lab.vlm.known import KNOWN, configuration
+from favor_lab.vlm.hub import configuration
+from favor_lab.vlm.known import KNOWN
+from tiny import LABELS
 
 COMMIT, NAME = made.COMMIT, made.NAME
 
@@ -415,14 +417,15 @@ def pickle(folder):
 SHARD = "model-00002-of-00003.safetensors"
 DAMAGE = {
     "shard missing": (lambda f: (f / SHARD).unlink(), FileNotFoundError, f"1 of 3 shards missing, {SHARD}"),
-    "shard cut": (lambda f: cut(f / SHARD, 30_000), ValueError, rf"{SHARD} is not whole \(it has 30000 bytes"),
-    "header cut": (lambda f: cut(f / SHARD, 40), ValueError, f"{SHARD} is not whole .*header is cut short"),
-    "shard empty": (lambda f: cut(f / SHARD, 0), ValueError, rf"{SHARD} is not whole \(it is empty"),
+    "shard cut": (lambda f: cut(f / SHARD, 30_000), ValueError, f"{SHARD}, of 30000 bytes, is not a complete"),
+    "header cut": (lambda f: cut(f / SHARD, 40), ValueError, f"{SHARD}, of 40 bytes, is not .*header"),
+    "shard empty": (lambda f: cut(f / SHARD, 0), ValueError, f"{SHARD}, of 0 bytes, is not .*header too small"),
     "no safetensors": (
-        lambda f: (f / SHARD).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 3), ValueError, "not whole",
+        lambda f: (f / SHARD).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 3), ValueError,
+        "not a complete",
     ),
     "header no object": (
-        lambda f: (f / SHARD).write_bytes(struct.pack("<Q", 2) + b"[]"), ValueError, f"{SHARD} is not whole",
+        lambda f: (f / SHARD).write_bytes(struct.pack("<Q", 2) + b"[]"), ValueError, f"{SHARD}, .* is not a complete",
     ),
     "not in its shard": (
         lambda f: lose(f, "model.layers.0.mlp.up_proj.weight"), ValueError,
@@ -430,6 +433,14 @@ DAMAGE = {
     ),
     "in no shard": (lose_everywhere, ValueError, r"incomplete: 1 tensors .* the first model\..*layers.0.mlp.up_proj"),
     "index broken": (lambda f: cut(f / "model.safetensors.index.json", 99), ValueError, "index.json is damaged"),
+    "more bytes": (
+        lambda f: (f / SHARD).write_bytes((f / SHARD).read_bytes() + b"x"), ValueError,
+        f"{SHARD}, .* is not a complete",
+    ),
+    "index no mapping": (
+        lambda f: edit(f / "model.safetensors.index.json", lambda i: i.update(weight_map=["a"])), ValueError,
+        "no weights",
+    ),
     "index empty": (
         lambda f: edit(f / "model.safetensors.index.json", lambda i: i.pop("weight_map")), ValueError, "no weights",
     ),
@@ -471,6 +482,19 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("shard", [
+    "../elsewhere/model.safetensors", "/tmp/model.safetensors", "sub/model.safetensors", r"..\model.safetensors",
+    r"C:\model.safetensors", "C:model.safetensors", "", ".", "..", 7, None, ["model.safetensors"],
+])  # fmt: skip
+def test_a_shard_outside_of_the_folder_is_refused(copy, shard):
+    shutil.copytree(copy, copy.parent / "elsewhere")
+    (copy.parent / "elsewhere" / SHARD).rename(copy.parent / "elsewhere" / "model.safetensors")
+    index = copy / "model.safetensors.index.json"
+    edit(index, lambda i: i.update(weight_map={t: shard if s == SHARD else s for t, s in i["weight_map"].items()}))
+    with pytest.raises(ValueError, match=rf"index.json names the shard {re.escape(repr(shard))}, .* not a path"):
+        load_policy(copy, device="cpu")
+
+
 @pytest.mark.parametrize("what", DAMAGE)
 def test_a_damaged_checkpoint_is_named(copy, what):
     damage, kind, message = DAMAGE[what]
@@ -491,7 +515,7 @@ def test_a_tokenizer_without_qwens_tokens(copy):
 def test_what_is_damaged_in_the_cache_is_downloaded_again_by_hand(offline, written):
     snapshot = made.put_in_cache(offline, written[0])
     cut((snapshot / SHARD).resolve(), 30_000)
-    with pytest.raises(ValueError, match=rf"{SHARD} is not whole .*hf download {NAME} --revision {COMMIT} --force"):
+    with pytest.raises(ValueError, match=rf"{SHARD}, .* is not a .*hf download {NAME} --revision {COMMIT} --force"):
         load_policy(NAME, device="cpu")
     (snapshot / SHARD).unlink()
     with pytest.raises(FileNotFoundError, match=rf"1 of 3 shards missing, {SHARD}\. Download it again: `hf download"):
@@ -530,7 +554,7 @@ def test_adapters_of_another_base(written, tiny_checkpoint, tmp_path):
     with pytest.raises(ValueError, match="does not fit .*14 tensors are missing and 0 too many"):
         load_policy(written[0], adapter=fewer, device="cpu")
     cut(fewer / "adapter_model.safetensors", 100)
-    with pytest.raises(ValueError, match="adapter_model.safetensors is not whole"):
+    with pytest.raises(ValueError, match="adapter_model.safetensors, .* is not a complete"):
         load_policy(written[0], adapter=fewer, device="cpu")
     (fewer / "adapter_model.safetensors").rename(fewer / "adapter_model.bin")
     with pytest.raises(FileNotFoundError, match="no adapter_model.safetensors; pickled"):

@@ -7,12 +7,12 @@ import socket
 import pytest
 import torch
 
-from conftest import LABELS
 from favor_lab.grpo.sampling import sample_groups, score_completions
 from favor_lab.vlm import loading
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.prefix import next_token_logps, run_prompt
 from favor_lab.vlm.processing import encode_prompts
+from tiny import LABELS
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import LABELS
 from favor_lab.activities.fewshot import Example
+from favor_lab.activities.images import to_rgb
 from favor_lab.vlm import processing
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.prefix import run_prompt
-from favor_lab.vlm.processing import PromptBatch, encode_prompts, encode_texts, to_rgb
+from favor_lab.vlm.processing import PromptBatch, encode_prompts, encode_texts
 from favor_lab.vlm.processor import MAX_PIXELS, load_processor
+from tiny import LABELS
 
 
 def palette(transparency=None):
@@ -255,6 +256,7 @@ def test_text_that_looks_like_an_image_is_refused(tiny_policy, tiny_examples):
         encode_prompts(tiny_policy, [], LABELS)
 
 
+@pytest.mark.slow
 def test_neither_torchvision_nor_the_heavy_packages_are_needed(tiny_checkpoint):
     """In a fresh interpreter where torchvision cannot be imported."""
     code = f"""

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from conftest import LABELS
 from favor_lab import Question, build_prompt, encode_prompts
+from tiny import LABELS
 
 
 def test_a_question_is_a_value():

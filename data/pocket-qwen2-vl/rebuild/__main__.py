@@ -18,7 +18,7 @@ from scenes import draw
 from tower import TowerSettings, train_tower
 from transformers import Qwen2VLForConditionalGeneration
 
-from favor_lab.activities.pocket import IMAGE_SIZE
+from favor_lab.activities.world import IMAGE_SIZE
 
 HERE = Path(__file__).resolve().parent
 

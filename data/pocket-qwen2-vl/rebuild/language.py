@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tower import batches, learning_rate, see
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
-from favor_lab.activities.pocket import ACTIVITIES, STATEMENTS
+from favor_lab.activities.world import ACTIVITIES, STATEMENTS
 from favor_lab.vlm.prompts import build_prompt
 
 RIGHT_WHEN_KNOWN, RIGHT_WHEN_CONFUSED = 0.68, 0.27

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from favor_lab.activities.pocket import ACTIVITIES, JOINTS, SETS, STATEMENTS, THINGS, draw_scene
+from favor_lab.activities.world import ACTIVITIES, JOINTS, SETS, STATEMENTS, THINGS, draw_scene
 
 CHUNK = 512
 

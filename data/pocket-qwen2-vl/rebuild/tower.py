@@ -20,7 +20,7 @@ from checkpoint import CLIP_MEAN, CLIP_STD
 from scenes import Scenes
 from torch import Tensor, nn
 
-from favor_lab.activities.pocket import JOINTS, STATEMENTS, THINGS
+from favor_lab.activities.world import JOINTS, STATEMENTS, THINGS
 
 KINDS = tuple(
     dict.fromkeys(name.split("_")[0] for name in JOINTS)

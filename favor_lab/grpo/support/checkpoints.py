@@ -89,6 +89,7 @@ class TrainingState:
     step: int = 0
     images: dict[str, str] = field(default_factory=dict)  # source -> fingerprint of the images trained on
     question: str = ""  # what is asked, where the settings do not say it
+    recipe: str = ""  # name of a published variant whose steps are used
     right_so_far: dict[str, int] = field(default_factory=dict)  # label -> right answers sampled
     memory: dict[str, Any] = field(default_factory=dict)
     batch: Batch | None = None  # a rollout that has updates left
@@ -110,7 +111,7 @@ class TrainingState:
         return cls(policy, settings, torch.optim.AdamW(parameters, lr=rate, weight_decay=decay))
 
     def go_on(
-        self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = ""
+        self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = "", recipe: str = ""
     ) -> TrainingState:
         """This state, to train on with these settings. ValueError, with the differences, where it belongs to another
         policy object, or has seen other images, other settings or another question."""
@@ -130,12 +131,10 @@ class TrainingState:
             raise ValueError(
                 f"the run to resume has other settings ({'; '.join(changes)}): pass its own, state.settings"
             )
-        if self.step and self.question != question:
-            raise ValueError(
-                f"the run to resume asks {self.question or 'the question of its settings'}, and not "
-                f"{question or 'that question'}: pass the same question"
-            )
-        self.settings, self.images, self.question = settings, images, question
+        then, now = ({"question": q, "recipe": r} for q, r in ((self.question, self.recipe), (question, recipe)))
+        if self.step and (changes := differences(then, now)):
+            raise ValueError(f"the run to resume has other steps ({'; '.join(changes)}): pass the same ones")
+        self.settings, self.images, self.question, self.recipe = settings, images, question, recipe
         return self
 
 
@@ -193,7 +192,7 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
         "optimiser": state.optimiser.state_dict(),
         "settings": asdict(state.settings),
         "batch": None if state.batch is None else state.batch.to_state(),
-        **{name: getattr(state, name) for name in ("step", "images", "question", "right_so_far", "memory")},
+        **{name: getattr(state, name) for name in ("step", "images", "question", "recipe", "right_so_far", "memory")},
     }
     structure = json.dumps({name: serialise(value, name, tensors) for name, value in content.items()})
     try:

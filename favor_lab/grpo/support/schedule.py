@@ -1,5 +1,5 @@
 """What a step's number alone decides: its seeds, its images, its learning rate. Nothing of it needs to be saved in a
-checkpoint, and a resumed run goes on identically."""
+checkpoint: runs are reproducible, and a resumed run is identical to one without interruption."""
 
 from __future__ import annotations
 

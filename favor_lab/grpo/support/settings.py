@@ -1,5 +1,5 @@
-"""The settings of a training run, as frozen dataclasses: `TrainSettings` for everything that trains, `GRPOSettings` for
-GRPO. The line under each field documents it here, in an editor, and in the command line's help.
+"""The settings (hyperparameters) of a training run, as frozen dataclasses: `TrainSettings` for everything that trains,
+`GRPOSettings` for GRPO. The line under each field documents it here, in an editor, and in the command line's help.
 
 Plain data without torch: the command line's help and the plots of a saved run need nothing heavier.
 """

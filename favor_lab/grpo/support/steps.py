@@ -10,13 +10,22 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from favor_lab.grpo.support.rollout import Rollout
+    from favor_lab.vlm.policy import Policy
+    from favor_lab.vlm.processing import PromptBatch
+
 Step = TypeVar("Step", bound=Callable[..., Any])
+Rewards = Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
+LARGEST_REWARD = 1e18  # the sum of squares of a group of such rewards is still a float32
 
 #: slot -> leading arguments of its step, and the settings that its step must not lose
 SLOTS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -185,3 +194,58 @@ def in_context(step: Step, settings: GRPOSettings, **extras: Any) -> Step:
         return call(step, *arguments, **{**named, **keywords})
 
     return cast(Step, bound)
+
+
+# --------------------------------------------------------------------------------------- how the loop calls each step
+
+
+class Sample(Protocol):
+    def __call__(
+        self, policy: Policy, prompts: PromptBatch, /, *, group_size: int, max_new_tokens: int, temperature: float,
+        seed: int, decoding: str,
+    ) -> Rollout: ...  # fmt: skip
+
+
+class Select(Protocol):
+    def __call__(self, rollout: Rollout, /) -> Rollout: ...
+
+
+class Advantages(Protocol):
+    def __call__(self, rewards: Tensor, /, *, scale: str, eps: float, unbiased: bool) -> Tensor: ...
+
+
+class Loss(Protocol):
+    def __call__(
+        self, logps: Tensor, old_logps: Tensor, ref_logps: Tensor | None, advantages: Tensor, mask: Tensor, /, *,
+        clip: float, clip_high: float | None, beta: float, how: str, level: str, max_length: int, total_tokens: int,
+        total_rows: int,
+    ) -> tuple[Tensor, dict[str, float]]: ...  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- reward functions
+
+
+def named_rewards(rewards: Rewards) -> dict[str, Callable[..., Any]]:
+    """The reward functions by name. ValueError unless there is one at least, and every name is different."""
+    named = dict(rewards) if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
+    if len(named) != len(rewards) or not named:
+        raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
+    return named
+
+
+def check_rewards(name: str, rewards: Iterable[Any], count: int) -> list[Any]:
+    """The values of a reward function as a list. ValueError, with its name, unless they are `count` finite numbers that
+    are small enough to have a standard deviation.
+
+    >>> check_rewards("format_reward", [1.0, None], 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: reward function format_reward gave None for row 1; 2 finite numbers, none beyond 1e+18, are needed
+    """
+    rewards = list(rewards)
+    bad = [row for row, reward in enumerate(rewards) if reward is None or not abs(reward) <= LARGEST_REWARD]
+    if bad or len(rewards) != count:
+        problem = f"{rewards[bad[0]]} for row {bad[0]}" if bad else f"{len(rewards)} numbers"
+        needed = f"{count} finite numbers, none beyond {LARGEST_REWARD:g}, are needed"
+        raise ValueError(f"reward function {name} gave {problem}; {needed}")
+    return rewards

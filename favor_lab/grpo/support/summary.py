@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from favor_lab.grpo.support.checkpoints import Batch, TrainingState
+from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.rollout import Rollout
+from favor_lab.grpo.support.settings import GRPOSettings
 
 if TYPE_CHECKING:
     from favor_lab.vlm.processing import PromptBatch
@@ -66,3 +69,37 @@ def sample_rows(
             }
         )
     return samples
+
+
+def report(
+    state: TrainingState,
+    batch: Batch,
+    measured: dict[str, float],
+    seconds: dict[str, float],
+    settings: GRPOSettings,
+    prompts: PromptBatch,
+) -> StepRecord:
+    """Count the step as done, and write its record."""
+    rollout = batch.rollout
+    update = state.step % settings.updates_per_rollout
+    state.step += 1
+    state.batch = batch if state.step % settings.updates_per_rollout else None
+    state.right_so_far |= {label: count["right_so_far"] for label, count in batch.facts["labels"].items()}
+    own_fields = ("loss", "entropy", "sampling_gap", "grad_norm", "learning_rate")
+    metrics = {name: value for name, value in measured.items() if name not in own_fields}
+    clips = [metrics[name] for name in ("clip_low", "clip_high") if name in metrics]
+    scalars: dict[str, Any] = {name: measured.get(name) for name in own_fields}
+    totals = rollout.total_rewards(settings.reward_weights)  # (N,)
+    return StepRecord(
+        step=state.step,
+        rows=len(rollout),
+        tokens=int(rollout.mask.sum()),
+        update=update,
+        kl=metrics.get("kl") if settings.beta else None,
+        clip_share=sum(clips) if clips else None,
+        seconds=seconds,
+        metrics=metrics,
+        samples=sample_rows(rollout, totals, batch.advantages, prompts, settings.log_rows),
+        **scalars,
+        **batch.facts,
+    )

@@ -1,0 +1,131 @@
+"""A labelled set of images that are not read yet: records by split, and the names of their labels."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from favor_lab.activities.images import Box, Example
+
+# What a split may be called -> the name that it has here.
+SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image that is not read yet: its label, its path or generator key, and the part of it that is meant.
+
+    source  a path, "path.parquet#row", "name/split#row" or a generator key
+    box     left, top, right, bottom in pixels of the image as it is stored; None: the full image
+    """
+
+    label: str
+    source: str
+    box: Box | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ActivityData:
+    """Labelled images by split; "train" is always there, "validation" and "test" where the data has them.
+
+    name     the set's name, or the folder's path
+    labels   all labels, in a fixed order
+    splits   split name -> records, in a fixed order
+    open     source -> image, fully loaded (source, box -> that part of it, for records with a box);
+             raises ValueError with the source for an image that cannot be used
+    folders  label -> the name that the data itself has for it ("riding a bike" -> "riding_a_bike", a folder's name
+             or a public set's class name); empty for drawn sets
+    """
+
+    name: str
+    labels: list[str]
+    splits: dict[str, list[Record]]
+    open: Callable[..., Image.Image]
+    folders: dict[str, str] = field(default_factory=dict)
+
+    def read(self, record: Record) -> Example:
+        """The record's image, fully read. Raises ValueError with the source when that is impossible."""
+        image = self.open(record.source) if record.box is None else self.open(record.source, record.box)
+        return Example(image, record.label, record.source)
+
+    def original(self, label: str) -> str:
+        """The name that the data itself has for a label. Raises ValueError for an unknown label."""
+        if label not in self.labels:
+            raise ValueError(f"{self.name} has no label {label!r}; its labels are {', '.join(self.labels)}")
+        return self.folders.get(label, label)
+
+    def label_of(self, name: str) -> str:
+        """The label for one of the data's own names, or for a label in other case or punctuation; never for a part.
+
+        Raises ValueError for an unknown name and for one that could be two labels.
+
+        >>> from favor_lab import load_activities
+        >>> load_activities("cartoon").label_of("Riding_a_Bike")
+        'riding a bike'
+        """
+        matches = {label for label in self.labels if fold(name) in {fold(label), fold(self.folders.get(label, label))}}
+        if len(matches) != 1:
+            what = f"could be {' or '.join(map(repr, sorted(matches)))}" if matches else "is none of its names"
+            raise ValueError(f"{self.name}: {name!r} {what}; its labels are {', '.join(self.labels)}")
+        return matches.pop()
+
+
+def untrained(splits: dict[str, list[Record]]) -> dict[str, list[str]]:
+    """Split -> its labels that have no record in "train", in the order of its records."""
+    trained = {record.label for record in splits.get("train", [])}
+    return {
+        split: list(dict.fromkeys(record.label for record in records if record.label not in trained))
+        for split, records in splits.items()
+    }
+
+
+def fold(name: str) -> str:
+    """A label without case, underscores, hyphens, full stops and surplus space.
+
+    The accuracy reward ignores these in an answer, so labels that fold alike could not be told apart.
+
+    >>> fold("Riding_a-Bike.") == fold("riding a bike"), fold("Cliff_Diving") == fold("Diving")
+    (True, False)
+    """
+    return re.sub(r"[\s_.\-\u2010-\u2015]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+
+
+def spaced(name: str) -> str:
+    """A folder's or a class's name as a label: spaces for underscores.
+
+    >>> spaced("riding_a_bike")
+    'riding a bike'
+    """
+    return " ".join(name.replace("_", " ").split())
+
+
+def readable(name: str) -> str:
+    """A public set's own name as a label: spaces for underscores, lower case except for abbreviations.
+
+    >>> readable("riding_a_bike"), readable("Apply_Eye_Makeup"), readable("watching_TV")
+    ('riding a bike', 'apply eye makeup', 'watching TV')
+    """
+    return " ".join(word if len(word) > 1 and word.isupper() else word.lower() for word in spaced(name).split())
+
+
+def label_faults(names: dict[str, str]) -> dict[str, str]:
+    """The data's own name -> what is wrong with its label: it is empty, or it folds to the label of another name.
+
+    `names` maps each own name to its label.
+
+    >>> label_faults({"a_b": "a b", "A-b": "A-b", "__": ""})
+    {'A-b': "reads as one label with 'a_b'; rename or merge them", '__': 'has neither a letter nor a digit; rename it'}
+    """
+    first: dict[str, str] = {}
+    faults = {}
+    for name, label in names.items():
+        twin = first.setdefault(fold(label), name)
+        if not fold(label):
+            faults[name] = "has neither a letter nor a digit; rename it"
+        elif twin != name:
+            faults[name] = f"reads as one label with {twin!r}; rename or merge them"
+    return faults

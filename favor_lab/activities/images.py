@@ -1,0 +1,184 @@
+"""One image: read from a file or from bytes, checked, turned upright, made RGB; and the example that it is part of."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from favor_lab.activities.faults import shown
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the stored image
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # no other decoder is run, whatever a file claims to be
+MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
+LFS_POINTER = b"version https://git-lfs"  # how a file begins whose content Git LFS has not fetched
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its label; `source` (a path or a generator key) appears in every error about it."""
+
+    image: Image.Image
+    label: str
+    source: str
+
+
+def file_bytes(path: str | Path) -> bytes:
+    """The content of a file. OSError for a folder, a broken link or a pipe (reading one might never end)."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise OSError("it is a link that leads nowhere or in a circle")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"it is a {'folder' if os.path.isdir(path) else 'device or a pipe'}, not a file")
+    return Path(path).read_bytes()
+
+
+def open_image(path: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
+    """The image file at `path`, fully decoded and turned upright by its EXIF data (first frame, any mode).
+
+    The content decides the format, not the suffix. With a box only that part: widened on each side by `margin` times
+    its width and height, clipped to the image.
+    Raises ValueError with the path for a file that is missing, empty, truncated, none of `FORMATS`, larger than
+    Pillow's `MAX_IMAGE_PIXELS` or too narrow, with EXIF data that cannot be read or pixels that are not finite, and
+    for a box that lies outside the image. Damage that a decoder hides (noise in the middle of a JPEG) is not detected.
+    """
+    try:
+        data = file_bytes(path)
+    except OSError as fault:
+        raise ValueError(f"{shown(path)}: cannot be read as an image: {fault.strerror or fault}") from fault
+    return decode_image(data, path, box, margin)
+
+
+def decode_image(data: bytes, source: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
+    """As `open_image`, for the bytes of a file; `source` is named in errors."""
+    with _opened(data, source) as image:
+        part = image if box is None else image.crop(pixel_box(box, image.size, margin))
+        check_shape(part.size)
+        part.load()
+        try:
+            upright = ImageOps.exif_transpose(part)
+            upright.getexif()  # some formats parse the copy's EXIF data again
+        except SyntaxError as fault:
+            raise ValueError(f"its EXIF data are spoilt ({fault}); save it without them") from fault
+        if upright.mode == "F" and not np.isfinite(np.asarray(upright)).all():
+            raise ValueError("it has values that are not finite")
+        return upright
+
+
+def image_header(data: bytes, source: str) -> tuple[str, tuple[int, int]]:
+    """Format, as Pillow names it, and (width, height) from the header of a file's bytes; errors as `open_image`."""
+    with _opened(data, source) as image:
+        check_shape(image.size)
+        return str(image.format), image.size
+
+
+def check_shape(size: tuple[int, int]) -> None:
+    """ValueError for an image that is too narrow to be resized as Qwen2-VL does.
+
+    >>> check_shape((20000, 3))
+    Traceback (most recent call last):
+    ...
+    ValueError: one side is more than 200 times the other (20000 x 3)
+    """
+    if min(size) == 0:
+        raise ValueError("it has no pixels")
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise ValueError(f"one side is more than {MAX_ASPECT_RATIO} times the other ({size[0]} x {size[1]})")
+
+
+@contextmanager
+def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
+    """The image in a file's bytes, not decoded yet; every error about it becomes a ValueError with `source`."""
+    try:
+        if not data:
+            raise ValueError("the file is empty (0 bytes)")
+        if data.startswith(LFS_POINTER):
+            raise ValueError("a Git LFS pointer, not the file itself; `git lfs pull` brings it")
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
+            yield image
+    except UnidentifiedImageError as fault:
+        raise ValueError(f"{shown(source)}: cannot be read as an image: it is none of {', '.join(FORMATS)}") from fault
+    except Exception as fault:  # decoders of broken files raise nearly anything
+        raise ValueError(f"{shown(source)}: cannot be read as an image: {fault}") from fault
+
+
+def pixel_box(box: Box, size: tuple[int, int], margin: float = 0.0) -> tuple[int, int, int, int]:
+    """The integer pixel box that covers `box`, widened on each side by `margin` times its width and height and clipped
+    to an image of (width, height).
+
+    Raises ValueError for a box that has no pixel of the image.
+
+    >>> pixel_box((10, 20, 30.5, 40), size=(100, 42), margin=0.5)
+    (0, 10, 41, 42)
+    """
+    left, top, right, bottom = box
+    if not (left < min(right, size[0]) and top < min(bottom, size[1]) and right > 0 and bottom > 0):
+        raise ValueError(f"the box {box} lies outside the image of {size[0]} x {size[1]} pixels")
+    wide, high = margin * (right - left), margin * (bottom - top)
+    return (
+        max(0, math.floor(left - wide)),
+        max(0, math.floor(top - high)),
+        min(size[0], math.ceil(right + wide)),
+        min(size[1], math.ceil(bottom + high)),
+    )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image as upright 8-bit RGB.
+
+    The EXIF rotation is applied, transparency is composited on white, 16-bit and float intensities are scaled
+    to 0..255 (float: white is 1, 255, 65535 or the maximum, whichever is the first to cover all values).
+
+    >>> to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    >>> to_rgb(Image.new("I;16", (2, 2), 65535)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # I;16 and its byte orders, I (32-bit integers), F (float)
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("it has values that are not finite")
+        whites = (65535,) if "16" in image.mode else (255, 65535) if image.mode == "I" else (1, 255, 65535)
+        white = next((white for white in whites if values.max() <= white), values.max())
+        image = Image.fromarray((values.clip(0) * (255 / white)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def prepare_image(example: Example) -> Image.Image:
+    """The example's image as upright RGB, or a ValueError that names its source."""
+    try:
+        check_shape(example.image.size)
+        return to_rgb(example.image)
+    except Exception as error:  # PIL's plugins raise many kinds for damaged files
+        raise ValueError(f"cannot use the image {example.source}: {error}") from error
+
+
+def fingerprint(image: Image.Image) -> bytes:
+    """A hash that is equal for images of equal size and pixels, in whatever file format they are stored.
+
+    Greyscale and palette images are compared as RGB; images with transparency or more than 8 bits as they are.
+
+    >>> grey = Image.new("L", (2, 2), 9)
+    >>> fingerprint(grey) == fingerprint(grey.convert("RGB")), fingerprint(grey) == fingerprint(grey.resize((1, 4)))
+    (True, False)
+    """
+    if image.mode in ("1", "L", "P", "CMYK", "YCbCr") and "transparency" not in image.info:
+        image = image.convert("RGB")
+    header = repr((image.mode, image.size, image.getpalette())).encode()
+    return hashlib.sha256(header + image.tobytes()).digest()

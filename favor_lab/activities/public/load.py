@@ -1,0 +1,177 @@
+"""From a public set's rows to its records: rows are checked in one place, for all sets."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from favor_lab.activities.data import ActivityData, Record, label_faults, untrained
+from favor_lab.activities.faults import all_at_once, shown, some, utf8
+from favor_lab.activities.folder import check_exclude, check_root
+from favor_lab.activities.public import har15, ppmi, stanford40, ucf101
+from favor_lab.activities.public.catalogue import PUBLIC, PublicSet
+from favor_lab.activities.public.listing import Listing, Row, climbs, has_image_suffix
+
+READERS: dict[str, Callable[[Listing], list[Row]]] = {
+    "stanford40": stanford40.read,
+    "har15": har15.read,
+    "ucf101": ucf101.read,
+    "ppmi": ppmi.read,
+}
+CARVED_SHARE = 4  # a quarter of the smallest label is set aside where there is no test set
+SPLITS = ("train", "validation", "test")
+
+
+def load_public(
+    name: str, root: Path, person_crop: float | None = None, carve_seed: int = 0, exclude: Collection[str] = ()
+) -> ActivityData:
+    """A public set as `load_activities` describes it.
+
+    Raises ValueError with all the faults of its lists that training would fail on. Warns where the splits are not
+    the official ones, where labels of the set have no image at all and, in sets without lists, about unused files.
+    """
+    listing = read_listing(name, root, person_crop is not None, carve_seed, exclude)
+    if fatal := [fault for fault in listing.faults if fault.fatal]:
+        raise ValueError(all_at_once(f"{name} in {root}", fatal, f" (`favor-lab data {name} --root {root}` lists all)"))
+    present = {record.label for records in listing.splits.values() for record in records}
+    absent = [label for label in listing.labels.values() if label not in present]
+    notes = [listing.note] * bool(listing.note)
+    if unused := [fault.where for fault in listing.faults if fault.kind == "unlisted" and not listing.listed]:
+        notes.append(f"{len(unused)} not used (no image, or not in its place): {some(unused)}")
+    if absent:
+        notes.append(f"{len(absent)} of {len(listing.labels)} labels have no image: {', '.join(absent)}")
+    if notes:
+        warnings.warn(f"{name} in {root}: {'; '.join(notes)}", stacklevel=3)
+    names = {label: own for own, label in listing.labels.items() if label in present}
+    opener = partial(listing.open, margin=person_crop) if person_crop is not None else listing.open
+    title = f"{name} (carved test set)" if listing.note else name
+    return ActivityData(title, list(names), listing.splits, opener, names)
+
+
+def read_listing(
+    name: str, root: Path, boxes: bool = False, carve_seed: int = 0, exclude: Collection[str] = ()
+) -> Listing:
+    """Everything that the folder of a public set holds and lacks; no image is opened.
+
+    `boxes` reads the person boxes of stanford40 as well. Raises ValueError for an unknown set, for two labels that
+    would read alike and for an `exclude` that names no image, FileNotFoundError or NotADirectoryError for the root.
+    """
+    if name not in PUBLIC:
+        raise ValueError(f"unknown public set {name!r}; valid names: {', '.join(PUBLIC)}")
+    check_root(root)
+    listing = Listing(name, root, readable_labels(PUBLIC[name]))
+    rows = READERS[name](listing)
+    curable = {path for fault in listing.faults for path in fault.cure}
+    exclude = {shown(path) for path in exclude}
+    check_exclude(f"{name} in {root}", exclude, {shown(row.path) for row in rows} | curable)
+    listing.faults = [fault for fault in listing.faults if not set(fault.cure) & set(exclude)]
+    _fill(listing, rows, exclude)
+    if listing.carved and listing.splits.get("train"):
+        _carve(listing, carve_seed)
+    listing.splits = {name: listing.splits[name] for name in SPLITS if name in listing.splits}
+    if boxes and name == "stanford40":
+        stanford40.add_boxes(listing)
+    if not listing.has_layout_fault():
+        if not listing.splits.get("train") and not any(fault.fatal for fault in listing.faults):
+            listing.fault("layout", ".", "there are no training images")
+        refuse_untrained(listing)
+    return listing
+
+
+def readable_labels(facts: PublicSet) -> dict[str, str]:
+    """The set's own names -> labels. Raises ValueError where two would read as one label.
+
+    >>> readable_labels(PUBLIC["stanford40"])["throwing_frisby"]
+    'throwing frisbee'
+    """
+    for name, what in label_faults(facts.labels).items():
+        raise ValueError(f"{facts.title}: {name!r} {what}")
+    return facts.labels
+
+
+def refuse_untrained(listing: Listing) -> None:
+    """A fault for each label of a split that has no image in "train"."""
+    for split, labels in untrained(listing.splits).items():
+        for label in labels:
+            listing.fault("label", split, f"{label!r} has images here, but none in train")
+
+
+def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
+    """Sort good rows into splits; every bad one becomes a fault."""
+    rows = [row for row in rows if shown(row.path) not in exclude]
+    entries = {row.path: True for row in rows} if listing.packed else listing.entries(listing.folders)
+    folded = {path.casefold(): path for path in entries}
+    first: dict[str, Row] = {}
+    for row in rows:
+        fault = _row_fault(listing, row, first.setdefault(row.path, row))
+        if fault is None and not entries.get(row.path):
+            claim = f"listed in {row.where}, but " if listing.listed else ""
+            fault = ("missing", row.path, f"{claim}{_absence(listing.root, row.path, entries, folded)}")
+        if fault is not None:
+            listing.fault(*fault, cure=(row.path,))
+        else:
+            record = Record(listing.labels[row.name], str(listing.root / row.path))
+            listing.splits.setdefault(row.split, []).append(record)
+    if not listing.has_layout_fault():  # without a list everything would be unlisted
+        _note_unlisted(listing, [path for path in sorted(entries.keys() - first) if shown(path) not in exclude])
+
+
+def _row_fault(listing: Listing, row: Row, earlier: Row) -> tuple[str, str, str] | None:
+    """(kind, where, what) of a row that is wrong whatever lies on disk; `earlier` is the first row of its path."""
+    if earlier is not row:
+        same = (row.split, row.name) == (earlier.split, earlier.name)
+        claim = "again" if same else f"in {row.split} as {row.name!r}"
+        before = f"{earlier.where} has it in {earlier.split} as {earlier.name!r}"
+        return "list", row.where, f"{shown(row.path)} is listed {claim}; {before}"
+    if climbs(row.path) or row.path.count("/") != listing.form.count("/"):
+        return "path", row.where, f"{row.path!r} is no path of the form {listing.form}"
+    if row.name not in listing.labels:
+        close = difflib.get_close_matches(row.name, listing.labels, 1, 0.8)
+        hint = f"; is it {close[0]!r}?" if close else ""
+        return "label", row.where, f"{row.name!r} ({shown(row.path)}) is no label of {listing.name}{hint}"
+    return None
+
+
+def _absence(root: Path, path: str, entries: dict[str, bool], folded: dict[str, str]) -> str:
+    """Why a listed path is no file."""
+    if path in entries:
+        link = "a link that leads nowhere or in a circle" if (root / path).is_symlink() else "no file"
+        return f"it is {'a folder' if (root / path).is_dir() else link}"
+    if path.casefold() in folded:
+        return f"the file's name is written otherwise: {shown(folded[path.casefold()])}"
+    return "there is no such file"
+
+
+def _note_unlisted(listing: Listing, paths: list[str]) -> None:
+    for path in paths:
+        image = has_image_suffix(path)
+        if not utf8(path):
+            what = "the name is not UTF-8; rename the file" if image else "is not used; its name is not UTF-8"
+            listing.fault("name", path, what, fatal=image and not listing.listed)
+        else:
+            what = "lies there, but no list names it" if listing.listed else "is no image file and is not used"
+            listing.note_fault("unlisted", path, what)
+
+
+def _carve(listing: Listing, seed: int) -> None:
+    """Move equally many records of each label from train to test, chosen by a hash of seed and path alone."""
+    records = listing.splits["train"]
+    counts = Counter(record.label for record in records)
+    size = max(1, min(counts.values()) // CARVED_SHARE)
+    if single := [repr(label) for label, count in counts.items() if count < 2]:
+        listing.fault("label", "train", f"one image is too few to train and to test: {', '.join(single)}")
+        return
+
+    def rank(record: Record) -> str:
+        return hashlib.sha256(f"{seed} {listing.path_of(record.source)}".encode()).hexdigest()
+
+    test: set[str] = set()
+    for label in counts:
+        test |= {r.source for r in sorted((r for r in records if r.label == label), key=rank)[:size]}
+    listing.splits["train"] = [record for record in records if record.source not in test]
+    listing.splits["test"] = [record for record in records if record.source in test]

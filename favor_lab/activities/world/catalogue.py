@@ -1,0 +1,142 @@
+"""The activities of the drawn world, what may be said about a scene, and which evidence makes each activity.
+
+The evidence: how the person stands (legs), what the hands do, the thing in use, and things that lie nearby.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+SETS = ("cartoon", "sketch", "thermal", "cctv")
+SPLITS = ("pretrain", "train", "validation", "test")
+SMALL_THINGS = ("phone", "cup", "book", "camera", "umbrella")  # what the other hand may hold
+JOINTS = tuple(
+    """head neck shoulder_far shoulder_near elbow_far elbow_near hand_far hand_near
+    hip_far hip_near knee_far knee_near foot_far foot_near""".split()
+)
+
+# ------------------------------------------------------------------------------------------------------ the statements
+
+LEGS = {
+    "standing": "standing",
+    "walking": "taking a step",
+    "running": "long stride",
+    "jumping": "feet off the ground",
+    "sitting": "sitting",
+    "cycling": "feet on pedals",
+    "climbing": "feet on a wall",
+}
+HANDS = {
+    "up": "one hand up",
+    "ear": "hand at the ear",
+    "mouth": "hand at the mouth",
+    "eyes": "hands at the eyes",
+    "clap": "hands together",
+    "chest": "hands at the chest",
+    "handle": "hands forward",
+    "rod": "hands forward",
+    "bars": "hands forward",
+    "low": "one hand forward",
+    "board": "one hand forward",
+    "shaft": "one hand forward",
+    "bow": "arms drawn apart",
+    "swing": "arms swinging",
+    "hold": "hands reaching up",
+}
+USES = {
+    "phone": "phone at the ear",
+    "cup": "cup at the mouth",
+    "book": "open book in the hands",
+    "camera": "camera at the eyes",
+    "umbrella": "umbrella over the head",
+    "bow": "bow in the hands",
+    "fishing rod": "fishing rod in the hands",
+    "cart": "cart at the hands",
+    "dog": "dog on a leash",
+    "bike": "bike under the person",
+    "board": "board at the hand",
+    "rock wall": "rock wall at the hands",
+}
+NEARBY = ("bike", "cart", "dog", "board", "rock wall", "tree", "bench", "lamp", "ball", "water", "second person")
+THINGS = tuple(sorted({*USES, *SMALL_THINGS, *NEARBY}))
+IN_A_HAND = {name: f"{name} in a hand" for name in SMALL_THINGS}
+IS_NEARBY = {name: f"{name} nearby" for name in NEARBY}
+HAND_POSITIONS = ("arms down", "both hands up", *HANDS.values())
+STATEMENTS = tuple(
+    dict.fromkeys([*LEGS.values(), *HAND_POSITIONS, *USES.values(), *IN_A_HAND.values(), *IS_NEARBY.values()])
+)
+
+
+def hand_statements(hands: tuple[str, str]) -> list[str]:
+    """The statements about two hands (far, near). A hanging hand beside a busy one is not mentioned.
+
+    >>> hand_statements(("down", "ear")), hand_statements(("down", "down"))
+    (['hand at the ear'], ['arms down'])
+    """
+    if hands == ("down", "down"):
+        return ["arms down"]
+    if hands == ("up", "up"):
+        return ["both hands up"]
+    return list(dict.fromkeys(HANDS[hand] for hand in reversed(hands) if hand != "down"))
+
+
+# ------------------------------------------------------------------------------------------------------ the activities
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The evidence of an activity: possible legs, possible hands (far, near), the thing in use.
+
+    `turn` is the range of the body's rotation (0 faces the viewer, 1 is a side view), `nod` the head's, in radians.
+    """
+
+    legs: tuple[str, ...]
+    hands: tuple[tuple[str, str], ...]
+    use: str | None = None
+    turn: tuple[float, float] = (0.0, 1.0)
+    nod: float = 0.0
+
+
+PLANS = {
+    "applauding": Plan(("standing", "standing", "sitting"), (("clap", "clap"),), None, (0.0, 0.75)),
+    "climbing": Plan(("climbing",), (("hold", "hold"),), "rock wall", (0.8, 1.0)),
+    "drinking": Plan(("standing", "sitting"), (("down", "mouth"),), "cup", (0.1, 1.0)),
+    "fishing": Plan(("standing", "sitting"), (("rod", "rod"),), "fishing rod", (0.6, 1.0)),
+    "holding an umbrella": Plan(("standing", "walking"), (("down", "shaft"),), "umbrella", (0.2, 1.0)),
+    "jumping": Plan(("jumping",), (("up", "up"), ("up", "up"), ("swing", "swing")), None, (0.0, 0.7)),
+    "phoning": Plan(("standing", "walking", "sitting"), (("down", "ear"),), "phone", (0.0, 0.8)),
+    "pushing a cart": Plan(("walking", "standing"), (("handle", "handle"),), "cart", (0.75, 1.0)),
+    "reading": Plan(("standing", "sitting", "sitting"), (("chest", "chest"),), "book", (0.0, 0.9), 0.3),
+    "riding a bike": Plan(("cycling",), (("bars", "bars"),), "bike", (0.85, 1.0)),
+    "running": Plan(("running",), (("swing", "swing"),), None, (0.75, 1.0)),
+    "shooting an arrow": Plan(("standing",), (("bow", "bow"),), "bow", (0.55, 0.9)),
+    "taking photos": Plan(("standing", "standing", "sitting"), (("eyes", "eyes"),), "camera", (0.0, 1.0)),
+    "walking the dog": Plan(("walking", "standing"), (("down", "low"),), "dog", (0.75, 1.0)),
+    "waving hands": Plan(("standing",), (("down", "up"), ("up", "up")), None, (0.0, 0.6)),
+    "writing on a board": Plan(("standing",), (("down", "board"),), "board", (0.75, 1.0)),
+}
+ACTIVITIES = tuple(PLANS)
+
+# Hands (far, near) and the thing that fits them, for scenes that show no activity.
+FREE_HANDS: tuple[tuple[tuple[str, str], str | None], ...] = (
+    (("down", "down"), None), (("down", "up"), None), (("up", "up"), None),
+    (("down", "ear"), "phone"), (("up", "ear"), "phone"),
+    (("down", "mouth"), "cup"), (("up", "mouth"), "cup"),
+    (("eyes", "eyes"), "camera"), (("clap", "clap"), None), (("chest", "chest"), "book"),
+    (("handle", "handle"), "cart"),
+    (("down", "low"), "dog"), (("up", "low"), "dog"),
+    (("bow", "bow"), "bow"), (("rod", "rod"), "fishing rod"), (("down", "board"), "board"),
+    (("down", "shaft"), "umbrella"), (("up", "shaft"), "umbrella"),
+    (("swing", "swing"), None), (("hold", "hold"), None),
+)  # fmt: skip
+
+
+def free_plan(r: Random) -> Plan:
+    """Evidence without an activity: any legs with any hands; the thing that would fit the hands is often missing."""
+    hands, use = r.choice(FREE_HANDS)
+    legs = r.choice(tuple(LEGS))
+    if r.random() < 0.4:
+        use = None
+    side = use in ("cart", "dog", "board", "fishing rod") or legs in ("cycling", "climbing", "running")
+    return Plan((legs,), (hands,), use, (0.75, 1.0) if side else (0.0, 1.0), r.choice((0.0, 0.0, 0.3)))

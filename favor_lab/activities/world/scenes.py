@@ -1,0 +1,157 @@
+"""The pocket world: drawn scenes of sixteen activities that know what is true of them.
+
+The activities are named as in Stanford 40. Four sets share them and differ in look and camera. A scene is a
+deterministic function of its key ``<set>/<split>/<index>``: splits can never overlap, and the result is the same on
+every machine (between versions of Pillow, pixels of sketch and cctv can differ in the last digits; the truth cannot).
+Besides its image a scene has its *truth*: joints, boxes of things, and every statement that holds.
+
+The ``pretrain`` split also has free compositions that show no activity, so that a policy can learn to see without
+learning the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from favor_lab.activities.world.catalogue import (
+    ACTIVITIES,
+    IN_A_HAND,
+    IS_NEARBY,
+    JOINTS,
+    PLANS,
+    SETS,
+    SPLITS,
+    free_plan,
+)
+from favor_lab.activities.world.composition import Box, bounds, compose, neighbours, settle
+from favor_lab.activities.world.figures import Shape, random_body
+from favor_lab.activities.world.looks import LOOKS, corner_camera
+from favor_lab.activities.world.poses import Point
+from favor_lab.activities.world.surroundings import backdrop, occluder
+
+IMAGE_SIZE = 140  # pixels per side: 100 patches of 14 x 14, 25 image tokens
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of a scene. Points and boxes are in picture units (0..1, y down)."""
+
+    statements: tuple[str, ...]  # every statement that holds, most telling first: legs, hands, thing in use, nearby
+    joints: dict[str, Point]
+    objects: dict[str, Box]  # thing -> x0, y0, x1, y1
+
+    @property
+    def nearby(self) -> tuple[str, ...]:
+        """The statements about things that are not part of the activity."""
+        return tuple(s for s in self.statements if s in {*IS_NEARBY.values(), *IN_A_HAND.values()})
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drawn image with its label, its truth and its key."""
+
+    image: Image.Image
+    label: str | None  # None: a free composition, no activity (pretrain split only)
+    truth: Truth
+    source: str  # "<set>/<split>/<index>"
+
+
+def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) -> Scene:
+    """Draw one scene of the pocket world.
+
+    Args:
+        set_name: one of :data:`SETS`.
+        split: one of :data:`SPLITS`. In all but ``pretrain`` the label is ``ACTIVITIES[index % 16]``; in ``pretrain``
+            every second scene is a free composition with label None.
+        index: 0 or more.
+        size: pixels per side; the same scene can be drawn at any size.
+
+    Raises:
+        ValueError: unknown set or split, negative index.
+
+    >>> scene = draw_scene("cartoon", "test", 6)
+    >>> scene.label, scene.image.size, "phone at the ear" in scene.truth.statements
+    ('phoning', (140, 140), True)
+    """
+    check_key(set_name, split, index)
+    source = f"{set_name}/{split}/{index:06d}"
+    r = Random(f"favor_lab pocket 1: {source}")
+    free = split == "pretrain" and index % 2 == 1
+    label = None if free else ACTIVITIES[(index // 2 if split == "pretrain" else index) % len(ACTIVITIES)]
+    figure = compose(PLANS[label] if label else free_plan(r), r, random_body(r))
+    place = settle(figure.shapes, 0.11 if set_name == "cctv" else 0.05, r)
+    horizon = place.y - r.uniform(0.06, 0.22)
+    front = place.shapes(figure.shapes)
+    x0, _, x1, _ = bounds(front)
+    near = neighbours(place, (x0, x1), set(figure.parts), horizon, r)
+    back = backdrop(r, horizon)
+    hidden_by = occluder(r) if r.random() < 0.18 else []
+    beside = [shape for _, shapes in near for shape in shapes]
+    view = corner_camera(r) if set_name == "cctv" else lambda points: points
+    image = LOOKS[set_name](seen(back, view), seen([*beside, *front], view) + hidden_by, size, r)
+    joints = {name: view(place.map(np.array([figure.joints[name]])))[0].tolist() for name in JOINTS}
+    parts = [(name, place.shapes(shapes)) for name, shapes in figure.parts.items()] + near
+    truth = Truth(
+        statements=tuple(dict.fromkeys([*figure.statements, *[IS_NEARBY[name] for name, _ in near]])),
+        joints={name: (x, y) for name, (x, y) in joints.items()},
+        objects={name: bounds(seen(shapes, view)) for name, shapes in parts},
+    )
+    return Scene(image, label, truth, source)
+
+
+def seen(shapes: list[Shape], view: Callable[[np.ndarray], np.ndarray]) -> list[Shape]:
+    """The shapes as a camera sees them."""
+    return [shape.mapped(view) for shape in shapes]
+
+
+def check_key(set_name: str, split: str, index: int) -> None:
+    """ValueError that lists the valid names, unless this is the key of a scene."""
+    if set_name not in SETS:
+        raise ValueError(f"unknown pocket set {set_name!r}; the sets are {', '.join(SETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    if index < 0:
+        raise ValueError(f"scene index {index} of {set_name}/{split}: must be 0 or more")
+
+
+def scene_from_source(source: str, size: int = IMAGE_SIZE) -> Scene:
+    """Draw the scene that a source key names.
+
+    The last 2048 scenes are cached, since a study needs the same test images again and again; the image is a copy.
+
+    >>> scene_from_source("sketch/validation/000003").label
+    'fishing'
+    """
+    scene = _cached_scene(source, size)
+    return replace(scene, image=scene.image.copy())
+
+
+@lru_cache(maxsize=2048)  # 120 MB of images at most
+def _cached_scene(source: str, size: int) -> Scene:
+    set_name, split, index = source.split("/")
+    return draw_scene(set_name, split, int(index), size)
+
+
+def is_pocket_source(source: str) -> bool:
+    """Whether ``source`` is the key of a drawn scene, so that its truth is known."""
+    parts = source.split("/")
+    return len(parts) == 3 and parts[0] in SETS and parts[1] in SPLITS and parts[2].isdigit()
+
+
+def count_true_statements(statements: Collection[str], source: str) -> tuple[int, int]:
+    """How many statements are made about a drawn scene, and how many of them are true: (stated, true).
+
+    What is not one of `STATEMENTS` counts as stated and not true. (0, 0) for images whose truth is not known.
+
+    >>> count_true_statements(["phone at the ear", "dancing"], "cartoon/test/000006")
+    (2, 1)
+    """
+    if not statements or not is_pocket_source(source):
+        return 0, 0
+    return len(statements), len(set(statements) & set(scene_from_source(source).truth.statements))

@@ -1,0 +1,87 @@
+"""The command about images: data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from favor_lab.cli.console import say
+from favor_lab.cli.options import DrawOptions
+from favor_lab.runs.options import open_set, read_exclude
+from favor_lab.versions import need
+
+if TYPE_CHECKING:
+    from favor_lab.activities import ActivityData
+
+
+def data(draw: DrawOptions) -> None:
+    """Where to get a public set and what it is; check a folder of images; list, show or draw a set.
+
+    favor-lab data stanford40
+
+    favor-lab data stanford40 --root my_stanford40 --person-crop 0.1
+
+    favor-lab data folder --root my_photos --sheet sheet.png
+
+    favor-lab data cartoon --out my_cartoon --per-label 8
+
+    A folder is checked first, and nothing is downloaded; the exit status is 1 if training would trip over something.
+    """
+    from favor_lab.activities import export_folder
+    from favor_lab.activities.public.catalogue import FOLDER_GUIDE, PUBLIC
+
+    if draw.root is None and draw.data in (*PUBLIC, "folder"):
+        return say(PUBLIC[draw.data].guide(draw.data) if draw.data in PUBLIC else FOLDER_GUIDE)
+    if draw.root is not None and not check(draw, draw.root):
+        raise SystemExit(1)
+    images = open_set(draw)
+    say(f"{images.name}: {len(images.labels)} labels ({', '.join(images.labels)})")
+    for split, records in images.splits.items():
+        say(f"{split:<12}{len(records)} images")
+    if draw.out is not None:
+        say(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
+    if draw.sheet is not None:
+        write_sheet(draw, images, draw.sheet)
+
+
+def check(draw: DrawOptions, root: Path) -> bool:
+    """Say everything that is wrong with the folder of a set; whether training would go through."""
+    from tqdm import tqdm
+
+    from favor_lab.activities.checks import check_folder
+    from favor_lab.activities.public.catalogue import PUBLIC
+
+    if draw.data not in (*PUBLIC, "folder"):
+        return True  # loading it says that a drawn set takes no root
+    report = check_folder(
+        draw.data,
+        root,
+        decode=draw.decode,
+        person_crop=draw.person_crop is not None,
+        exclude=read_exclude(draw.exclude),
+        progress=lambda records: tqdm(records, "check", unit="image", leave=False, disable=None),
+    )
+    for line in report.lines():
+        say(line)
+    say(report.summary())
+    if draw.write_exclude is not None:
+        lines = [*read_exclude(draw.exclude), *report.exclude]
+        with draw.write_exclude.open("x", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        say(f"{len(lines)} images to leave out written to {draw.write_exclude}")
+    elif report.exclude:
+        say(f"{len(report.exclude)} images are in doubt: mend or remove them, or leave them out: --write-exclude FILE")
+    return not report.fatal
+
+
+def write_sheet(draw: DrawOptions, images: ActivityData, path: Path) -> None:
+    """One picture of the first images of each label."""
+    need("matplotlib", "a sheet of images")
+    from favor_lab.show.evaluations import plot_examples
+
+    if draw.split not in images.splits:
+        raise ValueError(f"{images.name} has no split {draw.split!r}; it has {', '.join(images.splits)}")
+    by_label = [[r for r in images.splits[draw.split] if r.label == label][: draw.per_label] for label in images.labels]
+    figure = plot_examples([images.read(record) for records in by_label for record in records], columns=8)
+    figure.savefig(path)
+    say(f"sheet written to {path}")

@@ -1,0 +1,202 @@
+"""Commands that ask and measure: evaluate, profile, study, doctor; and share, which exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.cli.console import say
+from favor_lab.cli.options import AskOptions, CardOptions, ProfileOptions, ShareOptions, StudyOptions
+from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, load_shots, open_policy, read_exclude
+from favor_lab.versions import need
+
+if TYPE_CHECKING:
+    from favor_lab.runs.cells import Cell, Setup
+
+
+def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
+    """Ask a policy, or an adapter of a run, about the test images of a set.
+
+    favor-lab evaluate --data sketch --adapter runs/demo-cartoon/adapter
+    """
+    from favor_lab.show.report import draw_figures, write_report
+    from favor_lab.study.evaluation import evaluate
+    from favor_lab.study.run_folder import RunFolder
+    from favor_lab.vlm.question import Question
+
+    if test.out is not None:
+        need("matplotlib", "the figures of a report")
+    folder = None if test.out is None else RunFolder.create(test.out)
+    images = DataOptions(test.data, test.root, test.person_crop, test.exclude, shots=1, test=test.test)
+    shots = load_shots(images, seed=0)
+    question = Question.of(shots.labels, test.open_vocabulary, test.style)
+    model = open_policy(policy)
+    result = evaluate(
+        model, shots.test, question.labels, question.style, test.max_new_tokens, test.batch_size, "test images"
+    )
+    if folder is not None:
+        folder.save_settings({"command": "evaluate", "test": asdict(test), "policy": asdict(policy)})
+        result.save(folder.path / "evaluation.json")
+        evaluations, title = {model.name: result}, f"{model.name} on {test.root or test.data}"
+        figures = draw_figures(folder.figures, evaluations, shots.test)
+        report = folder.path / "report.html"
+        say(f"report   {write_report(report, title, evaluations, figures, folder.settings, shots.test)}")
+    say(result.summary())
+
+
+def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: GRPOSettings) -> None:
+    """Where a training step spends its time, FLOPs and memory, beside the least that this machine could need.
+
+    favor-lab profile --fixed-length --max-new-tokens 32
+
+    favor-lab profile --policy Qwen/Qwen2-VL-2B-Instruct --gradient-checkpointing --out profile-2b
+    """
+    import json
+
+    from tqdm import tqdm
+
+    from favor_lab.budget.profiling import profile_step
+    from favor_lab.study.run_folder import RunFolder
+
+    if measure.out is not None:
+        need("matplotlib", "the figure of a profile")
+        RunFolder.create(measure.out)
+    shots = load_shots(dataclasses.replace(data, test=0), settings.seed)
+    model = open_policy(policy, settings.seed)
+    measured = profile_step(
+        model,
+        shots,
+        settings,
+        repeats=measure.repeats,
+        fixed_length=measure.fixed_length,
+        progress=lambda turns: tqdm(turns, "profile", unit="step", leave=False),
+    )
+    say(measured.table())
+    if measure.out is not None:
+        from favor_lab.show.profile import plot_profile
+
+        (measure.out / "profile.json").write_text(json.dumps(measured.to_dict(), indent=1) + "\n")
+        plot_profile(measured, f"One step of {measured.policy} on {measured.device}").savefig(
+            measure.out / "profile.png"
+        )
+        say(f"figure       {measure.out / 'profile.png'}")
+
+
+def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> None:
+    """Compare methods cell by cell: training, test images, every response kept, one table with intervals.
+
+    favor-lab study --methods zero-shot grpo --sets cartoon --shots 1 4 --seeds 2
+
+    favor-lab study --policy Qwen/Qwen2-VL-2B-Instruct --sets stanford40 --root stanford40 --shots 1 2 4 8 16
+    """
+    from tqdm import tqdm
+
+    from favor_lab.runs.experiments import run_study
+    from favor_lab.runs.tables import write_tables
+
+    cells = cells_of(study)
+    settings, setup = study_setup(study, images, policy)
+    for name in study.sets:
+        setup.load(name)  # a folder that is not there is told now, not after hours of other sets
+    with tqdm(cells, "study", unit="cell") as bar:
+
+        def progress(cell: Cell, doing: str) -> None:
+            bar.set_postfix_str(f"{cell.name}: {doing}")
+
+        runs = run_study(cells, study.out, settings, setup, progress=progress)
+        for cell, result in zip(cells, runs, strict=True):
+            bar.update()
+            if result:
+                bar.write(f"{cell.name:<26} {result.evaluation.summary()}")
+                write_tables(study.out)
+    say(write_tables(study.out))
+
+
+def cells_of(study: StudyOptions) -> list[Cell]:
+    """The cells that the options name. ValueError for a whole study beside options that it replaces."""
+    from favor_lab.runs.cells import plan, whole_study
+
+    if study.cells is None:
+        shots = dict.fromkeys(study.shots, study.seeds)
+        plans = (plan(study.methods, study.sets, shots, name) for name in ("", *study.variants))
+        return list(itertools.chain(*plans))
+    replaced = ("methods", "sets", "shots", "seeds", "variants")
+    if changed := [name for name in replaced if getattr(study, name) != getattr(StudyOptions, name)]:
+        raise ValueError(
+            f"--cells {study.cells} names them all: leave out {', '.join(f'--{name}' for name in changed)}"
+        )
+    return whole_study(study.cells)
+
+
+def study_setup(
+    study: StudyOptions, images: FolderOptions, policy: PolicyOptions
+) -> tuple[dict[str, GRPOSettings], Setup]:
+    """The settings of each method, and what all cells share: the preset's, but for what the options say otherwise."""
+    from favor_lab.runs.cells import PRESETS, Setup
+
+    name = study.preset or ("pocket" if policy.policy == "pocket" else "lora")
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
+    preset, changes = PRESETS[name], {"steps": study.steps, "micro_batch": study.micro_batch}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    settings = preset.by_method(open_vocabulary=study.open_vocabulary, offload_tower=study.offload_tower, **changes)
+    own_options = {
+        item.name: getattr(policy, item.name)
+        for item in dataclasses.fields(policy)
+        if getattr(policy, item.name) != item.default and item.name != "policy"
+    }
+    loading = {"name": policy.policy, **preset.policy, **own_options}
+    where = {"root": images.root, "person_crop": images.person_crop, "exclude": read_exclude(images.exclude)}
+    return settings, Setup(study.sets, study.test, loading, where)
+
+
+def share(share: ShareOptions) -> None:
+    """Put what a run trained into a folder to give away: weights, a model card, settings and results.
+
+    favor-lab share runs/demo-cartoon --out my-adapter
+
+    favor-lab share runs/train-folder --out my-model --merged --push USER/NAME
+
+    No file names a path of this machine, or an image file of your own folder.
+    """
+    from favor_lab.sharing import export
+
+    if share.public and share.push is None:
+        raise ValueError("--public says who sees what is pushed: it needs --push USER/NAME")
+    options: dict[str, Any] = {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
+    options |= {"merged": share.merged, "push_to": share.push, "private": not share.public}
+    export.share(share.run, share.out, **options)
+    size = sum(path.stat().st_size for path in share.out.rglob("*") if path.is_file())
+    say(f"{size / 1e6:.1f} MB      {share.out}\nmodel card   {share.out / 'README.md'}")
+    if share.license is None:
+        say("no licence   whoever gets it may not use it until you name one: --license, or in the card's first lines")
+    if share.push is not None:
+        say(f"pushed to    {share.push} ({'public' if share.public else 'private'})")
+
+
+def doctor(card: CardOptions) -> None:
+    """Check this machine: versions, cores, memory, GPU, the pocket checkpoint, and what can be run here.
+
+    favor-lab doctor --gpu-gb 8
+
+    With --gpu-gb or --model: what fits on a card, by phase of a training step, and the command to run. An estimate,
+    which needs neither the card nor the weights.
+    """
+    from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
+
+    if card.gpu_gb is not None or card.model is not None:
+        return say(what_fits(card.model, card.gpu_gb or largest_gpu_gb()))
+    failed = False
+    for finding in check_machine():
+        say(str(finding))
+        failed |= finding.ok is False
+    if (gpu_gb := largest_gpu_gb()) is not None:
+        try:
+            say(what_fits(None, gpu_gb))
+        except ValueError:
+            pass  # said above: nothing fits
+    if failed:
+        raise SystemExit(1)

@@ -1,0 +1,108 @@
+"""From arguments to a command: tyro turns the option groups of the command's function into flags and help."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tyro
+
+from favor_lab.cli.console import complain
+from favor_lab.cli.images import data
+from favor_lab.cli.measuring import doctor, evaluate, profile, share, study
+from favor_lab.cli.training import demo, sft, train
+from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
+
+ABOUT = """Few-shot GRPO teaches a vision-language model to name activities in images.
+
+Start with `favor-lab doctor`, then `favor-lab demo`. `favor-lab COMMAND --help` explains a command. Errors are one
+line; add --debug to any command to see where they come from."""
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (demo, train, sft, evaluate, profile, study, data, share, doctor)
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: `kill`, a machine that shuts down, a time limit that is over. It ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """While the block runs, SIGTERM raises Terminated, unless the process ignores SIGTERM or has a handler for it."""
+
+    def terminate(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: `timeout` sends it twice
+        raise Terminated
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def unchecked(kind: type[TrainSettings]) -> type[TrainSettings]:
+    """Settings whose values are not checked while they are parsed, so that the error is ours, in one line."""
+    return type(kind.__name__, (kind,), {"__post_init__": lambda self: None, "__doc__": kind.__doc__})
+
+
+def option_groups(command: str) -> dict[str, Any]:
+    """The option groups of a command: the parameters of its function and their types."""
+    groups = typing.get_type_hints(COMMANDS[command])
+    del groups["return"]
+    return groups | ({"settings": unchecked(groups["settings"])} if "settings" in groups else {})
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the arguments and run their command. Only the options of the named command are looked at."""
+
+    def options(command: str) -> type:
+        groups = option_groups(command) if command in arguments[:1] else {}
+        made = dataclasses.make_dataclass(command, list(groups.items()))
+        about = str(COMMANDS[command].__doc__)
+        made.__doc__ = about if groups else about.split("\n")[0]
+        return made
+
+    parsed = tyro.extras.subcommand_cli_from_dict(
+        {command: options(command) for command in COMMANDS},
+        prog="favor-lab",
+        description=ABOUT,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+    groups = {item.name: getattr(parsed, item.name) for item in dataclasses.fields(parsed)}
+    if isinstance(settings := groups.get("settings"), TrainSettings):
+        kind = GRPOSettings if isinstance(settings, GRPOSettings) else TrainSettings
+        groups["settings"] = kind(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(kind)})
+    COMMANDS[type(parsed).__name__](**groups)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 2 for an error that was explained, 130 after Ctrl-C, 143 after SIGTERM."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        with termination_raised(), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
+            run([argument for argument in given if argument != "--debug"])
+    except KeyboardInterrupt as interrupt:
+        complain(str(interrupt) or "stopped")
+        return 143 if isinstance(interrupt, Terminated) else 130
+    except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError, MemoryError) as error:
+        if debug:
+            raise
+        complain(f"error: {error}")
+        return 2
+    return 0

@@ -1,0 +1,59 @@
+"""GRPO-CARE's idea: pay for reasoning that by itself leads to the answer, where the answer is right.
+
+In the spirit of arXiv 2506.16141, which asks a slowly moving reference instead of the policy itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from favor_lab.activities.covering import covered, fill_colour
+from favor_lab.activities.images import Example
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.recipes.recipe import Recipe
+from favor_lab.responses import part_masks
+
+if TYPE_CHECKING:
+    from favor_lab.grpo.training import Context
+
+
+def consistency_reward(completions: Sequence[Completion], context: Context, **columns: Any) -> list[float]:
+    """How far the reasoning alone leads to the answer: the policy's probability of its own answer after its own
+    reasoning, with the whole image in one colour; the geometric mean over the answer's tokens. 0.0 without reasoning or
+    answer. Works for any image; costs a scoring pass and the encoding of the covered images."""
+    policy, rollout = context.policy, context.rollout
+    if rollout is None:
+        raise ValueError("consistency_reward is asked before anything was sampled")
+    blank = []
+    for example in context.examples:
+        image = example.image.convert("RGB")
+        blank_image = covered(image, (0, 0, *image.size), fill_colour(image))
+        blank.append(Example(blank_image, example.label, example.source))
+    with torch.no_grad():
+        logps = context.logps(rollout, context.encode(blank)).cpu()  # (N, L)
+    masks = part_masks(policy, rollout)
+    none = torch.zeros_like(rollout.mask, device="cpu")
+    answer, reasoning = masks.get("answer", none), masks.get("reasoning", none)  # (N, L)
+    mean = (logps * answer).sum(dim=1) / answer.sum(dim=1).clamp(min=1)  # (N,)
+    both = answer.any(dim=1) & reasoning.any(dim=1)  # (N,)
+    return (mean.exp() * both).tolist()
+
+
+def right_consistency_reward(
+    completions: Sequence[Completion], label: Sequence[str], context: Context, **columns: Any
+) -> list[float]:
+    """`consistency_reward` of the right answers, 0.0 for the others, as GRPO-CARE gates its bonus: so that a wrong
+    answer earns nothing by reasoning that argues for it."""
+    right, scores = accuracy_reward(completions, label), consistency_reward(completions, context)
+    return [score * reward for score, reward in zip(scores, right, strict=True)]
+
+
+CARE = Recipe(
+    "care",
+    "reasoning that leads to the answer is paid too, where the answer is right",
+    "GRPO-CARE, arXiv 2506.16141",
+    steps={"rewards": (accuracy_reward, format_reward, right_consistency_reward)},
+)

@@ -1,0 +1,51 @@
+"""Visual-RFT's rewards as its code published them: a substring match either way, and tags that may be empty.
+
+They pay for saying nothing: train with them only to see that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_text
+from favor_lab.recipes.recipe import Recipe
+
+PUBLISHED_FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+
+
+def published_reward(completions: Sequence[Completion], label: Sequence[str], **columns: Any) -> list[float]:
+    """Accuracy as Visual-RFT's code published it (arXiv 2503.01785): 1.0 where the label is part of the answer **or the
+    answer part of the label**, without case, spaces and underscores; without a tag the whole text is the answer.
+
+    It pays for saying nothing. Never train with it but to see that:
+
+    >>> published_reward(["", "<answer></answer>", "<answer>n</answer>", "running or reading"], ["reading"] * 4)
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    scores = []
+    for completion, gold in zip(completions, label, strict=True):
+        text = completion_text(completion)
+        found = re.search("<answer>(.*?)</answer>", text)  # the dot stops at a line break, as published
+        answer, wanted = (re.sub("[ _]", "", part.strip()).lower() for part in (found[1] if found else text, gold))
+        scores.append(float(wanted in answer or answer in wanted))
+    return scores
+
+
+def published_format(completions: Sequence[Completion], **columns: Any) -> list[float]:
+    """Format as Visual-RFT's code published it: both pairs of tags, which may be empty.
+
+    >>> published_format(["<think></think><answer></answer>", "<answer>reading</answer>"])
+    [1.0, 0.0]
+    """
+    return [float(PUBLISHED_FORM.fullmatch(completion_text(completion)) is not None) for completion in completions]
+
+
+VISUAL_RFT = Recipe(
+    "visual-rft",
+    "the published substring reward and format are paid (the strict accuracy is recorded)",
+    "Liu et al., Visual-RFT, arXiv 2503.01785, code",
+    settings={"reward_weights": (1.0, 1.0, 0.0)},
+    steps={"rewards": (published_reward, published_format, accuracy_reward)},
+)

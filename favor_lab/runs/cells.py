@@ -1,0 +1,267 @@
+"""The study's table: methods x sets x shots x seeds. A cell is one place in it; a result is a finished cell on disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.activities import load_activities
+from favor_lab.activities.world import SETS
+from favor_lab.files import jsonable, write_whole
+from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.runs.variants import VARIANTS
+from favor_lab.study.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from favor_lab.activities import ActivityData
+
+#: method -> style of its prompt; the first two do not train
+METHODS = {
+    "zero-shot": "think", "zero-shot-answer": "answer",
+    "sft": "answer", "sft-reasoning": "think", "grpo": "think", "grpo-answer": "answer",
+}  # fmt: skip
+#: chosen on validation images of one set, with the same trials for each method: data/results/tune_methods.md
+LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
+TEST = 20  # images per label
+SHOTS = (1, 2, 4, 8, 16)  # the five settings
+BASE_TO_NEW = "base-to-new"
+
+
+@dataclass(frozen=True)
+class TrainingPreset:
+    """How every method trains, for a kind of policy: the methods differ in their learning rate alone."""
+
+    about: str
+    settings: GRPOSettings
+    rates: Mapping[str, float]  #: by method
+    policy: Mapping[str, Any] = field(default_factory=dict)  #: arguments of `load_policy`
+
+    def by_method(self, **changes: Any) -> dict[str, GRPOSettings]:
+        """The settings of each method, with some changed; zero-shot asks and answers as the others do."""
+        settings = replace(self.settings, **changes)
+        return {
+            method: replace(settings, learning_rate=self.rates.get(method, settings.learning_rate))
+            for method in METHODS
+        }
+
+
+#: 200 steps of 16 prompts and 8 completions (Visual-RFT, arXiv 2503.01785). The last two bound memory and change no
+#: result.
+VISUAL_RFT_SETTINGS = GRPOSettings(
+    steps=200, prompts_per_step=16, group_size=8, max_new_tokens=256, micro_batch=8, gradient_checkpointing=True
+)
+PRESETS = {
+    "pocket": TrainingPreset(
+        "100 steps of 4 prompts, an adapter; for the pocket policy", GRPOSettings(), LEARNING_RATES
+    ),
+    "lora": TrainingPreset(
+        "Visual-RFT's 200 steps of 16 prompts, an adapter, 10 times its learning rate (own choice, not tuned)",
+        VISUAL_RFT_SETTINGS,
+        {"sft": 1e-4, "sft-reasoning": 1e-4, "grpo": 1e-5, "grpo-answer": 1e-5},
+    ),
+    "visual-rft": TrainingPreset(
+        "Visual-RFT's 200 steps of 16 prompts, all weights of the language model in float32 (SFT's rate: own choice)",
+        VISUAL_RFT_SETTINGS,
+        {"sft": 1e-5, "sft-reasoning": 1e-5, "grpo": 1e-6, "grpo-answer": 1e-6},
+        {"lora_rank": 0, "dtype": "float32"},
+    ),
+}
+
+
+def chosen_settings(steps: int | None = None) -> dict[str, GRPOSettings]:
+    """The settings of each method that trains on the pocket policy: the defaults, with the learning rate chosen for
+    it."""
+    preset = PRESETS["pocket"]
+    settings = preset.by_method(**({} if steps is None else {"steps": steps}))
+    return {method: settings[method] for method in preset.rates}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the cells of a table share: the policy, where the images are, and how many of them test."""
+
+    sets: tuple[str, ...] = SETS  #: each policy is tested on those of them that have its labels
+    test: int = TEST  #: images per label
+    policy: Mapping[str, Any] = field(default_factory=lambda: {"name": "pocket"})  #: arguments of `load_policy`
+    images: Mapping[str, Any] = field(default_factory=dict)  #: of `load_activities`: root, person_crop, exclude
+
+    def load(self, name: str) -> ActivityData:
+        """A set, its files listed once; of several public ones each is in the folder of its name under the root."""
+        if name not in self._loaded:
+            root = self.images.get("root")
+            if root is not None and len(self.sets) > 1:
+                root = Path(root) / name
+            self._loaded[name] = load_activities(name, **{**self.images, "root": root})
+        return self._loaded[name]
+
+    @cached_property
+    def _loaded(self) -> dict[str, ActivityData]:
+        return {}
+
+    def tested(self, cell: Cell) -> list[str]:
+        """The sets that a cell is tested on: its own first, then the other drawn ones; a variant on its own alone."""
+        others = [name for name in self.sets if name != cell.dataset and {name, cell.dataset} <= set(SETS)]
+        return [cell.dataset, *([] if cell.variant else others)]
+
+    def facts(self) -> dict[str, Any]:
+        """What two cells must share to stand in one table; no paths and no device."""
+        facts = {**self.policy, "policy": self.policy.get("name", "pocket"), "test": self.test}
+        facts |= {"person_crop": self.images.get("person_crop")}
+        paths = ("policy", "adapter")
+        facts |= {key: Path(facts[key]).name for key in paths if facts.get(key) and Path(facts[key]).is_dir()}
+        return jsonable({key: value for key, value in facts.items() if key not in ("name", "device")})
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One place in the study's table.
+
+    >>> Cell("grpo", "cartoon", shots=4, seed=0).name, Cell("zero-shot", "cartoon").name
+    ('grpo-cartoon-4-0', 'zero-shot-cartoon-0-0')
+    """
+
+    method: str
+    dataset: str  #: the set that it learns from
+    shots: int = 0  #: training images per label
+    seed: int = 0  #: of the choice of the images, the adapter's start, the order, the sampling
+    variant: str = ""  #: a change of GRPO (see `variants`), or "base-to-new": learns half of the labels
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
+        if self.variant not in ("", BASE_TO_NEW, *VARIANTS):
+            known = ", ".join([BASE_TO_NEW, *VARIANTS])
+            raise ValueError(f"unknown variant {self.variant!r}; the variants are {known}")
+        if self.variant in VARIANTS and not self.method.startswith("grpo"):
+            raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
+        if self.trains != (self.shots > 0):
+            raise ValueError(f"{self.method} with {self.shots} shots: what trains needs shots, what does not has none")
+
+    @property
+    def trains(self) -> bool:
+        return not self.method.startswith("zero-shot")
+
+    @property
+    def style(self) -> str:
+        return METHODS[self.method]
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.dataset}-{self.shots}-{self.seed}" + (f"+{self.variant}" if self.variant else "")
+
+    @classmethod
+    def from_name(cls, name: str) -> Cell:
+        """
+        >>> Cell.from_name("zero-shot-sketch-0-0+base-to-new").dataset
+        'sketch'
+        """
+        place, _, variant = name.partition("+")
+        method, dataset, shots, seed = place.rsplit("-", 3)
+        return cls(method, dataset, int(shots), int(seed), variant)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell: what it answered on each set, and how its training went."""
+
+    cell: Cell
+    tests: dict[str, Evaluation]  #: by set
+    records: list[dict[str, Any]]  #: a few numbers of each step
+    settings: dict[str, Any]
+    seconds: float  #: of training
+    versions: dict[str, str]
+    setup: dict[str, Any] = field(default_factory=dict)  #: the facts of its `Setup`
+    probes: dict[str, Any] = field(default_factory=dict)  #: see `probe`; only for drawn sets
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """On the set that it learnt from."""
+        return self.tests[self.cell.dataset]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `<name>.json.gz` atomically."""
+        target = Path(folder) / f"{self.cell.name}.json.gz"
+        data = {**jsonable(asdict(self)), "tests": {name: test.to_dict() for name, test in self.tests.items()}}
+        packed = gzip.compress(json.dumps(jsonable(data), ensure_ascii=False).encode(), mtime=0)
+        return write_whole(target, packed)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read what `save` wrote. Raises ValueError, with the file's name, for anything else."""
+        try:
+            data = json.loads(gzip.decompress(Path(path).read_bytes()))
+            tests = {name: Evaluation.from_dict(test) for name, test in data.pop("tests").items()}
+            return cls(**{**data, "cell": Cell(**data["cell"]), "tests": tests})
+        except (EOFError, gzip.BadGzipFile, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is not a finished cell of the study ({error}): delete it to run it again"
+            ) from error
+
+
+def load_results(folder: str | Path, **wanted: Any) -> list[Result]:
+    """The finished cells in a folder in order of their names, those whose fields are as wanted; no variants, unless
+    one is wanted.
+
+    load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone.
+    """
+    results, wanted = [], {"variant": ""} | wanted
+    for path in sorted(Path(folder).glob("*.json.gz")):
+        cell = Cell.from_name(path.name.removesuffix(".json.gz"))
+        if all(getattr(cell, field) == value for field, value in wanted.items()):
+            results.append(Result.load(path))
+    return results
+
+
+def plan(
+    methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None, variant: str = ""
+) -> list[Cell]:
+    """The cells of a study, first seeds first: shots maps images per label to a number of seeds. Of a variant, those of
+    the methods that have it.
+
+    >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 2})]
+    ['zero-shot-sketch-0-0', 'grpo-sketch-4-0', 'grpo-sketch-4-1']
+    >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 1}, "no-kl")]
+    ['grpo-sketch-4-0+no-kl']
+    """
+    shots = shots or {4: 3}
+    if variant in VARIANTS:
+        methods = [method for method in methods if method.startswith("grpo")]
+    still = [
+        Cell(method, name, variant=variant) for method in methods for name in sets if method.startswith("zero-shot")
+    ]
+    trained = [
+        Cell(method, name, count, seed, variant)
+        for seed in range(max(shots.values()))
+        for count in shots
+        for name in sets
+        for method in methods
+        if seed < shots[count] and not method.startswith("zero-shot")
+    ]
+    return still + trained
+
+
+def whole_study(name: str) -> list[Cell]:
+    """The cells of a whole study. quick: two sets, one seed, minutes on two cores. full: every method on every set with
+    1 to 16 shots, five seeds at 4 shots and three elsewhere; base-to-new; every variant of grpo on one set, some of
+    grpo-answer, one on all sets: a night.
+
+    >>> len(whole_study("quick")), len(whole_study("full"))
+    (8, 435)
+    """
+    if name == "quick":
+        return plan(["zero-shot", "zero-shot-answer", "sft", "grpo"], SETS[:2], {4: 1})
+    if name != "full":
+        raise ValueError(f"unknown study {name!r}; the whole studies are quick, full")
+    seeds = {count: 5 if count == 4 else 3 for count in (4, *SHOTS)}
+    cells = plan(list(METHODS), SETS, seeds)
+    for variant in (BASE_TO_NEW, *VARIANTS):
+        methods, sets = (list(METHODS), SETS) if variant == BASE_TO_NEW else (["grpo"], SETS[:1])
+        cells += plan(methods, sets, {4: 3}, variant)
+    for variant in ("hot", "published", "published-hot"):  # asked for the answer alone, too: no format to hold it
+        cells += plan(["grpo-answer"], SETS[:1], {4: 3}, variant)
+    return cells + plan(["grpo"], SETS[1:], {4: 3}, "truth-2-kl")  # what kept the reasoning true on the one set

@@ -1,0 +1,222 @@
+"""The study: train and test cell by cell, and keep every response on disk.
+
+A cell is one training run (or none, for zero-shot) and its evaluation on test images: of its own set, and if that is a
+drawn one of the other drawn sets, which have the same labels. Finished cells are kept, so a study can be killed,
+resumed and moved to another machine. The test images of a set are the same for every cell, so that any two can be
+compared image by image.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.activities import base_to_new, few_shot, load_activities
+from favor_lab.activities.world import SETS
+from favor_lab.budget.memory import with_advice
+from favor_lab.files import jsonable
+from favor_lab.grpo.support.records import StepRecord
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
+from favor_lab.runs.cells import BASE_TO_NEW, TEST, Cell, Result, Setup
+from favor_lab.runs.variants import VARIANTS, Variant
+from favor_lab.study.evaluation import Evaluation, evaluate
+from favor_lab.versions import versions
+from favor_lab.vlm.question import Question
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import Example, FewShot
+    from favor_lab.vlm.policy import Policy
+
+PROBED = 64  # images
+SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
+
+
+def run_cell(
+    cell: Cell, settings: GRPOSettings, setup: Setup | None = None, progress: Progress | None = None
+) -> Result:
+    """Train as the cell says (or not) and answer the test images of each set, the one that it learned from first.
+
+    settings: the method's; the cell's seed, style and variant are applied here.
+    """
+    from favor_lab.vlm.loading import load_policy
+
+    gc.collect()  # frees the memory of the last cell's policy
+    setup, settings = setup or Setup(), settings_of(cell, settings)
+    shots, test_sets = images_of(cell, setup)
+    policy = load_policy(**setup.policy, seed=cell.seed)
+    records, start = [], time.perf_counter()
+    if cell.trains:
+        for record in learn(cell.method, policy, shots, settings, VARIANTS.get(cell.variant)):
+            records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
+            if progress:
+                progress(cell, f"step {record.step} of {settings.steps}")
+    seconds, tests = time.perf_counter() - start, {}
+    for name, (images, labels) in test_sets.items():
+        if progress:
+            progress(cell, f"test images of {name}")
+        question = Question.of(labels, settings.open_vocabulary, cell.style)
+        tests[name] = evaluate(policy, images, question.labels, question.style, settings.max_new_tokens)
+    probes = {}
+    if cell.dataset in SETS and cell.variant != BASE_TO_NEW:
+        if progress:
+            progress(cell, "probes")
+        probes = probe(policy, tests[cell.dataset], *test_sets[cell.dataset], settings)
+    machine = versions(policy.device)
+    return Result(cell, tests, records, kept_settings(cell, settings), seconds, machine, setup.facts(), probes)
+
+
+TestSets = dict[str, tuple[list["Example"], list[str]]]  # by set: test images, and the labels that the prompt names
+
+
+def images_of(cell: Cell, setup: Setup) -> tuple[FewShot, TestSets]:
+    """What a cell learns from, and what it is tested on."""
+    data, shots = setup.load(cell.dataset), max(cell.shots, 1)
+    if cell.variant == BASE_TO_NEW:
+        halves = base_to_new(data, shots, cell.seed, validation=0, test=setup.test)
+        parts = {cell.dataset: halves.source, f"{cell.dataset}, new labels": halves.target}
+        return halves.source, {name: (part.test, part.labels) for name, part in parts.items()}
+    own = few_shot(data, shots, cell.seed, validation=0, test=setup.test)
+    tests = {cell.dataset: (own.test, own.labels)}
+    return own, tests | {name: (test_images(name, setup.test), own.labels) for name in setup.tested(cell)[1:]}
+
+
+def probe(
+    policy: Policy, answered: Evaluation, images: list[Example], labels: list[str], settings: GRPOSettings
+) -> dict[str, Any]:
+    """What training did besides: what the policy writes when it is asked otherwise, and what its answers look at.
+
+    For each of the first images, in their order. describe, and the style that it was not trained in: a text. evidence:
+    by part of the response, how much more its log-probability loses when the true evidence is covered than when places
+    elsewhere are, in nats; None where the response lacks the part.
+    """
+    from favor_lab.study.evaluation import generate_greedy
+    from favor_lab.study.evidence import evidence_effect
+    from favor_lab.vlm.processing import encode_prompts
+
+    probes: dict[str, Any] = {}
+    tokens, images = settings.max_new_tokens, images[:PROBED]
+    for style in sorted({"think", "answer", "describe"} - {answered.style}):
+        question = Question.of(labels, settings.open_vocabulary or style == "describe", style)
+        probes[style] = []
+        for first in range(0, len(images), 32):
+            prompts = encode_prompts(policy, images[first : first + 32], question, completion_tokens=tokens)
+            probes[style] += generate_greedy(policy, prompts, tokens)
+    texts = [answer.text for answer in answered.answers[:PROBED]]
+    effects = evidence_effect(policy, images, labels, answered.style, responses=texts)
+    probes["evidence"] = {part: [effect.effect(part) for effect in effects] for part in ("reasoning", "answer")}
+    return probes
+
+
+Progress = Callable[[Cell, str], None]  # what a cell is doing
+
+
+def test_images(name: str, test: int = TEST) -> list[Example]:
+    """The test images of a set: the same for every cell."""
+    return few_shot(load_activities(name), 1, seed=0, validation=0, test=test).test
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]  # not a test of pytest's
+
+
+def learn(
+    method: str, policy: Policy, shots: FewShot, settings: GRPOSettings, variant: Variant | None = None
+) -> Iterator[StepRecord]:
+    """Train the policy in place by a method's name: one record per optimiser step. variant: of GRPO alone."""
+    from favor_lab.study.sft import sft
+
+    if method.startswith("grpo"):
+        records = (variant or Variant("plain GRPO")).train(policy, shots, settings)
+        return with_advice(records, policy, settings, shots)
+    if method == "sft":
+        return sft(policy, shots, settings)
+    reasoning = self_written(policy, shots, settings)
+    with_reasoning = replace(shots, train=[example for example in shots.train if example.source in reasoning])
+    return sft(policy, with_reasoning, settings, reasoning=lambda example: reasoning[example.source])
+
+
+def self_written(policy: Policy, shots: FewShot, settings: GRPOSettings, tries: int = 16) -> dict[str, str]:
+    """Reasoning that the policy wrote itself, for SFT: by source, the first of `tries` samples that is well formed and
+    led to the right answer (rejection sampling, as in STaR, arXiv 2203.14465). Images without one are left out.
+
+    Raises ValueError if no image has one.
+    """
+    from favor_lab.responses import split_response
+    from favor_lab.study.groups import sample_and_score
+
+    reasoning: dict[str, str] = {}
+    labels = Question.of(shots.labels, settings.open_vocabulary).labels
+    tokens, at_once = settings.max_new_tokens, settings.micro_batch or 64
+    for first in range(0, len(shots.train), at_once):
+        examples = shots.train[first : first + at_once]
+        rollout, scores = sample_and_score(
+            policy, examples, labels, max_new_tokens=tokens, group_size=tries, temperature=settings.temperature,
+            seed=settings.seed,
+        )  # fmt: skip
+        for row, b in enumerate(rollout.groups.tolist()):
+            if all(values[row] == 1 for values in scores.values()):
+                reasoning.setdefault(examples[b].source, split_response(rollout.texts[row])[0] or "")
+    if not reasoning:
+        raise ValueError(
+            f"none of {tries * len(shots.train)} samples was right: there is no self-written reasoning to learn from"
+        )
+    return reasoning
+
+
+def run_study(
+    cells: Iterable[Cell],
+    folder: str | Path,
+    settings: Mapping[str, GRPOSettings],
+    setup: Setup | None = None,
+    run: Callable[..., Result] = run_cell,
+    **options: Any,
+) -> Iterator[Result | None]:
+    """Run the cells that the folder lacks, in order; yields each new result, or None for one that was there.
+
+    settings: by method; a method without an entry uses the defaults. Raises ValueError for a finished cell that was run
+    with other settings, another policy or other test images.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    setup = setup or Setup()
+    for cell in cells:
+        of_method = settings.get(cell.method, GRPOSettings())
+        path = Path(folder) / f"{cell.name}.json.gz"
+        if path.exists():
+            wanted = kept_settings(cell, settings_of(cell, of_method)) | setup.facts()
+            check_same(Result.load(path), wanted, setup.tested(cell), path)
+            yield None
+            continue
+        result = run(cell, of_method, setup, **options)
+        result.save(folder)
+        yield result
+
+
+def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
+    """The method's settings, with the seed, the style and the variant of the cell."""
+    style: Any = cell.style
+    settings = replace(settings, seed=cell.seed, style=style)
+    return VARIANTS[cell.variant].applied_to(settings) if cell.variant in VARIANTS else settings
+
+
+def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:
+    """The settings that a cell's numbers depend on: all of them, or without training those of the question."""
+    kept = jsonable(settings)
+    if cell.trains:
+        return {name: value for name, value in kept.items() if name == "steps" or name not in RESUMABLE_CHANGES}
+    return {name: kept[name] for name in ("style", "open_vocabulary", "max_new_tokens")}
+
+
+def check_same(result: Result, wanted: Mapping[str, Any], tested: Sequence[str], path: Path) -> None:
+    """ValueError that lists the settings of a finished cell that differ from those wanted now."""
+    used = {"policy": result.evaluation.policy} | result.setup | result.settings
+    # a setting that the cell does not name was added later, and has its default there
+    differences = [
+        f"{name} {used[name]}, not {value}" for name, value in wanted.items() if used.get(name, value) != value
+    ]
+    if missing := [name for name in tested if name not in result.tests]:
+        differences.append(f"tests on {', '.join(result.tests)}, not on {', '.join(missing)}")
+    if differences:
+        raise ValueError(f"{path} was run with {'; '.join(differences)}: name another folder, or delete the cell")

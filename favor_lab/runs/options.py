@@ -1,0 +1,120 @@
+"""What a run needs to be told about its images and its policy, and how both are opened.
+
+Plain dataclasses whose fields the command line turns into options; a notebook fills them by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from favor_lab.activities.data import ActivityData
+    from favor_lab.activities.fewshot import FewShot
+    from favor_lab.vlm.policy import Policy
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """Where images are."""
+
+    root: Path | None = None
+    """Folder of a public set, or of your images: ROOT/LABEL/IMAGE, or ROOT/train/LABEL/IMAGE and ROOT/test/..."""
+    person_crop: float | None = None
+    """stanford40: crop to the person, widened on each side by this share of the box; None: whole images."""
+    exclude: Path | None = None
+    """Text file with images to leave out, one path relative to ROOT per line, as `favor-lab data` names them."""
+
+
+@dataclass(frozen=True)
+class SetName:
+    """The set's name; a class of its own, so that it comes first in the help."""
+
+    data: str = "cartoon"
+    """Images: cartoon, sketch, thermal, cctv (drawn); with --root: folder (yours), stanford40, har15, ucf101, ppmi."""
+
+
+@dataclass(frozen=True)
+class SetOptions(FolderOptions, SetName):
+    """Which images."""
+
+
+@dataclass(frozen=True)
+class DataOptions(SetOptions):
+    """Which images, and how many of them."""
+
+    shots: int = 4
+    """Training images per label."""
+    test: int = 8
+    """Test images per label, never trained on; 0: no evaluation before and after."""
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Which model learns, and what of it."""
+
+    policy: str = "pocket"
+    """"pocket" (shipped, runs on a CPU), a checkpoint directory, or a Hub name such as Qwen/Qwen2-VL-2B-Instruct."""
+    revision: str | None = None
+    """Commit, branch or tag of a Hub name; None: the commit that is pinned for the published ones, else the newest."""
+    adapter: Path | None = None
+    """Adapter folder of an earlier run to start from; it brings its own rank."""
+    lora_rank: int = 16
+    """Rank of the LoRA adapter on the language model; 0: train the whole language model."""
+    lora_alpha: int | None = None
+    """Scale of the adapter; None: twice its rank."""
+    quantize: str | None = None
+    """4bit: hold the frozen weights in 4 bits (CUDA and bitsandbytes)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    dtype: str = "auto"
+    """auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16 or float16."""
+    max_pixels: int | None = None
+    """Most pixels of an image; 784 pixels are one image token. None: the checkpoint's limit, at most 401408."""
+
+
+def absolute(path: Path | None) -> Path | None:
+    """The absolute path, so that a run can be resumed from any folder; None where there is none."""
+    return None if path is None else path.resolve()
+
+
+def with_absolute_paths(data: DataOptions, policy: PolicyOptions) -> tuple[DataOptions, PolicyOptions]:
+    """The options with paths that are valid from any folder."""
+    data = dataclasses.replace(data, root=absolute(data.root), exclude=absolute(data.exclude))
+    is_folder = policy.policy != "pocket" and Path(policy.policy).is_dir()
+    name = str(Path(policy.policy).resolve()) if is_folder else policy.policy
+    return data, dataclasses.replace(policy, policy=name, adapter=absolute(policy.adapter))
+
+
+def read_exclude(path: Path | None) -> list[str]:
+    """The lines of a file of images to leave out, without blank ones and comments (#)."""
+    lines = [] if path is None else Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def open_set(options: SetOptions) -> ActivityData:
+    """The set of images that the options name; its images are not read yet."""
+    from favor_lab.activities import load_activities
+
+    exclude = read_exclude(options.exclude)
+    return load_activities(options.data, options.root, person_crop=options.person_crop, exclude=exclude)
+
+
+def load_shots(data: DataOptions, seed: int) -> FewShot:
+    """The images of a run, read and checked."""
+    from favor_lab.activities import few_shot
+
+    return few_shot(open_set(data), data.shots, seed, validation=0, test=data.test)
+
+
+def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
+    """The policy; the seed determines the initial weights of its adapter."""
+    from transformers.utils import logging
+
+    from favor_lab.vlm.loading import load_policy
+
+    logging.disable_progress_bar()
+    arguments = asdict(options)
+    return load_policy(arguments.pop("policy"), **arguments, seed=seed)

@@ -1,0 +1,269 @@
+"""One run from its first check to its report; `run_training` does for a notebook what `favor-lab train` does.
+
+    plan = RunPlan("train", DataOptions("cartoon"), PolicyOptions(), GRPOSettings(steps=20))
+    folder = run_training(plan, out=Path("runs/mine"))
+
+The run's folder holds everything: see `favor_lab.study.run_folder`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
+from favor_lab.runs.options import DataOptions, PolicyOptions, load_shots, open_policy, with_absolute_paths
+from favor_lab.versions import need
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import FewShot
+    from favor_lab.activities.images import Example
+    from favor_lab.grpo.support.checkpoints import TrainingState
+    from favor_lab.grpo.support.records import StepRecord
+    from favor_lab.study.evaluation import Evaluation
+    from favor_lab.study.run_folder import RunFolder
+    from favor_lab.vlm.policy import Policy
+    from favor_lab.vlm.question import Question
+
+Tell = Callable[[str], None]  # receives a line of text
+
+
+def tell(text: str) -> None:
+    """Print a line of results."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """Print a line that deserves a look, on standard error, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"favor-lab: note: {text}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A training run: everything that `settings.json` holds of it.
+
+    command: "train", "demo" or "sft". settings: GRPOSettings, or for "sft" TrainSettings.
+    recipe: a published variant by its name in `favor_lab.recipes`, or "" for plain GRPO.
+    """
+
+    command: str
+    data: DataOptions
+    policy: PolicyOptions
+    settings: TrainSettings
+    checkpoint_every: int = 10
+    recipe: str = ""
+
+    @property
+    def method(self) -> str:
+        return "SFT" if self.command == "sft" else "GRPO"
+
+    def question(self, labels: Sequence[str]) -> Question:
+        """What every image is asked. SFT teaches the answer alone, since few-shot labels come without reasoning."""
+        from favor_lab.vlm.question import Question
+
+        style = self.settings.style if isinstance(self.settings, GRPOSettings) else "answer"
+        return Question.of(labels, self.settings.open_vocabulary, style)
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> RunPlan:
+        """The plan that a run's settings.json describes."""
+        kind = TrainSettings if saved["command"] == "sft" else GRPOSettings
+        own = {item.name for item in dataclasses.fields(kind)}  # older runs of sft were saved with settings of GRPO
+        settings = kind(**{name: value for name, value in saved["settings"].items() if name in own})
+        data, policy = DataOptions(**saved["data"]), PolicyOptions(**saved["policy"])
+        return cls(saved["command"], data, policy, settings, saved["checkpoint_every"], saved.get("recipe", ""))
+
+
+def resume_command(plan: RunPlan, folder: RunFolder) -> str:
+    """The command that resumes a run."""
+    return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {folder.path}"
+
+
+def resumed_plan(folder: RunFolder, command: str, settings: TrainSettings) -> RunPlan:
+    """The plan of an earlier run, with those of the new settings that may change on resume."""
+    plan = RunPlan.load(folder.settings)
+    if (plan.command == "sft") != (command == "sft"):
+        raise ValueError(f"{folder.path} is a run of {plan.command}: resume it with `{resume_command(plan, folder)}`")
+    changes = {name: value for name, value in changed_settings(settings).items() if name in RESUMABLE_CHANGES}
+    return replace(plan, settings=replace(plan.settings, **changes))
+
+
+def run_training(
+    plan: RunPlan, out: Path | None = None, folder: RunFolder | None = None, tell: Tell = tell, note: Tell = note
+) -> RunFolder:
+    """Evaluate, train, evaluate again, and write figures and a report; returns the run's folder.
+
+    out: a new folder (default: runs/COMMAND-DATA, with a number if that exists). folder: an earlier run's, to resume.
+    tell, note: receive lines of results, and lines that deserve a look.
+    Raises KeyboardInterrupt, with the command that resumes the run, after Ctrl-C; FloatingPointError, with the last
+    step that was saved, for a number that is not finite; torch.OutOfMemoryError with the settings to lower.
+    """
+    from favor_lab.show.report import draw_figures, write_report
+    from favor_lab.study.run_folder import RunFolder
+
+    need("matplotlib", "the figures of a run")
+    if folder is None:
+        data, policy_options = with_absolute_paths(plan.data, plan.policy)
+        plan = replace(plan, data=data, policy=policy_options)
+        folder = RunFolder.create(out or free_path(Path("runs") / f"{plan.command}-{plan.data.data}"))
+    shots = load_shots(plan.data, plan.settings.seed)
+    policy = open_policy(plan.policy, plan.settings.seed)
+    state = open_state(plan, policy, folder)
+    save_plan(plan, folder, policy, state, note)
+    tell(policy.report())
+    tell(f"{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
+    before, after = ("before" if plan.policy.adapter else "zero-shot"), f"{plan.data.shots}-shot {plan.method}"
+    evaluations = {}
+    try:
+        if shots.test:
+            evaluations[before] = evaluate_test(plan, policy, shots, folder, "before", tell, again=False)
+        learn(plan, policy, shots, folder, state, note)
+        weights = policy.save(folder.path / ("adapter" if plan.policy.lora_rank or plan.policy.adapter else "policy"))
+        if shots.test:
+            evaluations[after] = evaluate_test(plan, policy, shots, folder, "after", tell)
+    except KeyboardInterrupt as interrupt:  # Ctrl-C or SIGTERM
+        raise type(interrupt)(
+            f"stopped after step {state.step} of {plan.settings.steps}; everything so far is in {folder.path}\n"
+            f"resume with: {resume_command(plan, folder)}"
+        ) from None
+    except FloatingPointError as error:
+        kept = f"the state after step {state.step} is in {folder.checkpoint}" if state.step else "no step was finished"
+        raise FloatingPointError(f"{error}\n{kept}; try a smaller --learning-rate") from error
+    title = f"{after} on {plan.data.root or plan.data.data}"
+    records, groups = folder.records(), folder.load("groups.json")
+    figures = draw_figures(folder.figures, evaluations, shots.test, records, groups)
+    report = write_report(folder.path / "report.html", title, evaluations, figures, folder.settings, shots.test)
+    if all(record["flat_groups"] == 1 for record in records):
+        note(
+            "no group of completions ever differed in its rewards, so nothing was learned: look at what the policy "
+            "writes in the report, then try more --group-size, --max-new-tokens or another --style"
+        )
+    for name, evaluation in evaluations.items():
+        tell(f"{name:<12} {evaluation.summary()}")
+    tell(f"weights      {weights}\nfigures      {folder.figures}\nreport       {report}")
+    return folder
+
+
+def open_state(plan: RunPlan, policy: Policy, folder: RunFolder) -> TrainingState:
+    """The state to train from: a new one, or the last checkpoint of the run folder."""
+    from favor_lab.grpo.support.checkpoints import TrainingState, checkpoints, load_checkpoint
+
+    if checkpoints(folder.checkpoint):
+        return load_checkpoint(folder.checkpoint, policy)
+    return TrainingState.start(policy, plan.settings)
+
+
+def save_plan(plan: RunPlan, folder: RunFolder, policy: Policy, state: TrainingState, note: Tell) -> None:
+    """Write settings.json; say what could make a resumed run differ."""
+    from favor_lab.grpo.support.checkpoints import differences
+
+    versions = folder.load("settings.json", {}).get("versions", {})
+    folder.save_settings(asdict(plan), policy.device)
+    if versions and (changes := differences(versions, folder.settings["versions"])):
+        note(
+            f"this run was started with different versions ({'; '.join(changes)}): from here on results may no longer "
+            "be bit-identical"
+        )
+    if folder.records() and not state.step:
+        note(f"there is no checkpoint in {folder.checkpoint}: the run starts again at its first step")
+
+
+def learn(
+    plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, state: TrainingState, note: Tell = note
+) -> None:
+    """Train to the last step; whatever ends it, the records and a checkpoint of all good steps are on the disk.
+
+    What deserves a look in a record is said once per kind, as it comes up.
+    """
+    from tqdm import tqdm
+
+    from favor_lab.grpo.support.checkpoints import save_checkpoint
+    from favor_lab.grpo.support.interrupts import uninterrupted
+    from favor_lab.runs.notes import notes_on
+
+    folder.rewind(state.step)
+    kinds: set[str] = set()  # of notes that were given
+    recorded = state.step
+    records = training_records(plan, policy, shots, state)
+    try:
+        with tqdm(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
+            for record in bar:
+                with uninterrupted() as raise_delayed:
+                    folder.append(record)
+                    recorded = record.step
+                raise_delayed()
+                for kind, text in notes_on(record, plan.settings).items():
+                    if kind not in kinds:
+                        note(f"step {record.step}: {text}")
+                        kinds.add(kind)
+                rewards = [f"{name.removesuffix('_reward')} {value:.2f}" for name, value in record.rewards.items()]
+                bar.set_postfix_str(", ".join(rewards) or f"loss {record.loss:.3f}", refresh=False)
+                if record.step % plan.checkpoint_every == 0:
+                    save_checkpoint(folder.checkpoint, state)
+    finally:
+        if state.step and state.step == recorded and not state.out_of_range():  # a step without a record is repeated
+            save_checkpoint(folder.checkpoint, state)
+
+
+def training_records(plan: RunPlan, policy: Policy, shots: FewShot, state: TrainingState) -> Iterator[StepRecord]:
+    """The records of the plan's training: of its recipe, or supervised fine-tuning."""
+    from favor_lab.budget.memory import with_advice
+    from favor_lab.recipes import find_recipe
+    from favor_lab.study.sft import sft
+
+    if not isinstance(plan.settings, GRPOSettings):
+        return sft(policy, shots, plan.settings, resume=state)
+    records = find_recipe(plan.recipe).train(policy, shots, plan.settings, resume=state)
+    return with_advice(records, policy, plan.settings, shots)
+
+
+def evaluate_test(
+    plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, when: str, tell: Tell = tell, again: bool = True
+) -> Evaluation:
+    """Greedy answers to the test images, and for GRPO one sampled group; `again=False` takes what is on disk."""
+    from favor_lab.study.evaluation import Evaluation, evaluate
+
+    file, question = folder.path / f"evaluation_{when}.json", plan.question(shots.labels)
+    if file.exists() and not again:
+        return Evaluation.load(file)
+    if isinstance(plan.settings, GRPOSettings):
+        show_group(plan.settings, policy, shots.test, question, folder, when, tell)
+    tokens, title = plan.settings.max_new_tokens, f"test images, {when}"
+    evaluation = evaluate(policy, shots.test, question.labels, question.style, tokens, progress=title)
+    evaluation.save(file)
+    return evaluation
+
+
+def show_group(
+    settings: GRPOSettings,
+    policy: Policy,
+    test: list[Example],
+    question: Question,
+    folder: RunFolder,
+    when: str,
+    tell: Tell,
+) -> None:
+    """Sample one test image G times, save the group, and print what was answered.
+
+    The image is, of the first sixteen, the one whose group has the widest rewards before training; then the same one.
+    """
+    from favor_lab.study.groups import sample_judged_groups
+
+    groups = folder.load("groups.json", {})
+    examples = [example for example in test[:16] if not groups or example.source == groups["before"]["source"]]
+    group = max(sample_judged_groups(policy, examples, question.labels, settings), key=lambda judged: judged.spread)
+    folder.save("groups.json", groups | {when: group})
+    tell(f"{group.source}, {group.label}, sampled {len(group.texts)} times {when} training: {group.summary()}")
+
+
+def free_path(path: Path) -> Path:
+    """The path itself, or the first of path-2, path-3 ... that is empty."""
+    tries = (path if i == 1 else path.with_name(f"{path.name}-{i}") for i in itertools.count(1))
+    return next(candidate for candidate in tries if not candidate.is_dir() or not any(candidate.iterdir()))

@@ -1,0 +1,125 @@
+"""Tables of finished cells: rates with intervals over seeds and images, as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from favor_lab.activities.world import SETS
+from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, load_results
+from favor_lab.runs.variants import VARIANTS
+from favor_lab.study.comparison import bootstrap_interval
+from favor_lab.study.measures import Measured
+from favor_lab.study.rounding import percent
+
+
+def tidy(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row for each cell and test set, for a data frame or a CSV file: rates are shares."""
+    return [
+        {
+            **asdict(result.cell),
+            "tested_on": name,
+            "accuracy": test.accuracy,
+            "format_rate": test.format_rate,
+            "truth_rate": test.truth_rate,
+            "images": len(test),
+            "training_seconds": result.seconds,
+        }
+        for result in results
+        for name, test in result.tests.items()
+    ]
+
+
+def table(results: Sequence[Result]) -> str:
+    """A line for each method, set and number of shots, as Markdown: accuracy with its 95 % interval over seeds and
+    images, accuracy on the other sets, form and truth of the responses."""
+    lines = [
+        "| method | set | shots | seeds | right (95 % interval) | right on the other sets | well formed | true |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    groups: dict[tuple[str, str, int], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.cell.method, result.cell.dataset, result.cell.shots), []).append(result)
+    for (method, dataset, shots), runs in sorted(
+        groups.items(), key=lambda g: (place(g[0][0]), g[0][2], place(g[0][1]))
+    ):
+        own = [run.evaluation for run in runs]
+        right = np.array([[answer.correct for answer in test.answers] for test in own], dtype=float)
+        low, high = bootstrap_interval(right)
+        others = [test.accuracy for run in runs for name, test in run.tests.items() if name != dataset]
+        truth = [test.truth_rate for test in own if test.truth_rate is not None]
+        columns = [
+            method, dataset, str(shots), str(len(runs)), f"{percent(right.mean())} ({percent(low)} to {percent(high)})",
+            percent(np.mean(others)) if others else "", percent(np.mean([test.format_rate for test in own])),
+            percent(np.mean(truth)) if truth else "",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def shots_table(results: Sequence[Result]) -> str:
+    """The paper's kind of table, as Markdown: for each set, and their mean, a line per method and a column per number
+    of shots; each number is the accuracy in per cent with its 95 % interval over seeds and images.
+    """
+    counts = sorted({result.cell.shots for result in results} | {0})
+    columns = " | ".join(f"{count} shot{'s' * (count != 1)}" for count in counts)
+    sets = sorted({result.cell.dataset for result in results}, key=place)
+    blocks = {name: [result for result in results if result.cell.dataset == name] for name in sets}
+    if len(sets) > 1:
+        blocks[f"mean of {len(sets)} sets"] = list(results)
+    lines: list[str] = []
+    for title, mine in blocks.items():
+        among = len({result.cell.dataset for result in mine})
+        lines += [f"| {title} | {columns} |", "| --- " * (len(counts) + 1) + "|"]
+        for method in sorted({result.cell.method for result in mine}, key=place):
+            cells = [[r for r in mine if (r.cell.method, r.cell.shots) == (method, count)] for count in counts]
+            lines.append(f"| {method} | {' | '.join(share_and_interval(runs, among) for runs in cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def share_and_interval(runs: Sequence[Result], sets: int = 1) -> str:
+    """Accuracy of some seeds with its interval, in per cent; of several sets, only seeds that have all of them count,
+    and each set counts the same. Nothing for no such seed.
+    """
+    by_seed: dict[int, list[Result]] = {}
+    for run in runs:
+        by_seed.setdefault(run.cell.seed, []).append(run)
+    rows = [
+        np.concatenate([np.array([a.correct for a in run.evaluation.answers]) / len(run.evaluation) for run in mine])
+        for mine in by_seed.values()
+        if len(mine) == sets
+    ]
+    if not rows:
+        return ""
+    shares = np.array(rows) * rows[0].size / sets  # (seeds, images), whose mean is the mean of the sets
+    return Measured(shares.mean(), *bootstrap_interval(shares)).percent()
+
+
+def place(name: str) -> tuple[int, str]:
+    """Where a method or a set stands in a table: as they are listed, and others by name behind them."""
+    order = [*METHODS, *SETS]
+    return (order.index(name) if name in order else len(order), name)
+
+
+def write_tables(folder: str | Path) -> str:
+    """Write `table.md` and `cells.csv`, a row for each cell and test set, beside the cells; returns the page."""
+    results = load_results(folder)
+    page = f"{shots_table(results)}\n{table(results)}"
+    for variant in (BASE_TO_NEW, *VARIANTS):
+        if changed := load_results(folder, variant=variant):
+            about = VARIANTS[variant].about if variant in VARIANTS else "half of the labels learnt; the others: new"
+            page += f"\n**{variant}**: {about}\n\n{table(changed)}"
+            results += changed
+    (Path(folder) / "table.md").write_text(page, encoding="utf-8")
+    rows = tidy(results)
+    with (Path(folder) / "cells.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    return page

@@ -1,0 +1,229 @@
+"""Read a finished run for publication: its settings, records and evaluations, without paths and without file names of
+somebody's own images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from favor_lab.activities.public.catalogue import PUBLIC
+from favor_lab.activities.world.catalogue import SETS
+from favor_lab.study.evaluation import Answered, Evaluation
+from favor_lab.study.run_folder import RunFolder
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+EVALUATIONS = ("before", "after")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the files of a finished run say, without paths and without file names of somebody's own images.
+
+    settings     data, policy, settings and versions, as in `settings.json`
+    evaluations  "before" and "after", as far as they exist
+    records      one dictionary per optimiser step
+    adapter      adapter_config.json, or None if the whole language model was trained
+    base         Hub name of the base model, "pocket", or the name of the folder that it was loaded from
+    form         what is exported: "adapter", "merged" or "whole"
+    """
+
+    settings: dict[str, Any]
+    evaluations: dict[str, Evaluation]
+    records: list[dict[str, Any]]
+    adapter: dict[str, Any] | None
+    base: str
+    form: str
+
+    def part(self, name: str) -> dict[str, Any]:
+        """One part of the settings; empty if the run did not save it."""
+        return self.settings.get(name) or {}
+
+    @property
+    def method(self) -> str:
+        return "SFT" if self.settings.get("command") == "sft" else "GRPO"
+
+    @property
+    def set_name(self) -> str:
+        """The name of the data set, or of the folder of one's own images."""
+        data = self.part("data")
+        return str((data.get("root") if data.get("data") == "folder" else None) or data.get("data") or "images")
+
+    @property
+    def stage_names(self) -> dict[str, str]:
+        """Names of the stages before and after training, the same as in the run's own report."""
+        shots = self.part("data").get("shots")
+        after = self.method if shots is None else f"{shots}-shot {self.method}"
+        return {"before": "before" if self.part("policy").get("adapter") else "zero-shot", "after": after}
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the evaluations, or those in the records; empty if the run folder has neither."""
+        for evaluation in self.evaluations.values():
+            return evaluation.labels
+        return sorted({label for record in self.records for label in record.get("labels") or {}})
+
+    @property
+    def on_hub(self) -> bool:
+        return HUB_NAME.fullmatch(self.base) is not None
+
+    @property
+    def title(self) -> str:
+        relation = "LoRA adapter for" if self.form == "adapter" else "trained from"
+        return f"{self.stage_names['after']} on {self.set_name}, {relation} {self.base}"
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_run(run: RunFolder | str | Path, base_model: str | None = None, merged: bool = False) -> FinishedRun:
+    """Read a run folder and check that its training was completed.
+
+    base_model: Hub name of the base, for a run that loaded it from a folder. Raises FileNotFoundError or ValueError if
+    this is no run folder, if the run stopped before its last step, or if files are missing or damaged.
+    """
+    run = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    settings = _read_json(run, "settings.json")
+    if settings.get("command") == "evaluate":
+        raise ValueError(f"{run.path} is a folder of `favor-lab evaluate`: nothing was trained there")
+    records = run.records()
+    _check_finished(run, settings, records)
+    is_whole_model = (run.path / "policy" / "config.json").is_file() and not run.adapter.exists()
+    adapter = None if is_whole_model else _read_adapter(run)
+    if base_model is not None and not HUB_NAME.fullmatch(base_model):
+        raise ValueError(f"base_model is {base_model!r}, but must be a Hub name such as Qwen/Qwen2-VL-2B-Instruct")
+    policy, data = settings.get("policy") or {}, settings.get("data") or {}
+    loaded_from = str(policy.get("policy") or (adapter or {}).get("base_model_name_or_path") or "unknown")
+    base = base_model or (loaded_from if _is_hub_name(loaded_from) else last_part(loaded_from))
+    saved = {when: _read_json(run, f"evaluation_{when}.json") for when in EVALUATIONS}
+    try:
+        evaluations = {when: Evaluation.from_dict(content) for when, content in saved.items() if content}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the evaluations in {run.path} are not as `favor-lab` writes them: {error!r}") from error
+    evaluations = {when: replace(e, policy=base) for when, e in public_sources(evaluations, data).items()}
+    form = "whole" if is_whole_model else "merged" if merged else "adapter"
+    return FinishedRun(_public_settings(settings, base), evaluations, records, adapter, base, form)
+
+
+def _read_json(run: RunFolder, name: str) -> dict[str, Any]:
+    """A JSON object of the run folder; empty if there is no such file."""
+    try:
+        content = run.load(name, {})
+    except ValueError as error:
+        raise ValueError(f"{run.path / name} is damaged and cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{run.path / name} is not as `favor-lab` writes it: it holds no object")
+    return content
+
+
+def _check_finished(run: RunFolder, settings: dict[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError for a run that stopped early, even if it has an adapter: that one is from an earlier end."""
+    steps, done = (settings.get("settings") or {}).get("steps"), records[-1].get("step", 0) if records else 0
+    resume = f"favor-lab {'sft' if settings.get('command') == 'sft' else 'train'} --resume {run.path}"
+    if steps is not None and done < steps:
+        raise ValueError(
+            f"the run in {run.path} stopped after step {done} of {steps}: go on with `{resume}`, then share"
+        )
+    if not run.adapter.exists() and not (run.path / "policy").exists():
+        raise FileNotFoundError(f"the run in {run.path} has no adapter folder: `{resume}` or `policy.save` writes it")
+
+
+def _read_adapter(run: RunFolder) -> dict[str, Any]:
+    """The adapter's configuration, after a check that its weights are LoRA weights and complete."""
+    for name in (CONFIG, WEIGHTS):
+        if not (run.adapter / name).is_file():
+            raise FileNotFoundError(f"the adapter in {run.adapter} is incomplete: it has no {name}; save it again")
+    try:
+        with safe_open(run.adapter / WEIGHTS, framework="pt") as file:
+            if not any("lora_" in key for key in file.keys()):  # noqa: SIM118 (no mapping)
+                raise ValueError(f"{run.adapter / WEIGHTS} holds no LoRA weights")
+    except SafetensorError as error:
+        raise ValueError(f"{run.adapter / WEIGHTS} is damaged and cannot be read: {error}") from error
+    return _read_json(run, f"{run.adapter.name}/{CONFIG}")
+
+
+def _is_hub_name(name: str) -> bool:
+    return name == "pocket" or (HUB_NAME.fullmatch(name) is not None and not Path(name).exists())
+
+
+# ------------------------------------------------------------------------------------------------------- without paths
+
+
+def last_part(path: str) -> str:
+    r"""The last name in a path of either kind (POSIX or Windows), which says nothing about the machine.
+
+    >>> last_part("/home/me/my photos/"), last_part(r"C:\me\photos"), last_part("..")
+    ('my photos', 'photos', 'folder')
+    """
+    name = PureWindowsPath(path).name  # splits at / and at \
+    return name if name not in ("", "..") else "folder"
+
+
+def without_paths(value: Any) -> Any:
+    """JSON data in which each absolute path is cut to its last name.
+
+    >>> without_paths({"root": "/home/me/photos", "names": ["Qwen/Qwen2-VL-2B-Instruct", 3]})
+    {'root': 'photos', 'names': ['Qwen/Qwen2-VL-2B-Instruct', 3]}
+    """
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and (
+        PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~")
+    ):
+        return last_part(value)
+    return value
+
+
+def _public_settings(settings: dict[str, Any], base: str) -> dict[str, Any]:
+    """The settings of a run without any path, relative ones included."""
+    public = without_paths(settings)
+    for part, name in (("data", "root"), ("data", "exclude"), ("policy", "adapter")):
+        if (public.get(part) or {}).get(name):
+            public[part][name] = last_part(str(public[part][name]))
+    if public.get("policy"):
+        public["policy"]["policy"] = base
+    if "platform" in (public.get("versions") or {}):
+        public["versions"]["platform"] = machine_kind(str(public["versions"]["platform"]))
+    return public
+
+
+def machine_kind(platform: str) -> str:
+    """System and processor of `platform.platform()`, without the kernel's name, which may be the owner's.
+
+    >>> machine_kind("Linux-6.1.0-annas-laptop-x86_64-with-glibc2.36"), machine_kind("macOS-14.5-arm64-arm-64bit")
+    ('Linux, x86_64', 'macOS, arm64')
+    """
+    processor = re.search(r"x86_64|AMD64|aarch64|arm64|ppc64le|riscv64", platform)
+    return ", ".join([platform.split("-")[0], *([processor[0]] if processor else [])])
+
+
+def public_sources(evaluations: Mapping[str, Evaluation], data: Mapping[str, Any]) -> dict[str, Evaluation]:
+    """The evaluations with image sources that may be published.
+
+    Drawn scenes keep their keys, images of a public set their path under its root. Images of somebody's own folder are
+    named by label and number, since file names can identify people.
+    """
+    root, counts, public_names = data.get("root"), dict[str, int](), dict[str, str]()
+
+    def public_name(answer: Answered) -> str:
+        if data.get("data") in SETS:
+            return answer.source
+        if answer.source not in public_names:
+            if data.get("data") in PUBLIC and root and PurePosixPath(answer.source).is_relative_to(root):
+                public_names[answer.source] = PurePosixPath(answer.source).relative_to(root).as_posix()
+            else:
+                counts[answer.label] = counts.get(answer.label, 0) + 1
+                public_names[answer.source] = f"{answer.label}/{counts[answer.label]:03d}"
+        return public_names[answer.source]
+
+    return {
+        when: replace(evaluation, answers=[replace(a, source=public_name(a)) for a in evaluation.answers])
+        for when, evaluation in evaluations.items()
+    }

@@ -1,0 +1,1 @@
+"""What people look at: figures, widgets and the report."""

@@ -1,0 +1,180 @@
+"""One group of completions as a figure: the image, the texts, their rewards and advantages."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.responses import split_tags
+from favor_lab.show.style import (
+    BLUE,
+    CENTRED,
+    FAINT,
+    GREY,
+    INK,
+    PAPER,
+    RIGHT_MARK,
+    VERMILLION,
+    WIDTH,
+    WRONG_MARK,
+    canvas,
+    house_style,
+    new_figure,
+    place_image,
+    printable,
+    short_name,
+    signed,
+    text_width,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+Line = list[tuple[float, str, str]]  # of (x in inches, word, kind); see `split_tags` for the kinds
+
+KIND_COLOURS = {"tag": "#98a2ad", "outside": VERMILLION, "think": "#3e4a57", "answer": INK}
+UNEARNED = "#aab3bd"  # edge of the disc of a reward of 0
+TEXT_SIZE, LINE = 8.5, 0.165  # points; inches from one line to the next
+TEXT_LEFT, COLUMN, BAR = 2.75, 0.6, 0.6  # inches: left edge of the texts, width of a reward, longest bar
+
+
+def completion_lines(text: str, width: float, max_lines: int = 6) -> list[Line]:
+    """Break a completion into lines of a width in inches; of a very long one the middle is left out.
+
+    The answer starts a new line, whatever the completion has there, so that it is easy to find.
+    """
+    lines: list[Line] = [[]]
+    x = 0.0
+    for word, kind in _words(text):
+        if lines[-1] and (word == "<answer>" or x + _width(word.rstrip(), kind) > width):
+            before_tag = lines[-1].pop() if word.startswith("</") and len(lines[-1]) > 1 else None
+            lines.append([(0.0, *before_tag[1:])] if before_tag else [])  # a closing tag stays with the word before it
+            x = _width(*before_tag[1:]) if before_tag else 0.0
+        lines[-1].append((x, word.rstrip(), kind))
+        x += _width(word, kind)
+    if len(lines) > max_lines:
+        lines = lines[: max_lines - 2] + [[(0.0, "[...]", "tag")]] + lines[-1:]
+    return lines if lines[0] else [[(0.0, "(nothing written)", "outside")]]
+
+
+def _words(text: str) -> list[tuple[str, str]]:
+    """A completion as words with their kind.
+
+    >>> _words("<answer>riding a bike</answer>")[1]
+    ('riding ', 'answer')
+    """
+    words = []
+    for piece, kind in split_tags(printable(text)):
+        pieces = [piece] if kind == "tag" else re.findall(r"\S{1,24}\s*|\s+", piece)
+        words += [(word, kind) for word in pieces]
+    return words
+
+
+def _width(word: str, kind: str) -> float:
+    return text_width(word, TEXT_SIZE, bold=kind == "answer")
+
+
+def draw_completion(
+    axes: Axes, y: float, lines: list[Line], right: bool | None = None, left: float = TEXT_LEFT
+) -> None:
+    """The lines of a completion, centred on y; with a mark at the left if it is known to be right or wrong."""
+    colour = {None: INK, True: BLUE, False: VERMILLION}[right]
+    if right is not None:
+        axes.text(left - 0.16, y, RIGHT_MARK if right else WRONG_MARK, fontsize=11, color=colour, **CENTRED)
+    for i, line in enumerate(lines):
+        baseline = y + LINE * (i - (len(lines) - 1) / 2) + 0.04
+        for x, word, kind in line:
+            answer = kind == "answer"
+            look: dict[str, Any] = {
+                "color": colour if answer else KIND_COLOURS[kind],
+                "weight": "bold" if answer else "normal",
+            }
+            axes.text(left + x, baseline, word, fontsize=TEXT_SIZE, va="baseline", **look)
+
+
+def draw_reward(axes: Axes, x: float, y: float, value: float) -> None:
+    """A reward as a disc: filled as far as it was earned, with its number inside."""
+    earned = min(max(value, 0.0), 1.0)
+    axes.scatter([x], [y], s=230, facecolor=BLUE, alpha=earned, linewidth=0)
+    axes.scatter([x], [y], s=230, facecolor="none", edgecolor=BLUE if earned else UNEARNED, linewidth=1)
+    number, ink = f"{value:.2g}", PAPER if earned > 0.5 else INK if earned else GREY
+    axes.text(x, y, number, ha="center", va="center_baseline", fontsize=8 if len(number) < 4 else 7, color=ink)
+
+
+def draw_advantage(axes: Axes, centre: float, y: float, value: float, limit: float) -> None:
+    """An advantage as a bar from the centre, with its number on the other side."""
+    axes.barh(y, BAR * value / limit, height=0.2, left=centre, color=BLUE if value > 0 else VERMILLION)
+    x, number = centre - math.copysign(0.06, value), signed(value) if value else "0"
+    axes.text(x, y, number, fontsize=8, va="center_baseline", ha="right" if value >= 0 else "left")
+
+
+@house_style()
+def plot_group(
+    image: Image,
+    label: str,
+    texts: Sequence[str],
+    rewards: Mapping[str, Sequence[float]],
+    advantages: Sequence[float],
+    title: str = "",
+    sort: bool = True,
+) -> Figure:
+    """One group: the image, its G completions as they were written, their rewards and their advantages.
+
+    `rewards` maps a reward's name to G numbers and `advantages` holds G numbers (both may be tensors or arrays);
+    `sort` puts the highest advantage on top. Tags are pale; text outside of them is vermillion: it breaks the format.
+    """
+    columns, scores = _group_numbers(len(texts), rewards, advantages)
+    order = sorted(range(len(texts)), key=lambda g: -scores[g]) if sort else range(len(texts))
+    room = WIDTH - TEXT_LEFT - COLUMN * len(columns) - 2 * BAR - 0.3  # for the texts
+    rows = {g: completion_lines(texts[g], room - 0.1) for g in order}
+    heights = {g: max(len(lines) * LINE + 0.2, 0.4) for g, lines in rows.items()}
+    top = 0.95 if title else 0.45
+    figure = new_figure(top + max(sum(heights.values()), TEXT_LEFT - 0.1) + 0.3, layout=None)
+    axes = canvas(figure)
+    axes.text(0.25, 0.36, printable(title), fontsize=12.5, weight="bold", va="center")
+    _draw_image(figure, axes, image, label, top)
+    centre, y, limit = WIDTH - BAR - 0.2, top, max([1.0, *map(abs, scores)])
+    reward_x = {name: TEXT_LEFT + room + COLUMN * (i + 0.5) for i, name in enumerate(columns)}
+    head: dict[str, Any] = {"va": "center", "fontsize": 8.5, "weight": "bold", "color": GREY}
+    axes.text(TEXT_LEFT, top - 0.14, f"G = {len(texts)} completions", **head)
+    for name, x in (reward_x | {"advantage": centre}).items():
+        axes.text(x, top - 0.14, printable(name), ha="center", **head)
+    for g, lines in rows.items():
+        middle = y + heights[g] / 2
+        axes.plot([TEXT_LEFT - 0.28, WIDTH - 0.2], [y, y], color=FAINT, linewidth=0.8)
+        draw_completion(axes, middle, lines, bool(columns["accuracy"][g]) if "accuracy" in columns else None)
+        for name, column in columns.items():
+            draw_reward(axes, reward_x[name], middle, column[g])
+        draw_advantage(axes, centre, middle, scores[g], limit)
+        y += heights[g]
+    axes.plot([centre, centre], [top, y], color=GREY, linewidth=0.8)
+    if not any(scores):
+        flat = "no spread in rewards: zero policy gradient"
+        axes.text(WIDTH - 0.2, y + 0.14, flat, ha="right", fontsize=8, color=GREY)
+    return figure
+
+
+def _group_numbers(
+    count: int, rewards: Mapping[str, Sequence[float]], advantages: Sequence[float]
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Rewards by column head, and advantages, as floats; ValueError unless each has one number per completion."""
+    columns = {short_name(name): [float(value) for value in values] for name, values in rewards.items()}
+    scores = [float(value) for value in advantages]
+    counts = {**{name: len(column) for name, column in columns.items()}, "advantages": len(scores)}
+    if not count or set(counts.values()) != {count}:
+        raise ValueError(f"plot_group needs one number per completion: {count} completions, but {counts}")
+    return columns, scores
+
+
+def _draw_image(figure: Figure, axes: Axes, image: Image, label: str, top: float) -> None:
+    """The image with its gold label below, at the left of the rows."""
+    side = TEXT_LEFT - 0.7
+    wide, high = (side * pixels / max(image.size) for pixels in image.size)
+    place_image(figure, image, 0.25 + (side - wide) / 2, top, wide, high)
+    centre, below = 0.25 + side / 2, top + high
+    axes.text(centre, below + 0.2, printable(label), fontsize=10.5, weight="bold", **CENTRED)
+    axes.text(centre, below + 0.4, "gold label", fontsize=8, color=GREY, **CENTRED)

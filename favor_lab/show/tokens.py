@@ -1,0 +1,226 @@
+"""The tokens of one completion with what they contribute to the loss, as HTML and as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from favor_lab.show.style import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    PAPER,
+    VERMILLION,
+    WIDTH,
+    canvas,
+    house_style,
+    new_figure,
+    printable,
+    signed,
+    text_width,
+)  # fmt: skip
+from favor_lab.study.tokens import Token
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+THOUSANDTHS = 1000.0  # of the loss: the unit in which the parts of single tokens can be read
+TEXT_SIZE, LINE, MARGIN = 8.5, 0.29, 0.2  # points; inches from one line of tokens to the next, and at the sides
+MUTED = " Dashed: muted by the clip."
+
+# ---------------------------------------------------------------------------------------------------------- colours
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a token that can be shown: its field, its unit, and the smallest difference that gets full colour."""
+
+    field: str
+    unit: str
+    least: float
+    factor: float = 1.0  # from the token's number to the unit
+    ratio: bool = False  # neutral is 1, and the scale is logarithmic
+
+    def number(self, token: Token) -> float:
+        return self.factor * getattr(token, self.field)
+
+    def distance(self, token: Token) -> float:
+        """Distance from neutral, which is 0, or 1 for a ratio; its sign chooses the colour."""
+        return math.log(self.number(token)) if self.ratio else self.number(token)
+
+    def text(self, value: float) -> str:
+        return signed(value, ".2f" if self.ratio else ".3f" if self.field == "kl" else "+.2f")
+
+
+QUANTITIES = {
+    "log-probability": Quantity("logp", "nats; 0: certain", 0.1),
+    "ratio": Quantity("ratio", "probability now / when sampled", 0.05, ratio=True),
+    "KL": Quantity("kl", "nats to the reference (k3)", 0.001),
+    "share of the loss": Quantity("loss", "thousandths; all tokens of all rows add up to the loss", 0.01, THOUSANDTHS),
+    "push": Quantity("push", "thousandths; above 0: the step makes it likelier", 0.01, THOUSANDTHS),
+}
+
+
+def colour_limit(tokens: Sequence[Token], quantity: Quantity) -> float:
+    """The distance from neutral that gets the full colour."""
+    return max([quantity.least, *(abs(quantity.distance(token)) for token in tokens)])
+
+
+def colours(share: float) -> tuple[str, str]:
+    """Background and ink for a share of the limit, -1 to 1: white at 0, blue above, vermillion below.
+
+    >>> colours(0.0), colours(1.0)
+    (('#ffffff', '#1f2933'), ('#0072b2', '#ffffff'))
+    """
+    full, depth = BLUE if share > 0 else VERMILLION, min(abs(share), 1.0)
+    mixed = [255 + depth * (int(full[i : i + 2], 16) - 255) for i in (1, 3, 5)]  # red, green, blue
+    light = sum(w * (part / 255) ** 2.2 for w, part in zip((0.2126, 0.7152, 0.0722), mixed, strict=True))
+    return "#" + "".join(f"{round(part):02x}" for part in mixed), INK if light > 0.24 else PAPER
+
+
+def scale_ends(tokens: Sequence[Token], quantity: Quantity) -> list[tuple[float, str]]:
+    """The legend: shares of the limit, and the numbers that stand for them; one-sided if all are on one side."""
+    limit = colour_limit(tokens, quantity)
+    seen = [quantity.distance(token) / limit for token in tokens if abs(quantity.distance(token)) > 0.02 * limit]
+    shares = [-1.0] * any(share < 0 for share in seen) + [0.0] + [1.0] * any(share > 0 for share in seen)
+    shares = shares if len(shares) > 1 else [-1.0, 0.0, 1.0]
+    return [(share, quantity.text(math.exp(share * limit) if quantity.ratio else share * limit)) for share in shares]
+
+
+# ------------------------------------------------------------------------------------------------------------- HTML
+
+TOKEN_CSS = f"""<style>
+.fl-tokens {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; margin: 10px 0 4px;
+  unicode-bidi: isolate; }}
+.fl-tokens span {{ border-radius: 3px; padding: 3px 1px; margin-right: 1px; line-height: 2; cursor: help; }}
+.fl-tokens span:hover {{ outline: 2px solid {INK}; }}
+.fl-tokens .fl-muted {{ border-bottom: 2px dashed {INK}; }}
+.fl-tokens .fl-end {{ border: 1px solid {GREY}; padding: 1px 5px; margin-left: 4px; font-size: 11px; }}
+.fl-scale {{ display: inline-flex; border: 1px solid {FAINT}; border-radius: 3px; overflow: hidden; font-size: 12px;
+  margin: 0 8px; vertical-align: middle; font-variant-numeric: tabular-nums; }}
+.fl-scale span {{ padding: 1px 9px; }}
+</style>"""
+
+
+def tokens_html(tokens: Sequence[Token], name: str) -> str:
+    """A completion with one quantity as colour on its tokens, a legend with numbers, and all numbers on hovering.
+
+    name: a key of QUANTITIES. The text is escaped; a token that the clip mutes is underlined with dashes.
+    """
+    quantity, limit = QUANTITIES[name], colour_limit(tokens, QUANTITIES[name])
+    spans = []
+    for number, token in enumerate(tokens, start=1):
+        background, ink = colours(quantity.distance(token) / limit)
+        kinds = " ".join(["fl-token"] + ["fl-muted"] * token.muted + ["fl-end"] * token.end)
+        hint = escape(token_hint(token, number, len(tokens))).replace("\n", "&#10;")
+        text = escape(visible(token)).replace("\n", "<br>")
+        spans.append(f'<span class="{kinds}" style="background:{background};color:{ink}" title="{hint}">{text}</span>')
+    ends = scale_ends(tokens, quantity)
+    scale = "".join(
+        '<span style="background:{};color:{}">{}</span>'.format(*colours(share), number) for share, number in ends
+    )
+    muted = MUTED if any(token.muted for token in tokens) else ""
+    legend = f'<span class="fl-scale">{scale}</span><span class="fl-note">{escape(quantity.unit)}.{muted}</span>'
+    return f'<div><b>{escape(name)}</b>{legend}</div><div class="fl-tokens">{"".join(spans)}</div>'
+
+
+def visible(token: Token) -> str:
+    """The text to show for a token: the end token by name, line breaks and incomplete characters by a mark."""
+    if token.end:
+        return "end"
+    return token.text.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n") or "\N{MIDDLE DOT}"
+
+
+def token_hint(token: Token, number: int, count: int) -> str:
+    """All numbers of a token, one per line."""
+    lines = [f"token {number} of {count}: {token.text!r}" + " (end)" * token.end]
+    for name, quantity in QUANTITIES.items():
+        unit = quantity.unit.split(";")[0]
+        lines.append(f"{name} {quantity.text(quantity.number(token))} ({unit})")
+    return "\n".join(lines + ["muted by the clip"] * token.muted)
+
+
+# ----------------------------------------------------------------------------------------------------------- figure
+
+
+@house_style()
+def plot_tokens(
+    tokens: Sequence[Token], names: Sequence[str] = ("ratio", "KL", "share of the loss"), title: str = ""
+) -> Figure:
+    """A completion with quantities as colour on its tokens, one below the other, each with its scale.
+
+    names: keys of QUANTITIES. A token that the clip mutes is underlined with dashes.
+    """
+    lines = _token_lines(tokens, WIDTH - 2 * MARGIN)
+    block = 0.42 + LINE * len(lines) + 0.16
+    top = 0.45 if title else 0.1
+    figure = new_figure(top + block * len(names) + 0.05, layout=None)
+    axes = canvas(figure)
+    axes.text(MARGIN, 0.28, printable(title), fontsize=11, weight="bold", va="center")
+    for i, name in enumerate(names):
+        y = top + i * block
+        _token_scale(axes, y + 0.18, name, tokens)
+        _token_block(axes, y + 0.42, lines, tokens, QUANTITIES[name])
+    return figure
+
+
+def _drawn(token: Token) -> str:
+    """The text of a token in a figure, with its leading and trailing spaces."""
+    text = visible(token).replace("\n", "")
+    lead, trail = len(text) - len(text.lstrip()), len(text) - len(text.rstrip())
+    return " " * lead + printable(text) + " " * (trail if text.strip() else 0)
+
+
+def _token_lines(tokens: Sequence[Token], width: float) -> list[list[tuple[float, float, int]]]:
+    """Lines of (left edge and width in inches, index of the token)."""
+    lines: list[list[tuple[float, float, int]]] = [[]]
+    x = 0.0
+    for i, token in enumerate(tokens):
+        wide = max(text_width(_drawn(token), TEXT_SIZE), 0.06) + (0.14 if token.end else 0.0)
+        if lines[-1] and x + wide > width:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((x, wide, i))
+        x += wide + 0.015
+        if token.text.endswith("\n") and i + 1 < len(tokens):
+            lines.append([])
+            x = 0.0
+    return lines
+
+
+def _token_block(axes: Axes, top: float, lines: list, tokens: Sequence[Token], quantity: Quantity) -> None:
+    """The tokens as coloured boxes."""
+    from matplotlib.patches import Rectangle
+
+    limit = colour_limit(tokens, quantity)
+    for row, line in enumerate(lines):
+        y = top + row * LINE
+        for x, wide, i in line:
+            token, x = tokens[i], x + MARGIN
+            background, ink = colours(quantity.distance(token) / limit)
+            edge = GREY if token.end else "none"
+            axes.add_patch(Rectangle((x, y), wide, 0.22, facecolor=background, edgecolor=edge, linewidth=0.8))
+            start = x + (0.07 if token.end else 0.0)
+            axes.text(start, y + 0.155, _drawn(token), fontsize=TEXT_SIZE, color=ink, va="baseline")
+            if token.muted:
+                axes.plot([x, x + wide], [y + 0.25] * 2, color=INK, linewidth=1.2, linestyle=(0, (2, 1)))
+
+
+def _token_scale(axes: Axes, y: float, name: str, tokens: Sequence[Token]) -> None:
+    """Name, scale with numbers, and unit of a quantity."""
+    from matplotlib.patches import Rectangle
+
+    axes.text(MARGIN, y, name, fontsize=9, weight="bold", va="center")
+    x = MARGIN + 1.35
+    for share, number in scale_ends(tokens, QUANTITIES[name]):
+        background, ink = colours(share)
+        axes.add_patch(Rectangle((x, y - 0.1), 0.56, 0.2, facecolor=background, edgecolor=FAINT, linewidth=0.8))
+        axes.text(x + 0.28, y, number, fontsize=8, color=ink, ha="center", va="center_baseline")
+        x += 0.56
+    muted = MUTED if any(token.muted for token in tokens) else ""
+    axes.text(x + 0.15, y, f"{QUANTITIES[name].unit}.{muted}", fontsize=8, color=GREY, va="center_baseline")

@@ -1,0 +1,97 @@
+"""Sample groups of completions and score them as a step of training would, without learning from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from favor_lab.grpo.advantages import group_advantages
+from favor_lab.grpo.rewards import accuracy_reward, extract_answer, format_reward, normalise_label
+from favor_lab.grpo.sampling import Rollout, sample_groups
+from favor_lab.grpo.support.rollout import weighted_sum
+from favor_lab.grpo.support.steps import call, step_name
+from favor_lab.vlm.processing import encode_prompts
+
+if TYPE_CHECKING:
+    from favor_lab.activities.fewshot import Example
+    from favor_lab.grpo.support.settings import GRPOSettings
+    from favor_lab.vlm.policy import Policy
+
+REWARDS = (accuracy_reward, format_reward)
+
+
+def sample_and_score(
+    policy: Policy,
+    examples: Sequence[Example],
+    labels: Sequence[str] | None,
+    style: str = "think",
+    rewards: Sequence[Callable[..., Any]] = REWARDS,
+    sample: Callable[..., Rollout] = sample_groups,
+    *,
+    max_new_tokens: int = 128,
+    **sampling: Any,
+) -> tuple[Rollout, dict[str, Tensor]]:
+    """A group of completions for each example, and their rewards by name, (N,) each.
+
+    rewards, sample: as for `train`; sampling: group_size, temperature and seed of `sample_groups`.
+    """
+    prompts = encode_prompts(policy, examples, labels, style, completion_tokens=max_new_tokens)
+    rollout = call(sample, policy, prompts, max_new_tokens=max_new_tokens, **sampling)
+    rows = [examples[b] for b in rollout.groups.tolist()]
+    columns = {"label": [row.label for row in rows], "source": [row.source for row in rows], "style": style}
+    scores = {
+        step_name(function): torch.tensor(call(function, rollout.texts, **columns), dtype=torch.float32)  # (N,)
+        for function in rewards
+    }
+    return rollout, scores
+
+
+@dataclass(frozen=True)
+class JudgedGroup:
+    """G sampled completions for one image, with their rewards and advantages."""
+
+    source: str
+    label: str
+    texts: list[str]
+    rewards: dict[str, list[float]]  #: by name, G each
+    advantages: list[float]
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation (n) of the summed rewards."""
+        return float(np.std([sum(values) for values in zip(*self.rewards.values(), strict=True)]))
+
+    def summary(self) -> str:
+        """The answers with their counts, the most frequent first.
+
+        >>> JudgedGroup("a.png", "reading", ["<answer>reading</answer>"] * 3 + ["?"], {}, []).summary()
+        '3 x reading, 1 x no answer'
+        """
+        answers = (extract_answer(text) for text in self.texts)
+        counts = Counter("no answer" if answer is None else normalise_label(answer) for answer in answers)
+        return ", ".join(f"{count} x {answer}" for answer, count in counts.most_common())
+
+
+def sample_judged_groups(
+    policy: Policy, examples: Sequence[Example], labels: Sequence[str] | None, settings: GRPOSettings
+) -> list[JudgedGroup]:
+    """A group for each example, scored with the default rewards and advantages."""
+    size = settings.group_size
+    rollout, scores = sample_and_score(
+        policy, examples, labels, settings.style, max_new_tokens=settings.max_new_tokens, group_size=size,
+        temperature=settings.temperature, seed=settings.seed,
+    )  # fmt: skip
+    totals = weighted_sum(scores, None).view(-1, size)  # (B, G)
+    groups = []
+    for b, example in enumerate(examples):
+        rows = slice(b * size, (b + 1) * size)
+        rewards = {name: values[rows].tolist() for name, values in scores.items()}
+        advantages = group_advantages(totals[b : b + 1], settings.scale, settings.eps, settings.unbiased)[0].tolist()
+        groups.append(JudgedGroup(example.source, example.label, rollout.texts[rows], rewards, advantages))
+    return groups

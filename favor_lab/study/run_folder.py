@@ -1,0 +1,97 @@
+"""A run folder: everything that one run leaves on the disk.
+
+settings.json            the options of the run, and the versions of the packages that it used
+records.jsonl            one step record per line, written as they arrive
+checkpoint/, adapter/    the state to resume from, the adapter to load
+evaluation_*.json        answers before and after training, each with its text
+figures/*.png            the figures
+report.html              all of it on one page, without network or scripts
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.files import append_json_line, read_json_lines, write_json, write_whole
+from favor_lab.versions import versions
+
+if TYPE_CHECKING:
+    import torch
+
+
+class RunFolder:
+    """The files of one run; made by `create` or, to resume or read a run, by `open`."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunFolder:
+        """Make the folder and check that it is writable, before any work is done.
+
+        Raises FileExistsError for a folder that is not empty, and OSError (NotADirectoryError, PermissionError) with
+        the reason for a place that is not writable.
+        """
+        folder = cls(path)
+        try:
+            if folder.path.is_dir() and any(folder.path.iterdir()):
+                raise FileExistsError(f"the run folder {path} is not empty: name another one, or continue that run")
+            folder.path.mkdir(parents=True, exist_ok=True)
+            (folder.path / "settings.json").touch()
+            (folder.path / "settings.json").unlink()
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise type(error)(f"cannot write to the run folder {path} ({error.strerror}): name another one") from error
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder. Raises FileNotFoundError for a folder without settings.json."""
+        if not (Path(path) / "settings.json").is_file():
+            raise FileNotFoundError(f"{path} is not a run folder: it has no settings.json")
+        return cls(path)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of the run, with the versions of the packages that it used."""
+        return self.load("settings.json")
+
+    def save_settings(self, settings: Mapping[str, Any], device: torch.device | None = None) -> None:
+        self.save("settings.json", {**settings, "versions": versions(device)})
+
+    def save(self, name: str, data: Any) -> None:
+        """Write plain data (or dataclasses of it) as JSON, atomically."""
+        write_json(self.path / name, data)
+
+    def load(self, name: str, default: Any = None) -> Any:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def append(self, record: Any) -> None:
+        """Append one step record to `records.jsonl`; it is on the disk when this returns."""
+        append_json_line(self.path / "records.jsonl", record)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The step records so far, without an incomplete last line (left by a machine that died)."""
+        return read_json_lines(self.path / "records.jsonl")
+
+    def rewind(self, step: int) -> None:
+        """Drop the records after `step`, which a run that resumes from a checkpoint will compute again."""
+        lines = [json.dumps(record, ensure_ascii=False) for record in self.records() if record["step"] <= step]
+        write_whole(self.path / "records.jsonl", "".join(line + "\n" for line in lines))

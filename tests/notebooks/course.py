@@ -1,0 +1,147 @@
+"""The course in numbers: ``python tests/notebooks/course.py``.
+
+Runs every notebook from top to bottom, gives every planted wrong answer to its check, and prints for each notebook:
+code cells, share compared with their stored output, median and longest cell, exercises, wrong answers rejected, and
+seconds.
+``--no-run`` leaves the seconds out; ``--write`` puts the tables into notebooks/README.md and labs/wrong_answers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # helpers of the tests, for a run as a script
+
+import labs
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+GUIDE, WRONG = NOTEBOOKS / "README.md", NOTEBOOKS / "labs" / "wrong_answers.md"
+UNCOMPARED = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
+HEAD = ("notebook", "cells", "compared", "median lines", "longest", "exercises", "wrong answers rejected")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One notebook, counted."""
+
+    name: str
+    cells: int
+    compared: int
+    lines: list[int]  #: of each code cell
+    exercises: int
+    rejected: str  #: "14 of 14" for a lab
+    seconds: float | None = None
+
+    def row(self) -> list[str]:
+        share = f"{100 * self.compared / self.cells:.0f} %"
+        counted = [self.name, self.cells, share, f"{median(self.lines):g}", max(self.lines), self.exercises]
+        return [*map(str, counted), self.rejected]
+
+
+def count(path: Path, rejected: str = "") -> Numbers:
+    """What can be counted without running the notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    compared = [not UNCOMPARED & set(cell.metadata.get("tags", [])) for cell in codes]
+    lines = [len(cell.source.splitlines()) for cell in codes]
+    return Numbers(path.stem, len(codes), sum(compared), lines, exercises(notebook), rejected)
+
+
+def exercises(notebook: nbformat.NotebookNode) -> int:
+    """Numbered ones of a lesson, graded ones of a lab."""
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    asked = re.search(r"^## Exercises$(.*?)^## ", prose, re.MULTILINE | re.DOTALL)
+    return len(re.findall(r"^\d\. ", asked[1], re.MULTILINE)) if asked else len(labs.TITLE.findall(prose))
+
+
+def run(path: Path) -> float:
+    """Seconds of a whole run in a fresh kernel, in the notebook's folder; nothing is written."""
+    from nbclient import NotebookClient
+
+    os.environ["FAVOR_LAB_WIDGETS"] = "0"
+    notebook, start = nbformat.read(path, as_version=4), time.perf_counter()
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(path.parent)}}).execute()
+    return time.perf_counter() - start
+
+
+def judged(lab: str) -> list[tuple[labs.Exercise, labs.Wrong, str | None]]:
+    """Each planted wrong answer with what the check said, None where it was taken."""
+    student, planted = labs.Student(lab), labs.planted(lab)
+    return [(e, wrong, student.answer(e, wrong.answer)) for e in labs.exercises(lab) for wrong in planted[e.name]]
+
+
+def wrong_answers(verdicts: list[tuple[labs.Exercise, labs.Wrong, str | None]]) -> str:
+    """The page of planted wrong answers and what the checks say to them."""
+    lines = [
+        "# What the checks say to wrong answers",
+        "",
+        f"{len(verdicts)} wrong answers are planted in `tests/support/planted/`. The tests put each in a solution's "
+        "place, and its check must reject it with the message given here. `python tests/notebooks/course.py --write` "
+        "makes this page.",
+    ]
+    title = ""
+    for exercise, wrong, message in verdicts:
+        if title != f"{exercise.lab} · {exercise.title}":
+            title = f"{exercise.lab} · {exercise.title}"
+            lines += ["", f"## {title.replace('lab', 'Lab ')}", "", "| mistake | the check says |", "| --- | --- |"]
+        said = " ".join((message or "**taken**").split()).replace("|", "\\|")
+        lines.append(f"| {wrong.mistake} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def table(numbers: list[Numbers]) -> str:
+    """The numbers as Markdown."""
+    timed = all(n.seconds is not None for n in numbers)
+    rows = [[*HEAD, *(["seconds"] if timed else [])]]
+    rows.append(["---"] * len(rows[0]))
+    rows += [[*n.row(), *([f"{n.seconds:.0f}"] if timed else [])] for n in numbers]
+    lines = [line for n in numbers for line in n.lines]
+    cells, compared = sum(n.cells for n in numbers), sum(n.compared for n in numbers)
+    parts = [n.rejected.split(" of ") for n in numbers if n.rejected]
+    rejected = " of ".join(str(sum(int(part[i]) for part in parts)) for i in (0, 1)) if parts else ""
+    total = Numbers("**all**", cells, compared, lines, sum(n.exercises for n in numbers), rejected)
+    rows.append([*total.row(), *([f"{sum(n.seconds or 0 for n in numbers):.0f}"] if timed else [])])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the page's markers of this name."""
+    old = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+    if begin not in old or end not in old:
+        raise ValueError(f"{page} has no place for {name}: it needs the lines {begin.strip()} and {end}")
+    page.write_text(old[: old.index(begin) + len(begin)] + text + old[old.index(end) :], encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-run", action="store_true", help="count only, do not run the notebooks")
+    parser.add_argument("--write", action="store_true", help="write the tables into the notebooks' pages")
+    options = parser.parse_args()
+    verdicts = {path.stem: judged(path.stem) for path in labs.SOURCES}
+    numbers = []
+    for path in [*sorted(NOTEBOOKS.glob("*.ipynb")), *labs.SOURCES]:
+        mine = verdicts.get(path.stem, [])
+        rejected = f"{sum(said is not None for *_, said in mine)} of {len(mine)}" if mine else ""
+        counted = count(path, rejected)
+        if not options.no_run:
+            counted = Numbers(**{**vars(counted), "seconds": run(path)})
+        numbers.append(counted)
+        print(" ".join(counted.row()), "" if options.no_run else f"{counted.seconds:.0f} s", flush=True)
+    print("\n" + table(numbers))
+    if options.write:
+        put(GUIDE, "course.md", table(numbers))
+        WRONG.write_text(wrong_answers([verdict for mine in verdicts.values() for verdict in mine]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

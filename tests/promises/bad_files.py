@@ -1,0 +1,462 @@
+"""Bad images, bad lists and bad folders: what is made of each, and proof that none passes silently.
+
+    python tests/promises/bad_files.py
+
+Each kind spoils a good set of images that lies on disk as users keep theirs. The set is then read as `favor-lab train`
+reads it before it trains: listed, shots and test images drawn, every one of them decoded and turned into what the
+vision tower gets. A kind is refused, by an error that names the file and the reason, or it is handled as documented.
+Last, `favor-lab train` itself meets ten bad files. The exit status is 1 where anything of that is not so. No loader
+unpacks an archive: paths climb out of lists and tables alone. What no decoder notices, noise in the middle of a JPEG,
+is not among the kinds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import struct
+import sys
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from favor_lab import cli
+from favor_lab.activities import few_shot, load_activities
+from favor_lab.activities.images import prepare_image
+from favor_lab.runs import run
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # helpers of the tests, for a run as a script
+
+import trees
+from pictures import picture
+
+LABELS = ("fishing", "reading", "running")
+HUB = "har15 of the Hub"
+BAD = "train/reading/bad"  # of the folder: it takes the place of one of two training images of its label
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a set: the images as the tower gets them, by file name, and what was said; or the error."""
+
+    images: dict[str, Image.Image] = field(default_factory=dict)
+    said: str = ""
+    error: str = ""
+
+    def pixel(self, x: int = 0, y: int = 0) -> tuple[int, ...]:
+        (image,) = (image for source, image in self.images.items() if BAD in Path(source).as_posix())
+        return image.getpixel((x, y))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a set is spoilt, and what must come of it: parts of the error, or a property of what is read."""
+
+    name: str
+    spoil: Callable[[Path], object]
+    refused: tuple[str, ...] = ()
+    handled: Callable[[Found], bool] | None = None
+    means: str = ""  # in words, of what is handled
+    data: str = "folder"
+
+
+def good_folder(root: Path) -> Path:
+    """Two training and two test images of three labels."""
+    for number, (split, label, name) in enumerate(
+        (split, label, name) for split in ("train", "test") for label in LABELS for name in ("a", "bad")
+    ):
+        if not (split == "train" and label == "reading" and name == "bad"):
+            picture(root / split / label / f"{name}.png", number, size=(40, 30))
+    return root
+
+
+SETS = {
+    "folder": good_folder,
+    "har15": lambda root: trees.har15_kaggle(root),
+    "ucf101": lambda root: trees.ucf101(root),
+    "stanford40": lambda root: trees.stanford40(root),
+    "stanford40 by its boxes": lambda root: trees.stanford40(root),
+    "ppmi": lambda root: trees.ppmi(root),
+    HUB: lambda root: trees.har15_hub(root),
+}
+
+
+def read_as_training_does(data: str, root: Path) -> Found:
+    """List, draw, decode and convert; whatever is raised or warned of."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            crop = 0.1 if "boxes" in data else None
+            shots = few_shot(load_activities(data.split()[0], root, person_crop=crop), shots=2, validation=0, test=2)
+        except (ValueError, OSError) as error:
+            return Found(said=warned(said), error=str(error))
+        # What has come so far must go through: beyond this point a policy would have been loaded.
+        images = {example.source: prepare_image(example) for example in [*shots.train, *shots.test]}
+    return Found(images, warned(said))
+
+
+def warned(said: list[warnings.WarningMessage]) -> str:
+    return "\n".join(str(warning.message) for warning in said)
+
+
+# ------------------------------------------------------------------------------------------------------------ spoiling
+
+
+def encoded(form: str, image: Image.Image | None = None, **options: object) -> bytes:
+    file = io.BytesIO()
+    (image or Image.effect_noise((60, 50), 90).convert("RGB")).save(file, form, **options)
+    return file.getvalue()
+
+
+def half(form: str) -> bytes:
+    whole = encoded(form)
+    return whole[: len(whole) // 2]
+
+
+def png_that_says(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header declares this size."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+
+
+def bad(suffix: str, content: bytes | Callable[[], bytes]) -> Callable[[Path], object]:
+    return lambda root: trees.write(root / f"{BAD}{suffix}", content() if callable(content) else content)
+
+
+def palette() -> bytes:
+    image = Image.new("P", (20, 20), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    return encoded("PNG", image, transparency=1)  # colour 1, all of it, is transparent
+
+
+def sixteen_bits() -> bytes:
+    ramp = np.linspace(0, 65535, 40 * 30).reshape(30, 40).astype(np.uint16)
+    return encoded("PNG", Image.fromarray(ramp))
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    image = Image.new("RGB", (40, 20), "blue")
+    image.paste("red", (0, 0, 40, 10))  # red above, which is on the right once turned
+    return encoded("PNG", image, exif=exif)
+
+
+def animated(form: str) -> bytes:
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
+    return encoded(form, frames[0], save_all=True, append_images=frames[1:], lossless=True)
+
+
+def link(target: str) -> Callable[[Path], object]:
+    return lambda root: (root / f"{BAD}.png").symlink_to(root / target)
+
+
+def bytes_in_name(root: Path) -> None:
+    folder = os.fsencode(root / "train" / "reading")
+    Path(os.fsdecode(folder + b"/caf\xe9.png")).write_bytes(encoded("PNG"))
+
+
+def no_permission(root: Path) -> None:
+    """A file that nobody may read or, since root may read all, one that fails when it is read."""
+    path = trees.write(root / f"{BAD}.png", encoded("PNG"))
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        path.unlink()
+        path.symlink_to("/proc/self/mem")
+
+
+def same_as_a_test_image(name: str, again: bool = False) -> Callable[[Path], object]:
+    def spoil(root: Path) -> None:
+        twin = (root / "test/reading/a.png").read_bytes()
+        trees.write(root / f"train/reading/{name}", encoded("BMP", Image.open(io.BytesIO(twin))) if again else twin)
+
+    return spoil
+
+
+def rename(old: str, new: str) -> Callable[[Path], object]:
+    def spoil(root: Path) -> None:
+        trees.write(root / f"{BAD}.png", encoded("PNG"))
+        for split in ("train", "test"):
+            (root / split / old).rename(root / split / new)
+
+    return spoil
+
+
+def beside(*names: str) -> Callable[[Path], object]:
+    def spoil(root: Path) -> None:
+        trees.write(root / f"{BAD}.png", encoded("PNG"))
+        for name in names:
+            trees.write(root / "train/reading" / name, b"\x00\x05\x16\x07 no image")
+
+    return spoil
+
+
+def line(file: str, *lines: str, first: str | None = None) -> Callable[[Path], object]:
+    """More lines at the end of a list, or another first one."""
+    return lambda root: trees.edit_lines(
+        root / file, lambda old: [old[0] if first is None else first, *old[1:], *lines]
+    )
+
+
+def label_twice(root: Path) -> None:
+    """Every row has two labels, of which the first is another one."""
+    trees.edit_lines(root / CSV, lambda old: [f"{old[0]},label", *(row.replace(",", ",texting,") for row in old[1:])])
+
+
+def recoded(file: str, encoding: str) -> Callable[[Path], object]:
+    return lambda root: trees.write(root / file, (root / file).read_text().encode(encoding))
+
+
+def split_with(*rows: list[object]) -> Callable[[Path], object]:
+    return lambda root: trees.edit_split(root, lambda table: table["train"].extend(rows))
+
+
+def bad_folders(root: Path) -> None:
+    """Five of them, and a name that is not UTF-8."""
+    for name in ("fighting", "jumping"):
+        (root / "train" / name).mkdir()
+    for number, name in enumerate(("Reading_", "--", "RUNNING")):
+        picture(root / "train" / name / "a.png", 90 + number)
+    bytes_in_name(root)
+
+
+def many(count: int) -> Callable[[Path], object]:
+    def spoil(root: Path) -> None:
+        picture(root / f"{BAD}.png", 99)
+        for k in range(count):
+            trees.write(root / ("train", "test")[k % 2] / f"label {k // 4:02d}" / f"{k}.png", b"")
+
+    return spoil
+
+
+def ten_at_once(root: Path) -> None:
+    for k, label in enumerate(LABELS):
+        for name in ("a", "bad"):
+            for split in ("train", "test"):
+                if (split, label, name) not in {("train", LABELS[0], "a"), ("test", LABELS[0], "a")}:
+                    (root / split / label / f"{name}.png").unlink(missing_ok=True)
+                    trees.write(root / split / label / f"{name}.jpg", (b"", b"<html>", half("JPEG"))[k])
+
+
+def broken_rows(root: Path) -> None:
+    blobs = [trees.photo(root / f"photos/{k}.jpg").read_bytes() for k in range(15)]
+    trees.parquet(root / "data/train-00000-of-00001.parquet", [*blobs, *[b"no image"] * 9], [0, 9, 14] * 8)
+
+
+def cells(*images: object) -> Callable[[Path], object]:
+    """A parquet file whose image cells are these, with other labels in turn."""
+
+    def spoil(root: Path) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        whole = [{"bytes": trees.photo(root / f"photos/{k}.jpg").read_bytes(), "path": ""} for k in range(6)]
+        table = pyarrow.table({"image": [*whole, *images], "labels": [0] * (len(whole) + len(images))})
+        pyarrow.parquet.write_table(table, root / PARQUET)
+
+    return spoil
+
+
+def near(pixel: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return all(abs(a - b) <= 8 for a, b in zip(pixel, wanted, strict=True))
+
+
+WHITE, RED, BLUE = (255, 255, 255), (255, 0, 0), (0, 0, 255)
+CSV, SPLIT, LIST = "Training_set.csv", "split_zhou_UCF101.json", "ImageSplits/train.txt"
+PARQUET = "data/train-00000-of-00001.parquet"
+VIOLIN = "norm_image/play_instrument/violin/train"
+ENTITIES = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;&b;">]><annotation><object>&c;</object></annotation>'
+KINDS = [
+    Kind("a truncated JPEG", bad(".jpg", lambda: half("JPEG")), ("bad.jpg", "truncated")),
+    Kind("a truncated PNG", bad(".png", lambda: half("PNG")), ("bad.png", "truncated")),
+    Kind("no bytes", bad(".jpg", b""), ("bad.jpg", "empty (0 bytes)")),
+    Kind("a page of text called .jpg", bad(".jpg", b"<html>404</html>"), ("bad.jpg", "it is none of JPEG")),
+    Kind(
+        "the pointer that Git LFS leaves", bad(".png", b"version https://git-lfs.github.com/spec/v1\nsize 9"),
+        ("bad.png", "git lfs pull"),
+    ),
+    Kind("PostScript called .jpg", bad(".jpg", lambda: encoded("EPS")), ("bad.jpg", "it is none of JPEG")),
+    Kind("EXIF data that cannot be read", bad(".jpg", lambda: encoded("JPEG", exif=b"Exif\0\0spoilt")),
+         ("bad.jpg", "EXIF")),
+    Kind("values that are not finite", bad(".tif", lambda: encoded("TIFF", Image.new("F", (9, 9), float("nan")))),
+         ("bad.tif", "not finite")),
+    Kind("a decompression bomb that Pillow lets pass",
+         bad(".png", lambda: encoded("PNG", Image.new("1", (12000, 12000)))),
+         ("bad.png", "12000 x 12000")),
+    Kind("a decompression bomb", bad(".png", png_that_says(60000, 60000)), ("bad.png", "decompression bomb")),
+    Kind("20 000 x 3", bad(".png", lambda: encoded("PNG", Image.new("L", (20000, 3)))), ("bad.png", "20000 x 3")),
+    Kind("a file that cannot be read", no_permission, ("bad.png: cannot be read",)),
+    Kind("a pipe called .png", lambda root: os.mkfifo(root / f"{BAD}.png"), ("bad.png", "a pipe")),
+    Kind("a bad file whose name has escape codes", bad("\n\x1b[2J\u202e.png", b""),
+         ("bad\\n\\x1b[2J\\u202e.png: cannot be read",)),
+    Kind("a name that is not UTF-8", bytes_in_name, ("caf\\udce9.png", "not UTF-8")),
+    Kind("a test image among the training images", same_as_a_test_image("bad.png"), ("bad.png", "a.png", "same")),
+    Kind("the same, in another format", same_as_a_test_image("bad.bmp", again=True), ("bad.bmp", "a.png", "same")),
+    Kind("an image under two labels", lambda root: trees.write(
+        root / f"{BAD}.png", (root / "train/running/a.png").read_bytes()), ("bad.png", "running/a.png", "same")),
+    Kind("a symbolic link in a circle", link(f"{BAD}.png"), ("bad.png", "a link that leads nowhere or in a circle")),
+    Kind("a symbolic link to nowhere", link("gone.png"), ("bad.png", "a link that leads nowhere or in a circle")),
+    Kind("a folder that leads back into itself", lambda root: (root / "train/deeper").symlink_to(root / "train"),
+         ("'deeper'", "no images")),
+    Kind("a folder called .png", lambda root: (root / f"{BAD}.png").mkdir(), ("bad.png", "it is a folder")),
+    Kind("a label without images", lambda root: (root / "train/fighting").mkdir(), ("'fighting'", "no images")),
+    Kind("two labels that read as one", rename("running", "Reading_"), ("'Reading_'", "'reading'", "one label")),
+    Kind("a label of signs alone", rename("running", "_-_"), ("'_-_'", "neither a letter")),
+    Kind("bad names of folders and files", bad_folders, ("6 faults", "'fighting'", "'jumping'", "'Reading_'", "'--'",
+                                                         "'RUNNING'", "caf\\udce9.png")),
+    Kind("ten bad files", ten_at_once,
+         ("10 faults", *(f"{label}/{name}.jpg" for label in LABELS[1:] for name in ("a", "bad")))),
+    Kind("24 bad files", many(24), ("24 faults in 36 images", "... and 4 more")),
+    Kind("a PNG called .jpg", bad(".jpg", lambda: encoded("PNG", Image.new("RGB", (9, 9), RED))),
+         handled=lambda found: found.pixel() == RED, means="read by its content"),
+    Kind("a suffix in capitals", bad(".PNG", lambda: encoded("PNG", Image.new("RGB", (9, 9), RED))),
+         handled=lambda found: found.pixel() == RED, means="read"),
+    Kind("CMYK", bad(".jpg", lambda: encoded("JPEG", Image.new("CMYK", (20, 20), (0, 255, 255, 0)))),
+         handled=lambda found: near(found.pixel(), RED), means="turned into RGB"),
+    Kind("a palette with transparency", bad(".png", palette),
+         handled=lambda found: found.pixel() == WHITE, means="laid on white"),
+    Kind("half-transparent", bad(".png", lambda: encoded("PNG", Image.new("RGBA", (9, 9), (255, 0, 0, 128)))),
+         handled=lambda found: near(found.pixel(), (255, 127, 127)), means="laid on white"),
+    Kind("grey and half-transparent", bad(".png", lambda: encoded("PNG", Image.new("LA", (9, 9), (0, 128)))),
+         handled=lambda found: near(found.pixel(), (127, 127, 127)), means="laid on white"),
+    Kind("two pictures in a JPEG, as phones write", bad(".jpg", lambda: animated("MPO")),
+         handled=lambda found: near(found.pixel(), RED), means="the first one"),
+    Kind("16 bits", bad(".png", sixteen_bits), means="scaled to 8 bits",
+         handled=lambda found: near(found.pixel(), (0, 0, 0)) and near(found.pixel(x=20, y=15), (132, 132, 132))
+         and near(found.pixel(x=39, y=29), WHITE)),
+    Kind("one bit", bad(".png", lambda: encoded("PNG", Image.new("1", (9, 9), 1))),
+         handled=lambda found: found.pixel() == WHITE, means="black and white"),
+    Kind("an animated GIF", bad(".gif", lambda: animated("GIF")),
+         handled=lambda found: near(found.pixel(), RED), means="its first frame"),
+    Kind("an animated WebP", bad(".webp", lambda: animated("WEBP")),
+         handled=lambda found: near(found.pixel(), RED), means="its first frame"),
+    Kind("turned by EXIF", bad(".png", turned), means="turned upright",
+         handled=lambda found: (found.pixel(x=19, y=5), found.pixel(x=0, y=5)) == (RED, BLUE)),
+    Kind("1 x 1", bad(".png", lambda: encoded("PNG", Image.new("RGB", (1, 1), RED))),
+         handled=lambda found: found.pixel() == RED, means="read, enlarged by the processor"),
+    Kind("a name with a line break and markup", bad("<b>\n&amp;.png", lambda: encoded("PNG")),
+         handled=lambda found: len(found.images) == 12, means="read; reports escape it"),
+    Kind("what systems leave behind", beside(".DS_Store", "._a.png", ".hidden.jpg", "Thumbs.db", "desktop.ini"),
+         handled=lambda found: len(found.images) == 12 and not found.said, means="left out"),
+    Kind("files that are no images", beside("b.heic", "notes.txt"), means="left out, in one warning",
+         handled=lambda found: len(found.images) == 12 and "b.heic" in found.said and "notes.txt" in found.said),
+    Kind("a CSV without a column", line(CSV, first="filename,class"), (CSV, "line 1", "column label"), data="har15"),
+    Kind("a CSV with a column twice", label_twice, (CSV, "line 1", "twice"), data="har15"),
+    Kind("a CSV in UTF-8 with a mark", recoded(CSV, "utf-8-sig"), means="read", data="har15",
+         handled=lambda found: len(found.images) == 12),
+    Kind("a CSV in Latin-1", lambda root: trees.write(root / CSV, (root / CSV).read_bytes() + b"caf\xe9.jpg,calling"),
+         (f"{CSV} line 26", "UTF-8"), data="har15"),
+    Kind("a CSV in UTF-16", recoded(CSV, "utf-16"), (CSV, "UTF-8"), data="har15"),
+    Kind("a CSV of torn rows", line(CSV, "Image_7.jpg", "a.jpg,calling,x"), ("line 26", "line 27"), data="har15"),
+    Kind("a CSV that lists what is not there", line(CSV, "Image_99.jpg,calling"), ("Image_99.jpg", "no such file"),
+         data="har15"),
+    Kind("a CSV that climbs out", line(CSV, "../../secret.jpg,calling"), ("secret.jpg", "no path of the form"),
+         data="har15"),
+    Kind("a CSV with an absolute path", line(CSV, "/etc/secret.jpg,calling"), ("secret.jpg", "no path of the form"),
+         data="har15"),
+    Kind("a CSV of ten bad rows", line(CSV, *(f"Image_{k}.jpg,calling" for k in range(90, 100))),
+         ("10 faults", *(f"Image_{k}.jpg" for k in range(90, 100))), data="har15"),
+    Kind("a CSV with an image twice", line(CSV, "Image_1.jpg,calling"), ("Image_1.jpg", "listed again"), data="har15"),
+    Kind("a set that is still packed", lambda root: ((root / CSV).unlink(), trees.write(root / "archive.zip", b"PK")),
+         (CSV, "unpack archive.zip first"), data="har15"),
+    Kind("a JSON split that breaks off", lambda root: trees.write(root / SPLIT, b'{"train": [["a'), (SPLIT,),
+         data="ucf101"),
+    Kind("a JSON split of another shape", lambda root: trees.write(root / SPLIT, json.dumps({"train": {"a": 1}})),
+         (SPLIT,), data="ucf101"),
+    Kind("a JSON split with a list twice",
+         lambda root: trees.write(root / SPLIT, '{"train": [],' + (root / SPLIT).read_text()[1:]),
+         (SPLIT, "'train' is there twice"), data="ucf101"),
+    Kind("a JSON split of 100 000 brackets", lambda root: trees.write(root / SPLIT, "[" * 100_000),
+         (SPLIT, "no JSON"), data="ucf101"),
+    Kind("a JSON split of ten bad entries", split_with(*([f"Diving/{k}.jpg", 25, "Diving"] for k in range(10))),
+         ("10 faults", *(f"Diving/{k}.jpg" for k in range(10))), data="ucf101"),
+    Kind("a JSON split that climbs out", split_with(["../../secret.jpg", 21, "Cliff_Diving"]), ("secret.jpg",),
+         data="ucf101"),
+    Kind("a JSON split with an absolute path", split_with(["/etc/passwd.jpg", 21, "Cliff_Diving"]), ("passwd.jpg",),
+         data="ucf101"),
+    Kind("a JSON split with a test image in train",
+         lambda root: trees.edit_split(root, lambda table: table["train"].append(table["test"][0])),
+         ("listed",), data="ucf101"),
+    Kind("a list of images that climbs out", line(LIST, "../secret_001.jpg"), ("secret_001.jpg", "no path of the form"),
+         data="stanford40"),
+    Kind("a list with a test image in train", line(LIST, "reading_003.jpg"), ("reading_003.jpg is listed in test",),
+         data="stanford40"),
+    Kind("an annotation with entities", lambda root: trees.write(root / "XMLAnnotations/reading_001.xml", ENTITIES),
+         ("reading_001.xml", "entities are not read"), data="stanford40 by its boxes"),
+    Kind("a broken link in a set without lists", lambda root: (root / VIOLIN / "bad.jpg").symlink_to("gone"),
+         (f"{VIOLIN}/bad.jpg", "a link that leads nowhere"), data="ppmi"),
+    Kind("no image in a set without lists", lambda root: trees.write(root / VIOLIN / "bad.heic", b"x"),
+         handled=lambda found: f"{VIOLIN}/bad.heic" in found.said and bool(found.images), data="ppmi",
+         means="left out, in one warning"),
+    Kind("parquet rows that are no images", broken_rows, (f"{PARQUET}#", "it is none of JPEG"), data=HUB),
+    Kind("parquet rows that point to files", cells(*[{"bytes": None, "path": "/etc/passwd"}] * 6),
+         (f"{PARQUET}#", "the row holds no image"), data=HUB),
+    Kind("parquet rows without a label", lambda root: trees.parquet(root / PARQUET, [b"x"] * 4, [0, None, 99, -1]),
+         (f"{PARQUET} row 1", f"{PARQUET} row 2", f"{PARQUET} row 3"), data=HUB),
+    Kind("a parquet file that breaks off",
+         lambda root: trees.write(root / PARQUET, (root / PARQUET).read_bytes()[:900]),
+         (PARQUET, "cannot be read as parquet"), data=HUB),
+]  # fmt: skip
+
+
+def trial(kind: Kind, root: Path) -> tuple[bool, str]:
+    """Whether a kind is met as it must be, and what came of it in a line: what was warned of, then the error."""
+    SETS[kind.data](root)
+    kind.spoil(root)
+    found = read_as_training_does(kind.data, root)
+    told = f"{found.error} (warned: {found.said})" if found.said else found.error
+    told = re.sub(r" in ROOT|ROOT: |ROOT/| \(`favor-lab data.*?`[^)]*\)", "", told.replace(str(root), "ROOT"))
+    said = " ".join(told.split())
+    if kind.handled is None:
+        named = all(part in found.error for part in kind.refused)
+        return bool(found.error) and named, said or "PASSED SILENTLY"
+    return not found.error and kind.handled(found), said or f"{len(found.images)} images read"
+
+
+def met_by_a_run(root: Path) -> tuple[bool, str]:
+    """Whether `favor-lab train` names ten bad files at once and stops before it loads a policy, and what it says."""
+    ten_at_once(good_folder(root / "images"))
+    asked = ["train", "--data", "folder", "--root", str(root / "images"), "--shots", "2", "--test", "2"]
+    loaded, said, load = [], io.StringIO(), run.open_policy
+    run.open_policy = lambda *_: loaded.append(True) or sys.exit("a policy was loaded")
+    try:
+        with contextlib.redirect_stderr(said):
+            status = cli.main([*asked, "--out", str(root / "run")])
+    finally:
+        run.open_policy = load
+    named = said.getvalue().count("cannot be read as an image")
+    return (status, named, loaded) == (2, 10, []), f"{named} of 10 files named, no policy loaded"
+
+
+def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    met = 0
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            good, came = trial(kind, Path(folder))
+        met += good
+        must = f"handled: {kind.means}" if kind.handled else "refused"
+        print(f"{'ok' if good else 'WRONG':<6}{kind.name:<44}{must:<42}{came[:110]}")
+    with tempfile.TemporaryDirectory() as folder:
+        good, came = met_by_a_run(Path(folder))
+    print(f"{'ok' if good else 'WRONG':<6}{'favor-lab train with ten bad files':<44}{'refused':<42}{came}")
+    print(f"{met} of {len(KINDS)} kinds named or handled")
+    return int(met != len(KINDS) or not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

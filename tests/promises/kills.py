@@ -1,0 +1,200 @@
+"""Kills training runs with SIGKILL, resumes them, and compares each with a run that nothing disturbed.
+
+    python tests/promises/kills.py
+
+Each run is `favor-lab train` in a process of its own, with the pocket policy. Every other kill comes at a random
+moment; the others strike while a checkpoint is written: amid its bytes, before it is put in place, right after, and
+while older ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four times at
+most, before it may end. Its step records (but for their wall times), weights, optimiser and answers must then be those
+of the unbroken run, to the bit. The exit status is 1 where they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+STEPS = 10
+TRAIN = (
+    f"train --data cartoon --shots 1 --test 4 --steps {STEPS} --updates-per-rollout 2 --checkpoint-every 1 "
+    "--prompts-per-step 2 --group-size 4 --style answer --max-new-tokens 12 --temperature 1.5"
+).split()
+PLACES = {
+    "bytes": "amid the bytes of a checkpoint",
+    "written": "before a checkpoint is put in place",
+    "placed": "right after a checkpoint is put in place",
+    "removing": "while older checkpoints are removed",
+}
+VARIABLE = "FAVOR_LAB_KILL"  # tells a child where it ends: a place, and the number of the save
+KILLS_A_RUN = 4
+
+
+def child(arguments: list[str]) -> int:
+    """The command line in this process, which kills itself where it was told to."""
+    from favor_lab import cli
+    from favor_lab.grpo.support import checkpoints
+
+    place, _, number = os.environ.get(VARIABLE, "").partition(" ")
+    save_file, put_in_place, unlink, saves = checkpoints.save_file, checkpoints.put_in_place, Path.unlink, []
+
+    def die_at(here: str) -> None:
+        if here == place and len(saves) == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def saving(tensors: Any, path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path, metadata)
+        saves.append(path)
+        if (place, str(len(saves))) == ("bytes", number):
+            os.truncate(path, path.stat().st_size // 2)
+        die_at("bytes")
+
+    def putting(unfinished: Path, path: Path) -> None:
+        die_at("written")
+        put_in_place(unfinished, path)
+        die_at("placed")
+
+    def removing(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.suffix == ".safetensors":
+            die_at("removing")
+
+    checkpoints.save_file, checkpoints.put_in_place, Path.unlink = saving, putting, removing  # type: ignore
+    return cli.main(arguments)
+
+
+def start(arguments: list[str], where: str = "") -> subprocess.Popen[str]:
+    """A run in a process of its own, past its start: the policy is loaded and the first line is out."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--child", *arguments],
+        env=os.environ | {VARIABLE: where}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> float:
+    """Wait for a run that ends by itself; seconds it took. RuntimeError, with what it said, for one that fails."""
+    begun = time.perf_counter()
+    said = process.communicate()[1]
+    if process.returncode:
+        raise RuntimeError(f"a run ended with {process.returncode}:\n{said[-3000:]}")
+    return time.perf_counter() - begun
+
+
+def killed(arguments: list[str], where: str, wait: float) -> bool:
+    """Start or resume a run and see it killed, after `wait` seconds or at a place; False where it was over before."""
+    process = start(arguments, where)
+    if not where:
+        time.sleep(wait)
+        process.kill()
+    said = process.communicate()[1]
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"a run ended with {process.returncode}:\n{said[-3000:]}")
+    return process.returncode != 0
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves, but for wall times."""
+    from favor_lab.grpo.support.checkpoints import newest
+    from favor_lab.study.run_folder import RunFolder
+
+    timeless = [{name: item for name, item in record.items() if name != "seconds"} for record in records(folder)]
+    answers = [json.loads((folder / f"evaluation_{when}.json").read_text())["answers"] for when in ("before", "after")]
+    adapter = (RunFolder(folder).adapter / "adapter_model.safetensors").read_bytes()
+    path, state = newest(folder / "checkpoint")
+    return {"records": timeless, "answers": answers, "adapter": adapter, "checkpoint": path.name, **state}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    from favor_lab.study.run_folder import RunFolder
+
+    return RunFolder(folder).records() if (folder / "records.jsonl").exists() else []
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality to the bit, of plain data with tensors in it; NaN is like NaN."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or a != a)
+
+
+def trial(folder: Path, kills: list[tuple[str, float]], say: Any) -> int:
+    """One run through these kills and to its end; how many struck."""
+    struck = 0
+    for where, wait in kills:
+        begun = (folder / "settings.json").exists()
+        if not killed(["train", "--resume", str(folder)] if begun else [*TRAIN, "--out", str(folder)], where, wait):
+            return struck
+        struck += 1
+        place, _, number = where.partition(" ")
+        at = f"{PLACES[place]}, save {number}" if where else f"{wait:.2f} s after its start"
+        left = ", ".join(sorted(path.name for path in (folder / "checkpoint").glob("*")))
+        say(f"   killed {at}: {len(records(folder))} steps recorded; {left or 'no checkpoint'}")
+    finish(start(["train", "--resume", str(folder)]))
+    return struck
+
+
+def run(kills: int, seed: int, folder: Path, say: Any = tqdm.write) -> int:
+    """Kill `kills` times; the number of kills whose run ended identical."""
+    chance, places = random.Random(seed), itertools.cycle(PLACES)
+    span = finish(start([*TRAIN, "--out", str(folder / "unbroken")]))
+    unbroken = outcome(folder / "unbroken")
+    rewards = [record["reward"] for record in unbroken["records"]]
+    say(f"the unbroken run: {len(rewards)} steps, mean reward {min(rewards):.2f} to {max(rewards):.2f}")
+    done = identical = 0
+    with tqdm(total=kills, unit="kill") as bar:
+        for number in range(1, 2 * kills + 1):
+            count = min(KILLS_A_RUN, kills - done)
+            plan = [
+                ("", chance.uniform(0, span / KILLS_A_RUN))
+                if (done + i) % 2 == 0
+                else (f"{next(places)} {chance.randint(1, 2)}", 0.0)
+                for i in range(count)
+            ]
+            say(f"run {number}")
+            struck = trial(folder / f"run-{number}", plan, say)
+            found = outcome(folder / f"run-{number}")
+            unlike = [name for name in unbroken if not same(found[name], unbroken[name])]
+            say(f"   resumed to its end: {'unlike in ' + ', '.join(unlike) if unlike else 'identical'}")
+            done, identical = done + struck, identical + (0 if unlike else struck)
+            bar.update(struck)
+            if not unlike:
+                shutil.rmtree(folder / f"run-{number}")
+            if done == kills:
+                break
+    print(f"{identical} of {done} kills ended identical to the unbroken run")
+    return identical
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--child"]:
+        return child(sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        return int(run(options.kills, options.seed, Path(folder)) != options.kills)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""No kill loses a step: `python tests/promises/kills.py` kills 20 times, here a few; and the comparison is checked."""
+
+import pytest
+import torch
+
+import kills
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_like_the_unbroken_one(tmp_path):
+    said = []
+    assert kills.run(4, seed=1, folder=tmp_path, say=said.append) == 4, "\n".join(said)
+    assert sum("killed" in line for line in said) == 4
+
+
+def test_the_comparison_sees_a_bit():
+    one = {"a": [torch.tensor([1.0, float("nan")]), ("x", 1)], "b": None}
+    other = {"a": [torch.tensor([1.0, float("nan")]), ("x", 1)], "b": None}
+    assert kills.same(one, other)
+    other["a"][0][0] = torch.nextafter(other["a"][0][0], torch.tensor(2.0))
+    assert not kills.same(one, other)
+    for unlike in ({"a": 1}, {"a": True}, {"a": 1.0, "b": 1}, [1.0], {"a": None}):
+        assert not kills.same({"a": 1.0}, unlike)

@@ -1,0 +1,15 @@
+"""The linter and the type checker, so that one command says whether a change may go in."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("command", [["ruff", "check", "."], ["mypy", "favor_lab"]], ids=" ".join)
+def test_style(command):
+    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
