@@ -73,11 +73,7 @@ def whole_numbers(table: np.ndarray, copies: int) -> tuple[np.ndarray, float]:
 
 
 def bootstrap_interval(
-    values: np.ndarray,
-    confidence: float = 0.95,
-    draws: int = 10_000,
-    seed: int = 0,
-    weights: np.ndarray | None = None,
+    values: np.ndarray, confidence: float = 0.95, draws: int = 10_000, seed: int = 0, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of (S, M) values: runs and images are both redrawn (Efron, 1979;
     both ways at once as in Owen, 2007, "The pigeonhole bootstrap").

@@ -206,9 +206,7 @@ def encode_texts(
     return ask_about(policy, texts, features, grid, labels, sources, images, completion_tokens)
 
 
-def ask_again(
-    policy: Policy, prompts: PromptBatch, texts: Sequence[str], completion_tokens: int = 128
-) -> PromptBatch:
+def ask_again(policy: Policy, prompts: PromptBatch, texts: Sequence[str], completion_tokens: int = 128) -> PromptBatch:
     """Other texts about the images of a batch, which are not encoded again."""
     features, grid = prompts.image_features, prompts.image_grid_thw
     return ask_about(policy, texts, features, grid, prompts.labels, prompts.sources, prompts.images, completion_tokens)

@@ -126,9 +126,7 @@ def test_the_bounds_are_the_same_with_every_kernel_of_the_blas():
         "print([[bounds(r.integers(-1, 2, (3, 320))), bounds(r.normal(size=(3, 320)))] for _ in range(10)])"
     )
     run = [
-        subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | kernel, capture_output=True, text=True
-        )
+        subprocess.run([sys.executable, "-c", code], env=os.environ | kernel, capture_output=True, text=True)
         for kernel in ({}, {"OPENBLAS_CORETYPE": "Haswell"}, {"OPENBLAS_CORETYPE": "Prescott"})
     ]
     assert all(done.returncode == 0 for done in run), run

@@ -12,13 +12,7 @@ from favor_lab.activities.covering import covered, occlusion_windows, places_bes
 from favor_lab.activities.fewshot import Example
 from favor_lab.activities.world.catalogue import ACTIVITIES, PLANS, SETS
 from favor_lab.activities.world.scenes import draw_scene, scene_from_source
-from favor_lab.responses import (
-    judge_reasoning,
-    judge_statements,
-    part_masks,
-    reasoning_statements,
-    response_spans,
-)
+from favor_lab.responses import judge_reasoning, judge_statements, part_masks, reasoning_statements, response_spans
 from favor_lab.show.explanations import plot_explanation
 from favor_lab.study import occlusion
 from favor_lab.study.comparison import bootstrap_interval
