@@ -112,54 +112,6 @@ def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, monkeypatc
         assert {value.device for value in vars(made).values() if torch.is_tensor(value)} == {tiny_policy.device}
 
 
-@pytest.fixture
-def by_hand():
-    """Rows of 2, 1, 0 and 3 tokens; 9 ends a row."""
-    ids = torch.tensor([[4, 9, 0], [9, 0, 0], [0, 0, 0], [4, 5, 6]])
-    mask = torch.arange(3) < torch.tensor([2, 1, 0, 3])[:, None]
-    logps = -torch.arange(12.0).view(4, 3) * mask
-    return Rollout(ids, mask, logps, list("abcd"), 2, end_token_ids=[9])
-
-
-def columns(rollout):
-    tensors = rollout.completion_ids, rollout.mask, rollout.logps, rollout.groups
-    return [values.tolist() for values in tensors] + [rollout.texts, rollout.origin]
-
-
-def test_a_rollout_by_hand(by_hand):
-    assert by_hand.groups.tolist() == [0, 0, 1, 1] and by_hand.origin == ["sampled"] * 4
-    assert by_hand.temperature == 1.0
-    assert by_hand.lengths.tolist() == [2, 1, 0, 3]
-    assert by_hand.truncated.tolist() == [False, False, True, True]
-    by_hand.end_token_ids = []
-    assert by_hand.truncated.all()
-
-
-@pytest.mark.parametrize("index", [
-    [3, 1],
-    torch.tensor([3, 1], dtype=torch.uint8),  # torch would take these for truth values
-    [],
-    [False, True, False, True],
-])  # fmt: skip
-def test_rows_keeps_every_column(by_hand, index):
-    by_hand.origin[3] = "injected"
-    chosen = [1, 3] if False in list(index) else [int(i) for i in index]
-    assert columns(by_hand.rows(index)) == [[column[i] for i in chosen] for column in columns(by_hand)]
-
-
-@pytest.mark.parametrize("wider", ["first", "second"])
-def test_join_by_hand(by_hand, wider):
-    """Each group together, the first rollout's rows before the second's, the narrower one padded."""
-    ids, mask = torch.tensor([[7, 9], [8, 0]]), torch.tensor([[True, True], [True, False]])
-    logps = torch.tensor([[-0.5, -0.25], [-0.75, 0.0]])
-    narrow = Rollout(ids, mask, logps, ["e", "f"], 1, torch.tensor([1, 0]), ["injected"] * 2, end_token_ids=[9])
-    both = join(by_hand, narrow) if wider == "first" else join(narrow, by_hand)
-    order = ["a", "b", "f", "c", "d", "e"] if wider == "first" else ["f", "a", "b", "e", "c", "d"]
-    rows = {row[4]: row for rollout in (by_hand, narrow) for row in zip(*columns(rollout), strict=True)}
-    expected = [[(value + [0])[:3] if isinstance(value, list) else value for value in rows[name]] for name in order]
-    assert [list(row) for row in zip(*columns(both), strict=True)] == expected
-
-
 @pytest.mark.parametrize(("share", "token"), [(0.0, 1), (0.24, 1), (0.25, 2), (0.74, 2), (0.75, 3), (1 - 1e-9, 4)])
 def test_a_draw_by_hand(monkeypatch, share, token):
     """The first token has no probability and is never drawn; the last has 1e-8, which float32 sums would lose."""

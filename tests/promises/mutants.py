@@ -42,7 +42,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {  # what is mutated, and the test files that, besides its doctests, must notice
     "sampling": ("favor_lab/grpo/sampling.py", ["tests/grpo/test_sampling.py", "tests/grpo/test_steps.py"]),
-    "rollout": ("favor_lab/grpo/support/rollout.py", ["tests/grpo/test_sampling.py", "tests/grpo/test_steps.py"]),
+    "rollout": ("favor_lab/grpo/support/rollout.py", ["tests/grpo/test_rollout.py", "tests/grpo/test_sampling.py"]),
     "rewards": ("favor_lab/grpo/rewards.py", ["tests/grpo/test_rewards.py", "tests/promises/test_attacks.py"]),
     "advantages": ("favor_lab/grpo/advantages.py", ["tests/grpo/test_advantages.py"]),
     "losses": ("favor_lab/grpo/losses.py", ["tests/grpo/test_losses.py"]),
