@@ -14,6 +14,7 @@ from favor_lab.grpo.sampling import (
     join,
     sample_groups,
     score_completions,
+    score_distributions,
     truncate,
 )
 from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt
@@ -108,6 +109,7 @@ def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, monkeypatc
         bare = Rollout(given.completion_ids, given.mask, given.logps, given.texts, group_size=1)
         monkeypatch.setattr(Rollout, "rows", lambda self, _: self)  # all rows; their numbers are on no policy's device
         assert score_completions(tiny_policy, prompts, expected).device == tiny_policy.device
+        assert score_distributions(tiny_policy, prompts, expected).device == tiny_policy.device
     for made in (rollout, given, both, bare):
         assert {value.device for value in vars(made).values() if torch.is_tensor(value)} == {tiny_policy.device}
 
@@ -290,6 +292,15 @@ def test_a_token_that_opens_every_text_is_no_part_of_a_completion(tiny_policy):
 def test_ids_without_a_mask_are_not_decoded(tiny_policy, rollout):
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         sampling.decode(tiny_policy, rollout.completion_ids, rollout.mask[1:])
+
+
+def test_distributions_hold_the_scores_at_the_temperature_of_the_rollout(tiny_policy, prompts, rollout):
+    rollout.temperature = 1.7
+    distributions = score_distributions(tiny_policy, prompts, rollout)  # (N, L, V)
+    assert not distributions[~rollout.mask].any(), "nothing stands outside the mask"
+    torch.testing.assert_close(distributions[rollout.mask].exp().sum(dim=1), torch.ones(int(rollout.mask.sum())))
+    scores = distributions.gather(2, rollout.completion_ids[..., None])[..., 0].masked_fill(~rollout.mask, 0.0)
+    torch.testing.assert_close(scores, score_completions(tiny_policy, prompts, rollout))
 
 
 def test_join_keeps_groups_together(tiny_policy, prompts, rollout):

@@ -71,8 +71,10 @@ def call(function: Callable[..., Any], /, *arguments: Any, **offered: Any) -> An
     >>> call(scaled, 1, eps=2, seed=3), call(functools.partial(scaled, eps=5), 1, eps=2, seed=3)
     (3, 6)
     """
-    fixed = fixed_arguments(function)
-    return function(*arguments, **{n: value for n, value in offered.items() if n not in fixed and takes(function, n)})
+    fixed, parameters = fixed_arguments(function), inspect.signature(function).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    taken = {n: value for n, value in offered.items() if n not in fixed and (anything or n in parameters)}
+    return function(*arguments, **taken)
 
 
 def fixed_arguments(function: Callable[..., Any]) -> Mapping[str, Any]:
@@ -188,7 +190,8 @@ def in_context(step: Step, settings: GRPOSettings, **extras: Any) -> Step:
     `extras`, the settings and their coefficients."""
     offered = {item.name: getattr(settings, item.name) for item in fields(settings)}
     offered |= dict(settings.coefficients) | extras
-    named = {name: value for name, value in offered.items() if names(step, name)}
+    parameters = inspect.signature(step).parameters
+    named = {name: value for name, value in offered.items() if name in parameters}
 
     def bound(*arguments: Any, **keywords: Any) -> Any:
         return call(step, *arguments, **{**named, **keywords})
