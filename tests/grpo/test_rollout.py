@@ -26,6 +26,7 @@ def columns(rollout):
 def test_a_rollout_by_hand(by_hand):
     assert by_hand.groups.tolist() == [0, 0, 1, 1] and by_hand.origin == ["sampled"] * 4
     assert by_hand.temperature == 1.0
+    assert by_hand.sampled.tolist() == [True] * 4 and by_hand.rows([]).sampled.dtype == torch.bool
     assert by_hand.lengths.tolist() == [2, 1, 0, 3]
     assert by_hand.truncated.tolist() == [False, False, True, True]
     by_hand.end_token_ids = []

@@ -102,7 +102,7 @@ def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, monkeypatc
     with torch.device("meta"):
         rollout = sample_groups(tiny_policy, prompts, 2, 6, seed=0)
         assert torch.equal(rollout.completion_ids, expected.completion_ids)
-        assert rollout.truncated.device == rollout.lengths.device == tiny_policy.device
+        assert rollout.truncated.device == rollout.lengths.device == rollout.sampled.device == tiny_policy.device
         given = encode_completions(tiny_policy, ["reading", "a book"], [0, 1])
         assert given.texts == ["reading", "a book"]
         both = join(given, given).rows([0, 1])
