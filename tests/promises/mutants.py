@@ -101,9 +101,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype[-, device=last.device-]))": ON_CPU,
         "texts=[self.texts[i] for i in index[-.tolist()-]],": INDEX,
         "origin=[self.origin[i] for i in index[-.tolist()-]],": INDEX,
-        "return torch.stack([w * values for w, values in zip(weights, rewards.values()[-, strict=True-])]).sum(dim=0)": (
-            "the lengths were compared just before"
-        ),
+        "return torch.stack([w * values for w, values in zip(weights, rewards.values()[-, strict=True-])])"
+        ".sum(dim=0)": "the lengths were compared just before",
     },
     "rewards": {
         '"think": re.compile(r"\\s*<think>(.[-+?-]{+++})</think>\\s*<answer>(.+?)</answer>\\s*", re.DOTALL),': COUNTED,
