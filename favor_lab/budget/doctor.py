@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from favor_lab.versions import installed
 
 REQUIRED = ("torch", "transformers", "peft", "numpy", "pillow", "safetensors", "tqdm", "psutil")
 OPTIONAL = {  # package -> what it is for, the extra that brings it
@@ -30,13 +30,17 @@ class Finding(NamedTuple):
 
 
 def check_machine() -> Iterator[Finding]:
-    """All findings: versions, processor and memory, other processes, GPU, pocket checkpoint, what can be run.
-
-    After a missing package only the versions are checked.
-    """
+    """All findings: versions, processor and memory, other processes, GPU, pocket checkpoint, what can be run. If a
+    required package is missing, only the versions."""
     yield Finding(sys.version_info >= (3, 11), f"Python {platform.python_version()} (3.11 or newer is needed)")
-    yield from _packages()
-    if any(_version(package) is None for package in REQUIRED):
+    for package in REQUIRED:
+        version = installed(package)
+        yield Finding(version is not None, f"{package} {version or 'is missing: pip install favor-lab'}")
+    for package, (use, extra) in OPTIONAL.items():
+        version = installed(package)
+        missing = f"is not installed (for {use}: pip install 'favor-lab[{extra}]')"
+        yield Finding(None if version is None else True, f"{package} {version or missing}")
+    if not all(map(installed, REQUIRED)):
         return
     import psutil
 
@@ -51,28 +55,9 @@ def _other_processes(load: float) -> Iterator[Finding]:
     """A warning if other processes are busy: threads that wait by spinning then keep each other from working."""
     no_spinning = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" or os.environ.get("OMP_NUM_THREADS") == "1"
     if load > 0.4 * (os.cpu_count() or 1) and not no_spinning:
-        yield Finding(
-            None,
-            f"other processes are busy (load {load:.1f} on {os.cpu_count()} cores): set OMP_WAIT_POLICY=passive before "
-            "you start Python, or a training step may take ten times as long",
-        )
-
-
-def _packages() -> Iterator[Finding]:
-    for package in REQUIRED:
-        version = _version(package)
-        yield Finding(version is not None, f"{package} {version or 'is missing: pip install favor-lab'}")
-    for package, (use, extra) in OPTIONAL.items():
-        version = _version(package)
-        missing = f"is not installed (for {use}: pip install 'favor-lab[{extra}]')"
-        yield Finding(None if version is None else True, f"{package} {version or missing}")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        busy = f"other processes are busy (load {load:.1f} on {os.cpu_count()} cores)"
+        advice = "set OMP_WAIT_POLICY=passive before you start Python, or a training step may take ten times as long"
+        yield Finding(None, f"{busy}: {advice}")
 
 
 def _gpus() -> Iterator[Finding]:
@@ -86,8 +71,9 @@ def _gpus() -> Iterator[Finding]:
         kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
         yield Finding(True, f"GPU {i}: {torch.cuda.get_device_name(i)}, {total:.1f} GB ({free:.1f} GB free), {kind}")
     if (largest := largest_gpu_gb()) is None:
-        text = "no CUDA GPU is visible: models run on the CPU (--gpu-gb 8 says what fits on a card of 8 GB)"
-        yield Finding(None, text)
+        yield Finding(
+            None, "no CUDA GPU is visible: models run on the CPU (--gpu-gb 8 says what fits on a card of 8 GB)"
+        )
         return
     try:
         preset = recommend(largest, MODEL)
@@ -107,8 +93,8 @@ def largest_gpu_gb() -> float | None:
 
 
 def what_fits(model: str | None, gpu_gb: float | None) -> str:
-    """The recommended preset for a card: its estimate by phase, and the command to run. Without a card: the presets for
-    the usual ones. model: None for Qwen2-VL-2B; FileNotFoundError for a model whose configuration is not known here."""
+    """The recommended preset for a card, with its estimate by phase and its command; without a card: presets for the
+    usual ones. model: None for Qwen2-VL-2B; FileNotFoundError for a model whose configuration is not known here."""
     from favor_lab.budget.fits import MODEL, preset_table, presets, recommend
 
     model = model or MODEL
@@ -116,11 +102,8 @@ def what_fits(model: str | None, gpu_gb: float | None) -> str:
         return f"{model}: the settings to take on a card, by estimate\n{preset_table(presets(model))}"
     preset = recommend(gpu_gb, model)
     given_up = ", ".join(f"{name} {value}" for name, value in preset.given_up.items()) or "nothing"
-    return "\n".join([
-        preset.fit.table(),
-        f"given up of the published settings: {given_up}",
-        f"to run it, on drawn scenes unless --data says more:\n{preset.command}",
-    ])  # fmt: skip
+    command = f"to run it, on drawn scenes unless --data says more:\n{preset.command}"
+    return f"{preset.fit.table()}\ngiven up of the published settings: {given_up}\n{command}"
 
 
 def _pocket() -> Finding:
@@ -142,6 +125,5 @@ def _pocket() -> Finding:
         sample_groups(policy, prompts, group_size=2, max_new_tokens=1, seed=0)
     except (OSError, ValueError, RuntimeError) as error:
         return Finding(False, f"the pocket policy does not work: {error}")
-    size = sum(weight.numel() for weight in policy.base.parameters()) / 1e6
-    text = f"the pocket policy loads and answers ({size:.1f} million parameters): all of the course runs here"
-    return Finding(True, text)
+    size = f"{sum(weight.numel() for weight in policy.base.parameters()) / 1e6:.1f} million parameters"
+    return Finding(True, f"the pocket policy loads and answers ({size}): all of the course runs here")

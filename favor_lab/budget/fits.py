@@ -1,7 +1,7 @@
 """What fits on a GPU: peak memory by phase for a model and settings, and recommended settings for 6 to 24 GB.
 
 The estimate is `memory.step_memory`, within 15 % of what was measured on a CPU (data/results/benchmarks.md), plus what
-a GPU needs besides tensors: two constants below, which are estimates and were not measured.
+a GPU needs besides tensors: `CONTEXT_BYTES` and `ALLOCATOR_SHARE`, which are estimates and were not measured.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from favor_lab.vlm.processor import MAX_PIXELS
 
 MODEL = "Qwen/Qwen2-VL-2B-Instruct"
 CARDS = (6, 8, 12, 16, 24)  # GB
-CONTEXT_BYTES = 0.6e9  # estimate, not measured: CUDA's context, kernels and workspaces of the libraries
-ALLOCATOR_SHARE = 0.08  # estimate, not measured: what the caching allocator holds beyond its tensors
+CONTEXT_BYTES = 0.6e9  # CUDA's context, kernels and workspaces of the libraries
+ALLOCATOR_SHARE = 0.08  # what the caching allocator holds beyond its tensors
 MARGIN = 0.05  # share of a card that `recommend` leaves free
 TEXT_TOKENS = 200  # of a prompt without its image; estimate for a list of forty labels
 IMAGES = 160  # whose features are kept: forty labels, four shots
@@ -36,9 +36,8 @@ PUBLISHED_SETTINGS: dict[str, Any] = {
     "steps": 200, "prompts_per_step": 16, "group_size": 8, "max_new_tokens": 256, "learning_rate": 1e-5,
 }  # fmt: skip
 PUBLISHED_POLICY: dict[str, Any] = {"quantize": None, "max_pixels": MAX_PIXELS, "lora_rank": LORA_RANK}
-# What is given up for memory, one after the other, beginning with what costs least in quality (our own judgement):
-# NF4 weights, then detail in the image, then the number of images per optimiser step, then room to reason, then the
-# size of the group, whose spread is what teaches.
+# What is given up for memory, in this order, beginning with what costs least in quality (our own judgement): NF4
+# weights, detail in the image, images per optimiser step, room to reason, the size of the group, whose spread teaches.
 GIVEN_UP: tuple[dict[str, Any], ...] = (
     {"quantize": "4bit"}, {"max_pixels": MAX_PIXELS // 2}, {"prompts_per_step": 8}, {"max_pixels": MAX_PIXELS // 4},
     {"max_new_tokens": 128}, {"prompts_per_step": 4}, {"group_size": 4},
@@ -51,10 +50,16 @@ class Fit:
 
     model: str
     gpu_gb: float | None  # of the card, 10^9 bytes each: a card sold as 8 GB has 8.6 of them, less what a display takes
-    setting: dict[str, Any]  # the arguments of `fits`
+    settings: GRPOSettings
+    others: dict[str, Any]  # the other arguments of `fits`
     tokens: dict[str, int]  # of a prompt: all, and those of its image
     fixed: dict[str, float]  # bytes that do not depend on the batch: language, tower, adapter, training
     peaks: dict[str, float]  # bytes of tensors at the peak of each phase
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """All settings and arguments by name."""
+        return vars(self.settings) | self.others
 
     @property
     def largest(self) -> str:
@@ -73,10 +78,8 @@ class Fit:
 
     def verdict(self) -> str:
         """What is needed, and whether the card has it, in words."""
-        need = f"{self.needed_bytes / 1e9:.1f} GB needed"
-        if self.gpu_gb is None:
-            return need
-        return f"{need} of {self.gpu_gb:g} GB: {'fits' if self.fits else 'does not fit'}"
+        of_card = "" if self.gpu_gb is None else f" of {self.gpu_gb:g} GB: {'fits' if self.fits else 'does not fit'}"
+        return f"{self.needed_bytes / 1e9:.1f} GB needed{of_card}"
 
     def table(self) -> str:
         """The estimate as text, one line per phase."""
@@ -87,13 +90,12 @@ class Fit:
         words += [f"{s['micro_batch']} rows in a pass"] * bool(s["micro_batch"])
         words += ["gradient checkpointing"] * s["gradient_checkpointing"] + ["tower away"] * s["offload_tower"]
         present = {name: size for name, size in self.fixed.items() if name != "tower" or not s["offload_tower"]}
-        fixed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in present.items())
         return "\n".join([
             self.model,
             ", ".join(words),
             f"{'phase':<11}{'GB':>7}  of tensors at its peak (estimate)",
             *(f"{name:<11}{peak / 1e9:>7.2f}  {'#' * round(40 * peak / largest)}" for name, peak in self.peaks.items()),
-            f"of them always there, in GB: {fixed}",
+            f"of them always there, in GB: {', '.join(f'{name} {size / 1e9:.2f}' for name, size in present.items())}",
             f"largest phase {self.largest}, {ALLOCATOR_SHARE:.0%} for the allocator and {CONTEXT_BYTES / 1e9:.1f} GB"
             f" for CUDA (both estimates): {self.verdict()}",
         ])  # fmt: skip
@@ -103,51 +105,40 @@ def fits(
     model: str | Path = MODEL,
     gpu_gb: float | None = None,
     *,
-    prompts_per_step: int = PUBLISHED_SETTINGS["prompts_per_step"],
-    group_size: int = PUBLISHED_SETTINGS["group_size"],
-    max_new_tokens: int = PUBLISHED_SETTINGS["max_new_tokens"],
     max_pixels: int = MAX_PIXELS,
     text_tokens: int = TEXT_TOKENS,
     images: int = IMAGES,
-    beta: float = 0.04,
     lora_rank: int = LORA_RANK,
     dtype: str = "bfloat16",
     quantize: str | None = None,
-    micro_batch: int = 0,
-    gradient_checkpointing: bool = False,
-    offload_tower: bool = False,
+    **settings: Any,
 ) -> Fit:
     """Estimate the peak memory of a training step, by phase. Needs no weights, no GPU and no network.
 
     model: a published name, a checkpoint directory, "pocket", or a Hub name whose config.json is in the cache.
-    text_tokens: of a prompt without its image; images: whose features are kept. The other arguments are those of
-    `GRPOSettings` and `load_policy`. The defaults are the published settings with no memory saved anywhere.
-    ValueError for settings or an argument of `load_policy` that do not exist.
+    text_tokens: of a prompt without its image; images: whose features are kept. max_pixels, lora_rank, dtype, quantize:
+    as for `load_policy`; settings: fields of `GRPOSettings`, by default the published ones with no memory saved
+    anywhere. ValueError for values that those two refuse, TypeError for a setting that does not exist.
 
     >>> fits(gpu_gb=24).fits, fits(gpu_gb=24, micro_batch=8, gradient_checkpointing=True).fits
     (False, True)
     """
-    setting = {name: value for name, value in locals().items() if name not in ("model", "gpu_gb")}
+    others: dict[str, Any] = {"max_pixels": max_pixels, "text_tokens": text_tokens, "images": images}
+    others |= {"lora_rank": lora_rank, "dtype": dtype, "quantize": quantize}
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}")
     if quantize not in (None, "4bit"):
         raise ValueError(f"unknown quantize {quantize!r}; valid: None, '4bit'")
     if quantize and not lora_rank:
         raise ValueError("4-bit weights cannot be trained themselves: use lora_rank > 0")
-    config = configuration(model)
+    config, made = configuration(model), GRPOSettings(**(PUBLISHED_SETTINGS | settings))
     shape = shape_of(config, lora_rank, DTYPES[dtype])
     if quantize:
         shape = dataclasses.replace(shape, weight_bytes=NF4_BYTES)
     side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-    step = StepShape.from_settings(_settings(setting), text_tokens, max(1, max_pixels // side**2), images)
+    step = StepShape.from_settings(made, text_tokens, max(1, max_pixels // side**2), images)
     tokens = {"prompt_tokens": step.prompt_tokens, "image_tokens": step.image_tokens}
-    return Fit(str(model), gpu_gb, setting, tokens, fixed_bytes(shape), step_memory(shape, step))
-
-
-def _settings(setting: dict[str, Any]) -> GRPOSettings:
-    """The published settings, with those among the arguments of `fits` that belong to `GRPOSettings`."""
-    names = {item.name for item in dataclasses.fields(GRPOSettings)}
-    return GRPOSettings(**(PUBLISHED_SETTINGS | {name: value for name, value in setting.items() if name in names}))
+    return Fit(str(model), gpu_gb, made, others, tokens, fixed_bytes(shape), step_memory(shape, step))
 
 
 # --------------------------------------------------------------------------------------------------------- the presets
@@ -165,23 +156,18 @@ class Preset:
     @property
     def command(self) -> str:
         """A command to run, on the drawn scenes; for other images add options (`--data folder --root my_photos`)."""
-        options = {"policy": self.policy["name"]} | {k: v for k, v in self.policy.items() if k != "name"}
-        options |= changed_settings(self.settings)
-        words = ["favor-lab train"]
-        for name, value in options.items():  # those that differ from their defaults
+        words, policy = ["favor-lab train", f"--policy {self.policy['name']}"], dict(self.policy)
+        del policy["name"]
+        for name, value in (policy | changed_settings(self.settings)).items():
             text = f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
             words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
         return " ".join(words)
 
 
 def recommend(gpu_gb: float, model: str | Path = MODEL, **fixed: Any) -> Preset:
-    """The settings to use on a card of so many GB, by a search in a fixed order.
-
-    First the published settings; if they do not fit, with what only costs time: the tower leaves after encoding, fewer
-    rows per pass, gradient checkpointing. If the slowest way does not fit, the next of `GIVEN_UP` is given up too. The
-    first settings that fit are taken, so that a larger card never gets worse ones. A twentieth of the card stays free.
-    fixed: arguments of `fits` that the search must not change (text_tokens, images, beta, dtype ...).
-    ValueError if nothing fits.
+    """The settings to use on a card of so many GB: the first that fit in the fixed order of `changes`, so that a larger
+    card never gets worse ones. A twentieth of the card stays free. fixed: arguments of `fits` that the search must not
+    change (text_tokens, images, beta, dtype ...). ValueError if nothing fits.
 
     >>> recommend(24).given_up, recommend(6).given_up
     ({}, {'quantize': '4bit'})
@@ -189,33 +175,38 @@ def recommend(gpu_gb: float, model: str | Path = MODEL, **fixed: Any) -> Preset:
     least = math.inf
     for change in changes():
         fit = fits(model, gpu_gb, **{**change, **fixed})
-        if fit.needed_bytes <= (1 - MARGIN) * gpu_gb * 1e9:
-            return _preset(fit, fixed)
         least = min(least, fit.needed_bytes)
-    raise ValueError(
-        f"{model} does not fit on {gpu_gb:g} GB with any of the settings that were tried: the least needs"
-        f" {least / 1e9:.1f} GB, by estimate. Take a smaller model or a larger card"
-    )
+        if fit.needed_bytes <= (1 - MARGIN) * gpu_gb * 1e9:
+            break
+    else:
+        raise ValueError(
+            f"{model} does not fit on {gpu_gb:g} GB with any of the settings that were tried: the least needs"
+            f" {least / 1e9:.1f} GB, by estimate. Take a smaller model or a larger card"
+        )
+    published = PUBLISHED_SETTINGS | PUBLISHED_POLICY
+    changed = {name: value for name, value in fit.setting.items() if name in published and value != published[name]}
+    policy = {name: value for name, value in changed.items() if name in PUBLISHED_POLICY}
+    if fit.setting["dtype"] != "bfloat16":  # what load_policy takes on a card that has it
+        policy["dtype"] = fit.setting["dtype"]
+    given_up = {name: value for name, value in changed.items() if name not in fixed}
+    return Preset(fit, fit.settings, {"name": fit.model, **policy}, given_up)
 
 
 def changes() -> Iterator[dict[str, Any]]:
-    """All combinations that `recommend` tries, in order: first by quality, then by time."""
-    stages: list[dict[str, Any]] = [{}, *GIVEN_UP]
-    for given_up in itertools.accumulate(stages, lambda before, more: before | more):
+    """All combinations that `recommend` tries, in order: the published settings, with whatever costs time alone; if the
+    slowest way does not fit, the next of `GIVEN_UP` is given up too."""
+    for given_up in itertools.accumulate([{}, *GIVEN_UP], lambda before, more: before | more):
         size = PUBLISHED_SETTINGS | given_up
         for saving in memory_savings(size["prompts_per_step"] * size["group_size"], size["group_size"]):
             yield given_up | saving
 
 
 def memory_savings(rows: int, group_size: int) -> list[dict[str, Any]]:
-    """Settings that save memory and change no result, from the fastest to the slowest.
-
-    First all rows in one pass, down to one group per pass; then the same with checkpointing, which runs each layer's
-    forward pass again; then less than one group, which runs its prompt again for every part.
-    """
-    sizes = [0] + [size for size in halves(rows) if group_size <= size < rows]
-    parts = [size for size in halves(group_size) if size < group_size]
-    ways = [(size, False) for size in sizes] + [(size, True) for size in [*sizes, *parts]]
+    """Settings that save memory and change no result, from the fastest to the slowest: all rows in a pass, down to one
+    group; then the same with checkpointing, which runs each layer's forward pass again; then less than one group, which
+    runs its prompt again for every part. Each with the tower in place, then away once all images are encoded."""
+    sizes = [0, *(size for size in halves(rows) if size >= group_size)]
+    ways = [(size, False) for size in sizes] + [(size, True) for size in (*sizes, *halves(group_size))]
     return [
         {"micro_batch": size, "gradient_checkpointing": checkpointing, "offload_tower": offload}
         for size, checkpointing in ways
@@ -226,19 +217,9 @@ def memory_savings(rows: int, group_size: int) -> list[dict[str, Any]]:
 def halves(number: int) -> list[int]:
     """
     >>> halves(12)
-    [12, 6, 3, 1]
+    [6, 3, 1]
     """
-    return [number] + (halves(number // 2) if number > 1 else [])
-
-
-def _preset(fit: Fit, fixed: dict[str, Any]) -> Preset:
-    """The preset of an estimate that fits."""
-    policy = {name: fit.setting[name] for name, value in PUBLISHED_POLICY.items() if fit.setting[name] != value}
-    if fit.setting["dtype"] != "bfloat16":  # what load_policy takes on a card that has it
-        policy["dtype"] = fit.setting["dtype"]
-    published = PUBLISHED_SETTINGS | PUBLISHED_POLICY
-    given_up = {k: v for k, v in fit.setting.items() if k in published.keys() - fixed and v != published[k]}
-    return Preset(fit, _settings(fit.setting), {"name": fit.model, **policy}, given_up)
+    return [number // 2, *halves(number // 2)] if number > 1 else []
 
 
 def presets(model: str | Path = MODEL, cards: tuple[float, ...] = CARDS, **fixed: Any) -> dict[float, Preset | None]:
@@ -252,9 +233,7 @@ def presets(model: str | Path = MODEL, cards: tuple[float, ...] = CARDS, **fixed
 
 def preset_table(by_card: dict[float, Preset | None]) -> str:
     """Presets as text, one line per card."""
-    lines = [
-        f"{'card':>6}{'needed':>8}  {'weights':<9}{'image':>6}{'B x G':>8}{'L':>5}{'pass':>6}  checkpointing  tower"
-    ]
+    lines = ["  card  needed  weights   image   B x G    L  pass  checkpointing  tower"]
     for card, preset in by_card.items():
         if preset is None:
             lines.append(f"{f'{card:g} GB':>6}  does not fit")
@@ -263,9 +242,7 @@ def preset_table(by_card: dict[float, Preset | None]) -> str:
         weights, tower = "4-bit" if s["quantize"] else s["dtype"], "leaves" if s["offload_tower"] else "stays"
         size, card_gb = f"{s['prompts_per_step']} x {s['group_size']}", f"{card:g} GB"
         rows = s["micro_batch"] or s["prompts_per_step"] * s["group_size"]
-        lines.append(
-            f"{card_gb:>6}{fit.needed_bytes / 1e9:>5.1f} GB  {weights:<9}{fit.tokens['image_tokens']:>6}"
-            f"{size:>8}{s['max_new_tokens']:>5}{rows:>6}"
-            f"  {'yes' if s['gradient_checkpointing'] else 'no':<13}  {tower}"
-        )
+        again, needed = "yes" if s["gradient_checkpointing"] else "no", fit.needed_bytes / 1e9
+        numbers = f"{fit.tokens['image_tokens']:>6}{size:>8}{s['max_new_tokens']:>5}{rows:>6}"
+        lines.append(f"{card_gb:>6}{needed:>5.1f} GB  {weights:<9}{numbers}  {again:<13}  {tower}")
     return "\n".join(lines)

@@ -1,11 +1,9 @@
-"""FLOPs and memory reads of each phase of a GRPO step, counted from the shape of the model.
+"""FLOPs and memory reads of each phase of the *ideal* GRPO step, counted from the shape of the model.
 
-These are the costs of the *ideal* step: it encodes each image once in the whole run, runs each prompt once under the
-policy and once under the reference, and each completion token once per pass. With the rates of a machine they give a
-lower bound on the time of a phase (`bound_seconds`), not a forecast.
-
-One multiply-add is two FLOPs. Attention, matrices, adapter and head are counted; norms, activation functions and
-softmax are not.
+It encodes each image once per run, runs each prompt once under the policy and once under the reference, and each
+completion token once per pass. With the rates of a machine this is a lower bound on the time of a phase
+(`bound_seconds`), not a forecast. One multiply-add is two FLOPs. Attention, matrices, adapter and head are counted;
+norms, activation functions and softmax are not.
 """
 
 from __future__ import annotations
@@ -17,10 +15,8 @@ from favor_lab.budget.shapes import ModelShape, StepShape
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one phase.
-
-    tokens: run through the language model (through the vision tower, for `encode`); bytes: read from memory at least.
-    """
+    """The cost of one phase. tokens: through the language model (for `encode` through the vision tower); bytes: read
+    from memory at least."""
 
     tokens: int
     flops: float
@@ -52,12 +48,11 @@ def head_flops(model: ModelShape, predicted: int) -> float:
 
 
 def backward_flops(model: ModelShape, tokens: int, pairs: int, predicted: int) -> float:
-    """The backward pass over `tokens` tokens, `pairs` of them attending, `predicted` of them with logits.
+    """The backward pass over `tokens` tokens, `predicted` of them with logits, and `pairs` that attend.
 
-    The gradient of the activations costs as much as the forward pass. The gradient of the weights costs the same
-    again, but only the trained weights need it: the adapter's, or with lora_rank 0 all of them and the head's. Flash
-    attention computes its scores again: 2.5 times its forward pass. With an adapter nothing below the first layer is
-    trained, so its q, k and v pass no gradient on.
+    The gradient of the activations costs as much as the forward pass, that of the trained weights the same again: the
+    adapter's, or with lora_rank 0 all and the head's. Flash attention computes its scores again: 2.5 times its forward
+    pass. With an adapter nothing below the first layer is trained, so its q, k and v pass no gradient on.
     """
     base, head = linear_flops(model, tokens, lora=False), head_flops(model, predicted)
     if model.lora_rank:
@@ -69,11 +64,14 @@ def backward_flops(model: ModelShape, tokens: int, pairs: int, predicted: int) -
 
 
 def tower_flops(model: ModelShape, images: int, image_tokens: int) -> float:
-    """The vision tower: all patches through the blocks, where each attends to its whole image, and the merger."""
+    """The vision tower: all patches through the blocks, where each attends to its whole image (in most layers of
+    Qwen2.5-VL to a full window), and the merger."""
     patches, width, merged = image_tokens * model.merge**2, model.tower_width, model.merge**2 * model.tower_width
-    block = 2 * patches * (4 * width * width + 2 * width * model.tower_mlp) + 4 * patches**2 * width
+    full_layers = model.tower_full_layers if model.tower_window else model.tower_layers
+    matrices = 4 * width * width + (3 if model.tower_gated else 2) * width * model.tower_mlp
+    attended = full_layers * patches + (model.tower_layers - full_layers) * min(patches, model.tower_window)
     ends = 2 * patches * model.patch_values * width + 2 * image_tokens * (merged * merged + merged * model.hidden)
-    return float(images) * (model.tower_layers * block + ends)
+    return float(images) * (2 * patches * (model.tower_layers * matrices + 2 * attended * width) + ends)
 
 
 def step_costs(model: ModelShape, step: StepShape) -> dict[str, Cost]:
@@ -81,14 +79,11 @@ def step_costs(model: ModelShape, step: StepShape) -> dict[str, Cost]:
 
     encode: the images, if step.images is not 0. prefill: the prompts under the policy, for sampling and scoring.
     decode and score: all tokens of the completions but the last, which predicts nothing. reference: prompts and
-    completions with the adapter off, if beta is not 0. backward: prompts and completions.
-
-    Decoding reads all weights once per position, and the keys and values so far. While sampling, the adapter counts
-    as merged into the weights.
+    completions with the adapter off, if beta is not 0. backward: prompts and completions. Decoding reads all weights
+    once per position, and the keys and values so far; while sampling, the adapter counts as merged.
 
     >>> tiny = ModelShape(8, 2, 2, 1, 4, 16, 100, True, 8, 1, 16, 12, 2, lora_rank=0)
-    >>> costs = step_costs(tiny, StepShape(prompts=2, group_size=3, prompt_tokens=10, image_tokens=4,
-    ...                                    completion_tokens=5, beta=0.0))
+    >>> costs = step_costs(tiny, StepShape(2, 3, prompt_tokens=10, image_tokens=4, completion_tokens=5, beta=0.0))
     >>> {phase: cost.tokens for phase, cost in costs.items()}
     {'prefill': 20, 'decode': 24, 'score': 24, 'backward': 44, 'optimiser': 0}
     """
@@ -123,7 +118,7 @@ def step_costs(model: ModelShape, step: StepShape) -> dict[str, Cost]:
 
 
 def bound_seconds(costs: dict[str, Cost], flops_per_second: float, bytes_per_second: float) -> dict[str, float]:
-    """The least time of each phase: its FLOPs at this rate or its bytes at this bandwidth, whichever takes longer.
+    """The least time of each phase: for its FLOPs at this rate or its bytes at this bandwidth, whichever is longer.
 
     >>> bound_seconds({"decode": Cost(1, flops=10.0, bytes=60.0)}, flops_per_second=5.0, bytes_per_second=20.0)
     {'decode': 3.0}

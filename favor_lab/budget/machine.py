@@ -9,14 +9,12 @@ from typing import Any
 import psutil
 import torch
 
-SAMPLE_SECONDS = 0.005  # between two looks at the resident size
+SAMPLE_SECONDS = 0.005  # between two samples of the resident size
 
 
 def machine_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, float]:
-    """Measure FLOP/s of a large square matrix product, and bytes/s of reading a large array.
-
-    The best of several repetitions, on as many threads as torch has.
-    """
+    """FLOP/s of a large square matrix product and bytes/s of reading a large array: the best of several repetitions, on
+    as many threads as torch has."""
     device = torch.device(device)
     side, values = (2048, 2**26) if device.type == "cpu" else (8192, 2**29)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -37,10 +35,8 @@ def _best_seconds(function: Any, device: torch.device, repeats: int = 12) -> flo
 
 
 class MemoryWatch:
-    """Peak memory while a block of code runs, in bytes.
-
-    On a GPU: of tensors, as torch's allocator counts them. On the CPU: resident memory of the whole process, sampled
-    every few milliseconds by a thread, so that a shorter peak may be missed.
+    """Peak memory in bytes while a block of code runs. On a GPU: of tensors, as torch's allocator counts them. On the
+    CPU: resident memory of the process, sampled every few milliseconds by a thread, which may miss a shorter peak.
 
     >>> with MemoryWatch("cpu") as memory:
     ...     zeros = torch.zeros(1000)

@@ -34,12 +34,10 @@ LEAST_SAVING = 0.01  # share of the phase's estimate that a change must save to 
 
 
 def activation_bytes(model: ModelShape, tokens: int, fed_tokens: int, repeated_kv: int) -> float:
-    """Bytes of the activations that one decoder layer keeps for its backward pass.
-
-    Of `tokens` tokens: the inputs of both norms in float32, the norms' outputs, q, k, v, the output of attention, four
-    widths of the MLP and the narrow outputs of the adapter. Of the `fed_tokens` of completions among them: the queries
-    again, folded. And `repeated_kv` keys and values: those of a prompt count once for each of its rows.
-    """
+    """Bytes of activations that one decoder layer keeps for its backward pass: of `tokens` tokens the inputs of both
+    norms in float32, the norms' outputs, q, k, v, the output of attention, four widths of the MLP and the narrow
+    outputs of the adapter; of the `fed_tokens` of completions among them the queries again, folded; and `repeated_kv`
+    keys and values, those of a prompt once for each of its rows."""
     per_token = 2 * model.hidden + 3 * model.query_width + 2 * model.kv_width + 4 * model.mlp + 7 * model.lora_rank
     values = tokens * per_token + fed_tokens * model.query_width + 2.0 * repeated_kv * model.kv_width
     return model.value_bytes * values + 8.0 * tokens * model.hidden
@@ -52,17 +50,11 @@ def forward_bytes(model: ModelShape, tokens: int) -> float:
     return float(model.value_bytes * tokens * per_token)
 
 
-def gradient_bytes(model: ModelShape, tokens: int) -> float:
-    """Bytes of gradients at the widest place of a decoder layer's backward pass: of its output, and three widths of the
-    MLP."""
-    return float(model.value_bytes * tokens * (model.hidden + 3 * model.mlp))
-
-
 def tower_bytes(model: ModelShape, image_tokens: int) -> float:
     """Bytes that the vision tower needs for so many image tokens in one pass: the pixels in float32, and a block at its
     widest, with the three values of its activation function."""
-    patches = image_tokens * model.merge**2
-    return patches * (4.0 * model.patch_values + model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp))
+    widest = model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp)
+    return image_tokens * model.merge**2 * (4.0 * model.patch_values + widest)
 
 
 def fixed_bytes(model: ModelShape) -> dict[str, float]:
@@ -76,12 +68,6 @@ def fixed_bytes(model: ModelShape) -> dict[str, float]:
         "adapter": 4.0 * model.lora_weights,
         "training": 3.0 * model.trained_weights * (4 if model.lora_rank else model.value_bytes),
     }
-
-
-def merged_bytes(model: ModelShape) -> float:
-    """Bytes of the copy of the layers with the adapter merged in, which sampling makes of small float32 models."""
-    size = 4.0 * model.layers * model.layer_parameters
-    return size if model.value_bytes == model.weight_bytes == 4 and size <= MERGE_LIMIT else 0.0
 
 
 def working_copies(model: ModelShape, step: StepShape) -> tuple[float, float]:
@@ -102,8 +88,8 @@ def pass_bytes(model: ModelShape, step: StepShape) -> dict[str, float]:
     logits = min(step.rows_per_pass * step.completion_tokens * model.vocabulary, CHUNK_LOGITS)
     logits_bytes = 4.0 * logits * SCORING_COPIES
     activations = activation_bytes(model, tokens, fed_tokens, repeated_kv)
-    forward, gradients = forward_bytes(model, tokens), gradient_bytes(model, tokens)
-    reference = max(forward, logits_bytes)
+    gradients = model.value_bytes * tokens * (model.hidden + 3 * model.mlp)  # of a layer's output, and in its MLP
+    reference = max(forward_bytes(model, tokens), logits_bytes)
     if step.gradient_checkpointing:  # only the input of each layer is kept; then one layer at a time runs again
         inputs = model.layers * tokens * model.hidden * model.value_bytes
         score, backward = inputs + reference, inputs + max(activations + gradients, logits_bytes)
@@ -119,9 +105,9 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
     """Estimated bytes of tensors in use at the peak of each phase.
 
     In every phase: the language model, the tower (unless it is offloaded), the adapter, gradients and optimiser state,
-    the kept image features. On top of these, encode: the tower at work on one chunk of images; prefill and decode: the
-    key/value caches of prompts and completions, and the logits of one token per row; score and backward: what the
-    backward pass of one micro-batch needs, and one chunk of logits.
+    the kept image features. Besides, encode: the tower at work on one chunk of images; prefill and decode: the caches
+    of prompts and completions, the logits of one token per row, and for small float32 models a copy of the layers with
+    the adapter merged in; score and backward: what one micro-batch needs to go back, and one chunk of logits.
 
     >>> tiny = ModelShape(8, 2, 2, 1, 4, 16, 100, True, 8, 1, 16, 12, 2, lora_rank=4)
     >>> step = StepShape(prompts=2, group_size=3, prompt_tokens=10, image_tokens=4, completion_tokens=5)
@@ -136,7 +122,9 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
     encoding = tower_bytes(model, min(TOWER_CHUNK, step.images or TOWER_CHUNK) * step.image_tokens)
     encoding += tower if step.offload_tower else 0.0
     copies, mask = working_copies(model, step)
-    sampling = always + copies + merged_bytes(model)
+    merged = 4.0 * model.layers * model.layer_parameters
+    is_merged = model.value_bytes == model.weight_bytes == 4 and merged <= MERGE_LIMIT
+    sampling = always + copies + (merged if is_merged else 0.0)
     prompt_cache = model.kv_bytes(step.prompts * step.prompt_tokens)
     row_cache = model.kv_bytes(step.rows * step.fed_tokens)
     logits = 4.0 * step.rows * model.vocabulary * SAMPLING_COPIES
@@ -173,9 +161,8 @@ class Change(NamedTuple):
 def with_advice(
     records: Iterable[StepRecord], policy: Policy, settings: GRPOSettings, shots: FewShot
 ) -> Iterator[StepRecord]:
-    """Yield the records of `train(policy, shots, settings)`; if it runs out of memory, say which settings to lower.
-
-    The torch.OutOfMemoryError of the loop is raised again with `memory_advice` added to its message:
+    """Yield the records of `train(policy, shots, settings)`; if the loop runs out of memory, its torch.OutOfMemoryError
+    is raised again with `memory_advice` added to its message:
 
         for record in with_advice(train(policy, shots, settings), policy, settings, shots):
             ...
@@ -189,10 +176,8 @@ def with_advice(
 
 
 def memory_advice(error: BaseException, policy: Policy, settings: GRPOSettings, shots: FewShot) -> str:
-    """The settings to lower first after this error, with the bytes that each would save in the phase that failed.
-
-    The phase is `error.phase`; for an error without one it is the phase with the largest estimate.
-    """
+    """The settings to lower first after this error, with the bytes that each would save in the phase that failed: in
+    `error.phase`, for an error without one in the phase with the largest estimate."""
     try:
         changes = saving_changes(policy, settings, shots, getattr(error, "phase", ""))[:ADVICE_LENGTH]
     except Exception as problem:  # there may be no memory left for the estimate; the error itself must not be lost
@@ -210,8 +195,8 @@ def saving_changes(policy: Policy, settings: GRPOSettings, shots: FewShot, phase
         change._replace(saved_bytes=needed - phase_bytes(model, step, phase))
         for change, model, step in possible_changes(policy, settings, shots)
     ]
-    changes = [change for change in changes if change.saved_bytes >= LEAST_SAVING * needed]
-    return sorted(changes, key=lambda change: (not change.same_results, -change.saved_bytes))
+    worthwhile = [change for change in changes if change.saved_bytes >= LEAST_SAVING * needed]
+    return sorted(worthwhile, key=lambda change: (not change.same_results, -change.saved_bytes))
 
 
 def possible_changes(
@@ -252,10 +237,8 @@ def run_shapes(
     policy: Policy, settings: GRPOSettings, shots: FewShot, max_pixels: int | None = None
 ) -> tuple[ModelShape, StepShape]:
     """The shapes of the model and of a step of this run, with the mean image, none larger than max_pixels."""
-    counts = image_tokens(policy, shots, max_pixels)
-    mean = math.ceil(sum(counts) / len(counts))
-    text = text_tokens(policy, settings, shots)
-    return shape_of(policy), StepShape.from_settings(settings, text, mean, images=len(counts))
+    counts, text = image_tokens(policy, shots, max_pixels), text_tokens(policy, settings, shots)
+    return shape_of(policy), StepShape.from_settings(settings, text, math.ceil(sum(counts) / len(counts)), len(counts))
 
 
 def image_tokens(policy: Policy, shots: FewShot, max_pixels: int | None = None) -> list[int]:

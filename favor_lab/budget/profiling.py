@@ -1,7 +1,7 @@
 """Profile one GRPO step: seconds, FLOPs, tokens and peak memory of each phase, compared with a lower bound.
 
-`profile_step` runs the phases of a step one after the other, several times, and counts FLOPs and tokens in one more
-run. The lower bound of a phase is the ideal step of `favor_lab.budget.flops` at the measured rates of the machine.
+`profile_step` makes the calls of the training loop one after the other, several times, and counts FLOPs and tokens in
+one more run. The lower bound of a phase is the ideal step of `favor_lab.budget.flops` at the machine's measured rates.
 Measure on an idle machine: if other work occupies a core, threads that wait for each other take many times as long.
 """
 
@@ -21,16 +21,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from favor_lab.budget.flops import Cost, bound_seconds, step_costs
 from favor_lab.budget.machine import MemoryWatch, machine_rates
-from favor_lab.budget.shapes import StepShape, shape_of
+from favor_lab.budget.memory import run_shapes
 from favor_lab.grpo.losses import grpo_loss
-from favor_lab.grpo.sampling import sample_groups, score_completions
+from favor_lab.grpo.sampling import sample_groups
+from favor_lab.grpo.support.checkpoints import TrainingState
+from favor_lab.grpo.support.optimiser import optimiser_step
+from favor_lab.grpo.support.questions import default_question
 from favor_lab.grpo.support.schedule import draw
 from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.grpo.training import next_context, score_rows
 from favor_lab.vlm.fast.decoding import start_decoding
 from favor_lab.vlm.processing import encode_prompts
 
 if TYPE_CHECKING:
-    from favor_lab.activities.fewshot import Example, FewShot
+    from favor_lab.activities.fewshot import FewShot
     from favor_lab.vlm.policy import Policy
 
 Shape = tuple[int, ...]
@@ -158,21 +162,23 @@ def profile_step(
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, but must be at least 1")
-    settings = settings or GRPOSettings()
-    indices = draw([example.label for example in shots.train], 0, settings.prompts_per_step, settings.seed)
-    examples, labels = [shots.train[i] for i in indices], None if settings.open_vocabulary else shots.labels
-    weights = [weight for _, weight in policy.trainable_parameters()]
-    optimiser = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.0)  # does its work, but changes nothing
-    meters, counter = [Meter(policy.device) for _ in range(repeats + 2)], Meter(policy.device, count=True)
-    tower_away = policy.tower_on("cpu") if settings.offload_tower else nullcontext()
-    with endless(policy, fixed_length), tower_away:
+    settings = replace(settings or GRPOSettings(), schedule="linear", warmup_steps=0)
+    drawn = draw([example.label for example in shots.train], 0, settings.prompts_per_step, settings.seed)
+    shots = replace(shots, train=[shots.train[i] for i in drawn])
+    state = TrainingState.start(policy, settings)
+    state.step = settings.steps  # after the last one the learning rate is 0: the optimiser works, but changes nothing
+    meters = [Meter(policy.device) for _ in range(repeats + 2)]
+    counter = Meter(policy.device, layers=policy.base.config.text_config.num_hidden_layers)
+    with endless(policy, fixed_length), policy.tower_on("cpu") if settings.offload_tower else nullcontext():
         for meter in progress(meters):
-            one_step(policy, examples, labels, settings, optimiser, meter)
-        step = one_step(policy, examples, labels, settings, optimiser, counter)
-    costs = step_costs(shape_of(policy), step)
-    rates = machine_rates(policy.device, policy.dtype)
+            one_step(state, settings, shots, meter)
+        # a CUDA graph hides its operations from the counter
+        counted = settings if settings.decoding == "plain" else replace(settings, decoding="static")
+        length = one_step(state, counted, shots, counter)
+    model, step = run_shapes(policy, settings, shots)
+    step = replace(step, completion_tokens=round(length))
+    costs, rates = step_costs(model, step), machine_rates(policy.device, policy.dtype)
     bounds = bound_seconds(costs, **rates)
-    counter.tokens["backward"] = counter.tokens["score"]
     phases = {name: _phase(name, meters[2:], counter, cost, bounds[name]) for name, cost in costs.items()}
     setting = asdict(step) | {"repeats": repeats, "threads": torch.get_num_threads(), "fixed_length": fixed_length}
     setting |= {"dtype": str(policy.dtype).removeprefix("torch."), "decoding": settings.decoding}
@@ -180,15 +186,15 @@ def profile_step(
 
 
 def _phase(name: str, meters: list[Meter], counter: Meter, ideal: Cost, bound: float) -> PhaseProfile:
-    """Combine the timed runs and the counting one. Sampling begins with the prompts: the rest of it is decoding, which
-    is 0 if that is less than the times vary."""
+    """Combine the timed runs and the counting one. Decoding is what sampling takes beyond the prompts, or 0 if that is
+    less than the times vary."""
     block, before = ("sample", "prefill") if name == "decode" else (name, "")
     times = [max(0.0, meter.values[block] - meter.values[before]) for meter in meters]
     return PhaseProfile(
         seconds=statistics.median(times),
         spread=max(times) - min(times),
         flops=counter.values[block] - counter.values[before],
-        tokens=(counter.tokens[block] - counter.tokens[before]) // counter.layers,
+        tokens=counter.tokens[block] - counter.tokens[before],
         ideal_flops=ideal.flops,
         ideal_tokens=ideal.tokens,
         bound=bound,
@@ -196,74 +202,59 @@ def _phase(name: str, meters: list[Meter], counter: Meter, ideal: Cost, bound: f
     )
 
 
-def one_step(
-    policy: Policy,
-    examples: list[Example],
-    labels: list[str] | None,
-    settings: GRPOSettings,
-    optimiser: torch.optim.Optimizer,
-    meter: Meter,
-) -> StepShape:
-    """Run the phases of a step, each under the meter; returns the sizes of the step, with the mean P, I and L."""
-    group_size, length, decoding = settings.group_size, settings.max_new_tokens, settings.decoding
-    if meter.count and decoding != "plain":
-        decoding = "static"  # a CUDA graph hides its operations from the counter
+def one_step(state: TrainingState, settings: GRPOSettings, shots: FewShot, meter: Meter) -> float:
+    """The calls of the loop for one step, each under the meter; returns the mean length of a completion, L.
+
+    `sample_groups` begins with what is timed by itself as "prefill". A backward pass needs no rewards: half of the rows
+    have advantage 1, half -1.
+    """
+    policy, question = state.policy, default_question(settings, shots)
     with meter("encode"):
-        prompts = encode_prompts(policy, examples, labels, settings.style, length)
-    groups = torch.arange(len(prompts), device=policy.device).repeat_interleave(group_size)  # (N,)
+        pool = encode_prompts(policy, shots.train, question, completion_tokens=settings.max_new_tokens)
+    context = next_context(state, settings, shots, pool, question, {})
+    size, decoding = (settings.group_size, settings.max_new_tokens), settings.decoding
+    groups = torch.arange(len(pool), device=policy.device).repeat_interleave(settings.group_size)  # (N,)
     with meter("prefill"), torch.no_grad():
-        start_decoding(policy, prompts, groups, length, decoding)
+        start_decoding(policy, context.prompts, groups, settings.max_new_tokens, decoding)
     with meter("sample"):
-        rollout = sample_groups(
-            policy, prompts, group_size, length, settings.temperature, settings.seed, decoding=decoding
-        )
-    ref_logps = None
-    if settings.beta:
-        with meter("reference"), policy.reference(), torch.no_grad():
-            ref_logps = score_completions(policy, prompts, rollout, rows_per_pass=settings.micro_batch)  # (N, L)
-    advantages = torch.ones(len(rollout), device=policy.device)  # (N,) any values that give a gradient
+        rollout = sample_groups(policy, context.prompts, *size, settings.temperature, context.seed, decoding=decoding)
+    with meter("reference"):
+        ref_logps = context.reference_logps(rollout) if settings.beta else None  # (N, L)
+    advantages = torch.ones(len(rollout), device=policy.device)  # (N,)
     advantages[::2] = -1.0
     for rows in torch.arange(len(rollout)).split(settings.micro_batch or len(rollout)):
         part, ref = rollout.rows(rows), None if ref_logps is None else ref_logps[rows]
         with meter("score"):
-            logps = score_completions(  # (n, L), without the entropy, whose graph would keep the logits of every chunk
-                policy, prompts, part, entropy=True, gradient_checkpointing=settings.gradient_checkpointing
-            )[0]
+            logps = score_rows(grpo_loss, part, context)[0]  # (n, L); the entropy's graph would keep all logits
         with meter("backward"):
             loss, _ = grpo_loss(logps, logps.detach(), ref, advantages[rows], part.mask, beta=settings.beta)
             loss.backward()
     with meter("optimiser"):
-        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-        torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm or math.inf)
-        optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    counts = [len(features) for features in prompts.image_features]
-    meter.layers = policy.base.config.text_config.num_hidden_layers
-    meter.tokens["encode"] = meter.layers * sum(counts)
-    image_tokens = round(statistics.mean(counts))
-    text_tokens = round(float(prompts.attention_mask.sum(dim=1).float().mean())) - image_tokens
-    step = StepShape.from_settings(settings, text_tokens, image_tokens, images=len(prompts))
-    return replace(step, completion_tokens=round(float(rollout.lengths.float().mean())))
+        optimiser_step(state, len(rollout))
+    state.optimiser.zero_grad(set_to_none=True)
+    meter.tokens |= {"encode": sum(map(len, pool.image_features)), "backward": meter.tokens["score"]}
+    return float(rollout.lengths.float().mean())
 
 
 class Meter:
-    """Seconds and peak memory of named blocks, or their FLOPs and tokens; blocks of the same name add up."""
+    """Seconds and peak memory of named blocks or, given the number of `layers`, their FLOPs and tokens; blocks of the
+    same name add up."""
 
-    def __init__(self, device: torch.device, count: bool = False):
-        self.device, self.count, self.layers = device, count, 1
+    def __init__(self, device: torch.device, layers: int = 0):
+        self.device, self.layers = device, layers
         self.values: dict[str, float] = defaultdict(float)  # seconds, or FLOPs
-        self.tokens: dict[str, int] = defaultdict(int)  # summed over layers
+        self.tokens: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)  # bytes
 
     def __call__(self, name: str) -> AbstractContextManager[None]:
-        return self.counting(name) if self.count else self.timing(name)
+        return self.counting(name) if self.layers else self.timing(name)
 
     @contextmanager
     def counting(self, name: str) -> Iterator[None]:
         with FlopCounterMode(display=False, custom_mapping=ATTENTION | {TOKENS: count_rows}) as counter:
             yield
         by_operation: dict[Any, int] = dict(counter.get_flop_counts().get("Global", {}))
-        self.tokens[name] += by_operation.pop(TOKENS, 0)
+        self.tokens[name] += by_operation.pop(TOKENS, 0) // self.layers
         self.values[name] += sum(by_operation.values())
 
     @contextmanager
@@ -288,13 +279,13 @@ def never_end(policy: Policy) -> None:
 @contextmanager
 def endless(policy: Policy, wanted: bool = True) -> Iterator[None]:
     """`never_end` inside a block; with wanted=False nothing changes."""
-    forbidden, end_token_ids = policy.forbidden, policy.end_token_ids
+    own = policy.forbidden, policy.end_token_ids
     if wanted:
         never_end(policy)
     try:
         yield
     finally:
-        policy.forbidden, policy.end_token_ids = forbidden, end_token_ids
+        policy.forbidden, policy.end_token_ids = own
 
 
 def _device_name(device: torch.device) -> str:

@@ -15,7 +15,7 @@ NF4_BYTES = 0.53  # per weight: 4 bits, and its share of the doubly quantised sc
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes of a Qwen2-VL that its costs depend on."""
+    """The sizes of a Qwen2-VL or Qwen2.5-VL that its costs depend on."""
 
     hidden: int  # D
     layers: int
@@ -33,6 +33,9 @@ class ModelShape:
     lora_rank: int = 16  # 0: the whole language model is trained
     weight_bytes: float = 4  # per weight of the language model: 4 in float32, 2 in bfloat16, about 0.53 in NF4
     value_bytes: int = 4  # per activation
+    tower_gated: bool = False  # the tower of Qwen2.5-VL: three matrices in its MLPs, no bias in its norms ...
+    tower_window: int = 0  # ... and patches in a window of attention, 0: the image is one ...
+    tower_full_layers: int = 0  # ... except in so many layers
 
     @property
     def query_width(self) -> int:
@@ -75,8 +78,9 @@ class ModelShape:
     def tower_parameters(self) -> int:
         """Parameters of the vision tower: patch embedding, blocks, merger."""
         width, merged = self.tower_width, self.merge**2 * self.tower_width
-        block = 4 * width * width + 4 * width + 2 * width * self.tower_mlp + self.tower_mlp + width + 4 * width
-        merger = 2 * width + merged * merged + merged + merged * self.hidden + self.hidden
+        norm, mlps = (width, 2) if self.tower_gated else (2 * width, 1)  # parameters of a norm, matrices side by side
+        block = 4 * width * (width + 1) + (mlps + 1) * width * self.tower_mlp + mlps * self.tower_mlp + width + 2 * norm
+        merger = norm + merged * (merged + 1) + (merged + 1) * self.hidden
         return self.patch_values * width + self.tower_layers * block + merger
 
     def kv_bytes(self, tokens: int) -> float:
@@ -85,16 +89,20 @@ class ModelShape:
 
 
 def shape_of(source: Any, lora_rank: int | None = None, dtype: torch.dtype | None = None) -> ModelShape:
-    """The shape of a Policy, or of a Qwen2VLConfig (then with rank 16 and bfloat16, if not given)."""
+    """The shape of a Policy, or of a configuration of transformers (then with rank 16 and bfloat16, if not given)."""
     policy = source if hasattr(source, "trainable_parameters") else None
     config = policy.base.config if policy else source
     text, vision = config.text_config, config.vision_config
-    dtype = dtype or (policy.dtype if policy else torch.bfloat16)
-    value_bytes = torch.empty(0, dtype=dtype).element_size()
+    value_bytes = (dtype or (policy.dtype if policy else torch.bfloat16)).itemsize
     quantised = policy is not None and getattr(policy.base, "is_loaded_in_4bit", False)
     if lora_rank is None:
         adapters = getattr(policy.model, "peft_config", {}) if policy else {}
         lora_rank = next(iter(adapters.values())).r if adapters else (0 if policy else 16)
+    gated = hasattr(vision, "fullatt_block_indexes")  # Qwen2.5-VL, whose configuration has other names
+    tower: dict[str, Any] = {"tower_width": vision.hidden_size if gated else vision.embed_dim}
+    if gated:
+        window = (vision.window_size // vision.patch_size) ** 2
+        tower |= {"tower_gated": True, "tower_window": window, "tower_full_layers": len(vision.fullatt_block_indexes)}
     return ModelShape(
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
@@ -104,14 +112,14 @@ def shape_of(source: Any, lora_rank: int | None = None, dtype: torch.dtype | Non
         mlp=text.intermediate_size,
         vocabulary=text.vocab_size,
         tied_head=bool(config.tie_word_embeddings),
-        tower_width=vision.embed_dim,
         tower_layers=vision.depth,
-        tower_mlp=int(vision.embed_dim * vision.mlp_ratio),
+        tower_mlp=vision.intermediate_size if gated else int(vision.embed_dim * vision.mlp_ratio),
         patch_values=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
         merge=vision.spatial_merge_size,
         lora_rank=lora_rank,
         weight_bytes=NF4_BYTES if quantised else value_bytes,
         value_bytes=value_bytes,
+        **tower,
     )
 
 
@@ -138,10 +146,10 @@ class StepShape:
     @classmethod
     def from_settings(cls, settings: GRPOSettings, text_tokens: int, image_tokens: int, images: int) -> StepShape:
         """The step that these settings lead to; text_tokens: of a prompt, without its image."""
-        names = ("beta", "micro_batch", "gradient_checkpointing", "offload_tower")
         size, tokens = (settings.prompts_per_step, settings.group_size), (text_tokens + image_tokens, image_tokens)
-        options = {name: getattr(settings, name) for name in names}
-        return cls(*size, *tokens, settings.max_new_tokens, images, **options)
+        options = ("beta", "micro_batch", "gradient_checkpointing", "offload_tower")
+        values = {name: getattr(settings, name) for name in options}
+        return cls(*size, *tokens, settings.max_new_tokens, images, **values)
 
     @property
     def rows(self) -> int:

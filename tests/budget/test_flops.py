@@ -20,6 +20,7 @@ from favor_lab.budget.memory import step_memory
 from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
+from tiny import make_checkpoint, make_policy
 
 
 def config_2b():
@@ -53,6 +54,24 @@ def test_parameters_of_the_2b_model():
         model = Qwen2VLForConditionalGeneration(config)
     assert count(model.model.language_model) == shape.language_parameters
     assert count(model.model.visual) == shape.tower_parameters
+
+
+@pytest.mark.parametrize("size", [{}, {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16}])
+def test_parameters_of_qwen25_vl(size):
+    """A tower with gated MLPs and without biases in its norms; the judge is transformers, without memory."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    mrope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    text = dict(hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4) | size
+    text |= dict(intermediate_size=11008, vocab_size=151936, rope_parameters=mrope)
+    vision = dict(hidden_size=1280, intermediate_size=3420, out_hidden_size=text["hidden_size"])
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=bool(size))
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    shape = shape_of(config)
+    assert count(model.model.visual) == shape.tower_parameters
+    assert count(model) == shape.tower_parameters + shape.language_parameters
+    assert (shape.tower_window, shape.tower_full_layers, shape.tied_head) == (64, 4, bool(size))
 
 
 def test_parameters_of_a_policy(tiny_policy, tiny_checkpoint):
@@ -98,12 +117,15 @@ def test_backward_flops_are_torchs(tiny_checkpoint, rank):
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.03)
 
 
-def test_tower_flops_are_torchs(tiny_policy, tiny_examples):
-    tiny_policy.base.set_attn_implementation("eager")
+@pytest.mark.parametrize("family", ["Qwen2VL", "Qwen2_5_VL"])
+def test_tower_flops_are_torchs(family, tmp_path, tiny_examples):
+    policy = make_policy(make_checkpoint(tmp_path, family))
+    policy.base.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
-        batch = encode_prompts(tiny_policy, tiny_examples[3:], None)
-    counted = tower_flops(shape_of(tiny_policy), 1, len(batch.image_features[0]))
-    assert counter.get_total_flops() == pytest.approx(counted, rel=0.02)
+        batch = encode_prompts(policy, tiny_examples[3:], None)
+    shape, tokens = shape_of(policy), len(batch.image_features[0])
+    assert counter.get_total_flops() == pytest.approx(tower_flops(shape, 1, tokens), rel=0.02)
+    assert shape.tower_parameters == count(policy.base.model.visual)
 
 
 def test_a_prompt_enters_once_and_a_completion_once_a_pass(tiny_policy):
