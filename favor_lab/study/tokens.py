@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.losses import aggregate, bounded, by_token, grpo_loss, k3_kl, row_mean
+from favor_lab.grpo.losses import aggregate, bounded, bounded_surrogate, by_token, grpo_loss, k3_kl, row_mean
 
 if TYPE_CHECKING:
     from favor_lab.grpo.sampling import Rollout
 
 
+@torch.enable_grad()
 def token_losses(
     logps: Tensor,
     old_logps: Tensor,
@@ -26,9 +27,10 @@ def token_losses(
     how: str = "grpo",
     level: str = "token",
     *,
+    clip_high: float | None = None,
+    ratio_max: float = 5.0,
     weigh_kl: bool = False,
     max_length: int | None = None,
-    **options: Any,
 ) -> dict[str, Tensor]:
     """`grpo_loss`, which has the same arguments, token by token: (N, L) each, 0 where the mask is False.
 
@@ -38,41 +40,34 @@ def token_losses(
     muted: 1 where the clip has taken the surrogate's gradient away.
     Raises ArithmeticError if the parts do not add up to `grpo_loss`.
 
-    The surrogate is proportional to the advantage as long as its sign does not change, so a token's part of it is the
-    advantage times the derivative of the loss by the advantage.
-
     >>> now, old, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.0, -1.0]]), torch.ones(1, 2).bool()
     >>> parts = token_losses(now, old, None, torch.tensor([1.0]), mask, beta=0.0)
     >>> parts["loss"], parts["push"], parts["loss"].sum()
     (tensor([[-0.5000, -0.1839]]), tensor([[0.5000, 0.1839]]), tensor(-0.6839))
     """
-    options |= {"clip": clip, "how": how, "level": level, "weigh_kl": weigh_kl, "max_length": max_length}
     logps, old_logps, advantages = (values.detach().double() for values in (logps, old_logps, advantages))
     advantages = by_token(advantages).expand(mask.shape)  # (N, L)
     ref_logps = None if ref_logps is None else ref_logps.detach().double()
-    loss, slope, _ = _derivatives(logps, old_logps, ref_logps, advantages, mask, beta=beta, **options)
-    _, surrogate_slope, by_advantage = _derivatives(logps, old_logps, None, advantages, mask, beta=0.0, **options)
+    logps.requires_grad_()
+    options: dict[str, Any] = {
+        "clip_high": clip_high,
+        "ratio_max": ratio_max,
+        "weigh_kl": weigh_kl,
+        "max_length": max_length,
+    }
+    loss, _ = grpo_loss(logps, old_logps, ref_logps, advantages, mask, clip, beta, how, level, **options)
     now, old = (logps, old_logps) if level == "token" else (row_mean(logps, mask), row_mean(old_logps, mask))
     ratio = bounded(now - old).exp().expand(mask.shape)  # (N, L)
     kl = torch.zeros_like(logps) if ref_logps is None else k3_kl(logps, ref_logps)  # (N, L)
-    penalty = beta * kl * (ratio if weigh_kl else 1.0) * token_weights(mask, how, max_length)  # (N, L)
-    parts = (advantages * by_advantage + penalty).masked_fill(~mask, 0.0)  # (N, L)
+    weights = token_weights(mask, how, max_length)  # (N, L)
+    surrogate = weights * bounded_surrogate(now, old, advantages, how, clip, clip_high, ratio_max)[0]  # (N, L)
+    parts = (weights * beta * kl * (ratio if weigh_kl else 1.0) - surrogate).masked_fill(~mask, 0.0)  # (N, L)
     if not torch.isclose(parts.sum(), loss, rtol=1e-6, atol=1e-9):
         raise ArithmeticError(f"the tokens' parts add up to {parts.sum().item()}, but the loss is {loss.item()}")
-    muted = (surrogate_slope == 0) & (advantages != 0)  # (N, L)
-    named = {"logp": logps, "ratio": ratio, "kl": kl, "loss": parts, "push": -slope, "muted": muted.double()}
-    return {name: values.masked_fill(~mask, 0.0).float() for name, values in named.items()}
-
-
-@torch.enable_grad()
-def _derivatives(
-    logps: Tensor, old_logps: Tensor, ref_logps: Tensor | None, advantages: Tensor, mask: Tensor, **options: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`grpo_loss`, and its derivatives by each log-probability and by each advantage: a scalar and (N, L) twice."""
-    now, values = logps.clone().requires_grad_(), advantages.clone().requires_grad_()
-    loss = grpo_loss(now, old_logps, ref_logps, values, mask, **options)[0]
-    slope, by_advantage = torch.autograd.grad(loss, (now, values))  # (N, L) each
-    return loss.detach(), slope, by_advantage
+    by_loss, by_surrogate = (torch.autograd.grad(part.sum(), logps, retain_graph=True)[0] for part in (loss, surrogate))
+    muted = (by_surrogate == 0) & (advantages != 0)  # (N, L)
+    named = {"logp": logps, "ratio": ratio, "kl": kl, "loss": parts, "push": -by_loss, "muted": muted.double()}
+    return {name: values.detach().masked_fill(~mask, 0.0).float() for name, values in named.items()}
 
 
 @torch.enable_grad()
@@ -105,16 +100,13 @@ def token_table(tokenizer: Any, rollout: Rollout, row: int, parts: dict[str, Ten
     """The tokens of completion `row` with their numbers, end token included. parts: of `token_losses`, (N, L) each."""
     mask = rollout.mask[row]  # (L,)
     ids = rollout.completion_ids[row][mask].tolist()
-    columns = {name: values[row][mask].tolist() for name, values in parts.items()}
-    texts = token_texts(tokenizer, ids)
+    names = ("logp", "ratio", "kl", "loss", "push", "muted")
+    columns = (parts[name][row][mask].tolist() for name in names)
     return [
-        Token(
-            text=text,
-            **{name: columns[name][j] for name in ("logp", "ratio", "kl", "loss", "push")},
-            muted=bool(columns["muted"][j]),
-            end=ids[j] in rollout.end_token_ids,
+        Token(text, logp, ratio, kl, loss, push, bool(muted), token in rollout.end_token_ids)
+        for text, token, logp, ratio, kl, loss, push, muted in zip(
+            token_texts(tokenizer, ids), ids, *columns, strict=True
         )
-        for j, text in enumerate(texts)
     ]
 
 
