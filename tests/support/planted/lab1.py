@@ -544,7 +544,7 @@ def draw(logits, temperature, u):
             "at most 0",
         ),
         Wrong(
-            "u = 0 falls into a stretch of length 0",
+            "u = 0 falls into an interval of length 0",
             """
 def draw(logits, temperature, u):
     logps = torch.log_softmax(logits / temperature, dim=-1)
@@ -591,7 +591,7 @@ def draw(logits, temperature, u):
     place = (logps.exp().cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)[:, None]
     return order.gather(1, place)[:, 0], logps.gather(1, place)[:, 0]
 """,
-            "fall into stretches 0, 1, 2",
+            "fall into intervals 0, 1, 2",
         ),
     ],
     "mask": [
