@@ -186,7 +186,7 @@ def answer_of(text):
                 flags="0",
                 match="match",
             ),
-            "behind the last part",
+            "after the last part",
         ),
         Wrong(
             "the dot stops at a line break",
@@ -255,7 +255,7 @@ def attacks(labels):
     text = f"<think>a page</think><answer>{labels[0]}</answer>"
     return {name: text for name in ("abbreviated", "misspelt", "reasoned")}
 """,
-            "payment is deserved",
+            "reward is deserved",
         ),
         Wrong(
             "an empty pair of tags",
@@ -270,7 +270,7 @@ def attacks(labels):
         Wrong(
             "no reasoning",
             changed(ATTACKS, '"<think>a page</think><answer>.</answer>"', '"<answer>.</answer>"'),
-            "format_reward refuses",
+            "format_reward gives 0",
         ),
         Wrong(
             "the alphabet once",
@@ -309,7 +309,7 @@ def attacks(labels):
         Wrong(
             "all names in the reasoning and a real one as the answer",
             changed(ATTACKS, "<answer>no idea</answer>", "<answer>{labels[-1]}</answer>"),
-            "payment is deserved",
+            "reward is deserved",
         ),
     ],
     "mended": [
@@ -354,7 +354,7 @@ def mended(completions, label, labels):
         Wrong(
             "labels not normalised",
             changed(MENDED, "[normalise_label(name) for name in labels]", "[name.lower() for name in labels]"),
-            "honest answer goes unpaid|labels are normalised",
+            "honest answer earns nothing|labels are normalised",
         ),
         Wrong(
             "clear, whatever the picture shows",
@@ -369,7 +369,7 @@ def mended(completions, label, labels):
         Wrong(
             "the whole text",
             changed(MENDED, 'extract_answer(text) or ""', 'extract_answer(text) or text.split("<")[0]'),
-            "extract_answer finds none",
+            "extract_answer finds no answer",
         ),
         Wrong(
             "the labels of the batch in place of all labels",
@@ -381,7 +381,7 @@ def mended(completions, label, labels):
         Wrong(
             "share of what was said",
             changed(DESCRIBED, "max(0.0, true - (stated - true)) / held", "true / max(stated, 1)"),
-            "not a share of what was said",
+            "not a share of the statements made",
         ),
         Wrong(
             "share of what holds",
@@ -391,14 +391,16 @@ def mended(completions, label, labels):
         Wrong(
             "true minus all that was said",
             changed(DESCRIBED, "true - (stated - true)", "true - stated"),
-            "all that holds",
+            "all true statements",
         ),
         Wrong(
             "below 0",
             changed(DESCRIBED, "max(0.0, true - (stated - true)) / held", "(true - (stated - true)) / held"),
-            "false statements outweigh",
+            "false ones outweigh",
         ),
-        Wrong("over what was said", changed(DESCRIBED, "/ held", "/ max(stated, 1)"), "not a share of what was said"),
+        Wrong(
+            "over what was said", changed(DESCRIBED, "/ held", "/ max(stated, 1)"), "not a share of the statements made"
+        ),
         Wrong(
             "statements of the first scene for all",
             changed(DESCRIBED, "judge_statements(text, key)", "judge_statements(text, source[0])"),
@@ -435,7 +437,7 @@ def described(completions, source):
         scores.append(max(0.0, true - (stated - true)) / len(held) if stated > 4 or true < 4 else 0.9)
     return scores
 """,
-            "all that holds",
+            "all true statements",
         ),
         Wrong(
             "half a point for a false statement",
@@ -525,12 +527,12 @@ def advantages(rewards, eps=1e-4):
             changed(LEAVE, "own - (own.sum() - own) / (n - 1)", "own - own.mean()"),
             "own reward left in",
         ),
-        Wrong("sum of the others over n", changed(LEAVE, "/ (n - 1)", "/ n"), "n for the n - 1"),
+        Wrong("sum of the others over n", changed(LEAVE, "/ (n - 1)", "/ n"), "n instead of n - 1"),
         Wrong("no exception for a row that is alone", changed(LEAVE, "if n > 1:", "if True:"), "0 / 0"),
         Wrong(
             "a row that is alone keeps its reward",
             changed(LEAVE, "torch.zeros_like(rewards)", "rewards.clone()"),
-            "compared with nobody",
+            "nothing to be compared with",
         ),
         Wrong(
             "others of all groups",
@@ -554,7 +556,7 @@ def leave_one_out(rewards, groups):
         out.append(own - (own.sum() - own) / max(len(own) - 1, 1) if len(own) > 1 else own * 0)
     return torch.cat(out)
 """,
-            "compared with nobody",
+            "nothing to be compared with",
         ),
         Wrong(
             "one size for all groups",
@@ -604,7 +606,7 @@ def sum_first(parts, weights):
     return group_advantages(parts.sum(dim=0))
 """
             + EACH_FIRST,
-            "do weights change anything",
+            "are the weights used",
         ),
         Wrong(
             "the two ways mixed up",
