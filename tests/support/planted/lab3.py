@@ -221,7 +221,7 @@ def kl_penalty(logps, ref_logps):
     d = ref_logps.detach() - logps
     return (d.exp() - d - 1).clamp(max=20)
 """,
-            "bounded to 20 is d",
+            "clamp d itself",
         ),
         Wrong(
             "exponential cut at its finite end",
@@ -366,7 +366,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
 """,
             "average the logarithms",
         ),
-        Wrong("divided by the width", changed(SEQUENCE, "mask.sum(dim=1)", "mask.shape[1]"), "by what is divided"),
+        Wrong("divided by the width", changed(SEQUENCE, "mask.sum(dim=1)", "mask.shape[1]"), "what do you divide by"),
         Wrong(
             "mean over the whole row, mask forgotten",
             changed(
@@ -414,7 +414,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
             changed(FAULTY, "return torch.cat([value.detach().view(1), slope.flatten()])", "return value.detach()"),
             "value but no gradient",
         ),
-        Wrong("batch on policy", changed(FAULTY, "function(x, old,", "function(x, now,"), "off policy"),
+        Wrong("batch on policy", changed(FAULTY, "function(x, old,", "function(x, now,"), "off-policy"),
         Wrong(
             "ratios inside the clip",
             changed(FAULTY, "generator=generator)\n", "generator=generator)\n    old = now + 0.05 * (old + 1)\n"),
@@ -438,7 +438,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         Wrong(
             "reference beside the policy",
             changed(FAULTY, "generator=generator)\n", "generator=generator)\n    ref = now + 0.02 * (ref + 1)\n"),
-            "KL is turned",
+            "KL is reversed",
         ),
         Wrong(
             "compared without a margin",
@@ -465,13 +465,13 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         Wrong("everything passes", "def faulty(loss):\n    return False\n", "slipped through"),
     ],
     "one-step": [
-        Wrong("the loss is maximised", changed(STEP, "loss.backward()", "(-loss).backward()"), "became rarer"),
+        Wrong("the loss is maximised", changed(STEP, "loss.backward()", "(-loss).backward()"), "became less likely"),
         Wrong(
             "old log-probabilities not detached",
             changed(STEP, "grpo_loss(logps, logps.detach()", "grpo_loss(logps, logps"),
             "side of the ratio",
         ),
-        Wrong("no optimiser step", changed(STEP, "    optimiser.step()\n", ""), "who makes the step"),
+        Wrong("no optimiser step", changed(STEP, "    optimiser.step()\n", ""), "step missing"),
         Wrong("gradients never cleared", changed(STEP, "    optimiser.zero_grad()\n", ""), "when are these cleared"),
         Wrong(
             "gradients cleared after the step",
@@ -495,7 +495,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         Wrong(
             "labels repeated in the wrong order",
             changed(STEP, "[prompts.labels[b] for b in rollout.groups]", "prompts.labels * G"),
-            "whose label",
+            "own label",
         ),
         Wrong(
             "accuracy alone",
@@ -509,7 +509,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         Wrong(
             "the reference has the adapter on",
             changed(STEP, "with policy.reference(), torch.no_grad()", "with torch.no_grad()"),
-            "who is the reference",
+            "what is the reference",
         ),
         Wrong("beta is not handed on", changed(STEP, ", beta=beta", ""), "which beta"),
         Wrong(
@@ -519,7 +519,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
                 "    return rollout",
                 "    optimiser.step()\n    return rollout",
             ),
-            "after less before",
+            "after minus before",
         ),
         Wrong("change averaged over tokens", changed(STEP, ".sum(dim=1)\n", ".mean(dim=1)\n"), "summed"),
         Wrong("seed not used", changed(STEP, ", seed=seed", ""), "of this seed"),
