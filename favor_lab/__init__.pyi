@@ -57,6 +57,7 @@ from favor_lab.study.evaluation import (
     evaluate as evaluate,
     wilson_interval as wilson_interval,
 )
+from favor_lab.study.answering import Answer as Answer, answer as answer
 from favor_lab.study.comparison import (
     Comparison as Comparison,
     bootstrap_interval as bootstrap_interval,

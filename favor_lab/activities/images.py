@@ -34,6 +34,18 @@ class Example:
     source: str
 
 
+Picture = str | os.PathLike | Image.Image | Example  # what an image can be given as
+
+
+def as_example(picture: Picture, name: str = "image") -> Example:
+    """A picture as an Example without a label: a path is read and is the source; an image in memory has this name."""
+    if isinstance(picture, Example):
+        return picture
+    if isinstance(picture, Image.Image):
+        return Example(picture, "", name)
+    return Example(open_image(os.fspath(picture)), "", os.fspath(picture))
+
+
 def file_bytes(path: str | Path) -> bytes:
     """The content of a file. OSError for a folder, a broken link or a pipe (reading one might never end)."""
     if os.path.islink(path) and not os.path.exists(path):

@@ -7,11 +7,11 @@ is always frozen.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
@@ -19,6 +19,10 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from favor_lab.vlm.processor import ImageTextProcessor
+
+if TYPE_CHECKING:
+    from favor_lab import Answer
+    from favor_lab.activities.images import Picture
 
 
 class Policy:
@@ -94,6 +98,14 @@ class Policy:
         mask = torch.zeros(self.base.config.text_config.vocab_size, dtype=torch.bool)
         mask[self.forbidden_token_ids] = True
         return mask.to(self.device)
+
+    def answer(
+        self, images: Picture | Sequence[Picture], labels: Sequence[str] | None, style: str = "think", **options: Any
+    ) -> list[Answer]:
+        """What the policy says about images without a label: short for `favor_lab.answer(policy, images, ...)`."""
+        from favor_lab import answer
+
+        return answer(self, images, labels, style, **options)
 
     def trainable_parameters(self) -> list[tuple[str, Parameter]]:
         """(name, parameter) of everything that the optimiser may change."""
