@@ -11,10 +11,8 @@ from random import Random
 SETS = ("cartoon", "sketch", "thermal", "cctv")
 SPLITS = ("pretrain", "train", "validation", "test")
 SMALL_THINGS = ("phone", "cup", "book", "camera", "umbrella")  # what the other hand may hold
-JOINTS = tuple(
-    """head neck shoulder_far shoulder_near elbow_far elbow_near hand_far hand_near
-    hip_far hip_near knee_far knee_near foot_far foot_near""".split()
-)
+PAIRED = ("shoulder", "elbow", "hand", "hip", "knee", "foot")
+JOINTS = ("head", "neck", *[f"{joint}_{side}" for joint in PAIRED for side in ("far", "near")])
 
 # ------------------------------------------------------------------------------------------------------ the statements
 
@@ -62,10 +60,9 @@ NEARBY = ("bike", "cart", "dog", "board", "rock wall", "tree", "bench", "lamp", 
 THINGS = tuple(sorted({*USES, *SMALL_THINGS, *NEARBY}))
 IN_A_HAND = {name: f"{name} in a hand" for name in SMALL_THINGS}
 IS_NEARBY = {name: f"{name} nearby" for name in NEARBY}
+EXTRAS = (*IN_A_HAND.values(), *IS_NEARBY.values())  # about things that are no part of the activity
 HAND_POSITIONS = ("arms down", "both hands up", *HANDS.values())
-STATEMENTS = tuple(
-    dict.fromkeys([*LEGS.values(), *HAND_POSITIONS, *USES.values(), *IN_A_HAND.values(), *IS_NEARBY.values()])
-)
+STATEMENTS = tuple(dict.fromkeys([*LEGS.values(), *HAND_POSITIONS, *USES.values(), *EXTRAS]))
 
 
 def hand_statements(hands: tuple[str, str]) -> list[str]:

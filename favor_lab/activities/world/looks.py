@@ -10,40 +10,38 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from favor_lab.activities.world.figures import Colour, Shape
+from favor_lab.activities.world.shapes import Colour, Shape
 
 SUPERSAMPLE = 3  # shapes are drawn three times larger and averaged down: smooth edges without a vector library
-INK: Colour = (38, 34, 40)
 Paint = Callable[[Shape], tuple[int, ...] | int]
 
 
 def draw_shapes(
-    canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: tuple[int, ...] | int | None, line: float
+    canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: tuple[int, ...] | int | None = None, line: float = 0
 ) -> None:
-    """Draw shapes in order. ``fill`` gives each shape's paint, ``ink`` the contour, ``line`` its width in pixels."""
+    """Draw shapes in order. `fill` gives each one's paint, `ink` the contour, `line` its share of the width."""
     pen = ImageDraw.Draw(canvas)
     size = canvas.width
     for shape in shapes:
         points = [(float(x) * size, float(y) * size) for x, y in shape.points]
-        paint = fill(shape)
+        outlined = ink is not None and shape.outline
         if shape.width is None:
-            pen.polygon(points, fill=paint)
-            if ink is not None and shape.outline:
-                pen.line([*points, points[0], points[1]], fill=ink, width=max(1, round(line)), joint="curve")
-            continue
-        width = shape.width * size
-        if ink is not None and shape.outline:
-            _rope(pen, points, width + 2 * line, ink)
-        _rope(pen, points, width, paint)
+            pen.polygon(points, fill=fill(shape))
+            if outlined:
+                pen.line([*points, points[0], points[1]], fill=ink, width=max(1, round(line * size)), joint="curve")
+        else:
+            width = shape.width * size
+            if outlined:
+                _rope(pen, points, width + 2 * (line * size), ink)
+            _rope(pen, points, width, fill(shape))
 
 
-def _rope(
-    pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, paint: tuple[int, ...] | int
-) -> None:
+def _rope(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, paint: Any) -> None:
     pen.line(points, fill=paint, width=max(1, round(width)), joint="curve")
     radius = width / 2
     if radius >= 1.5:
@@ -51,17 +49,15 @@ def _rope(
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=paint)
 
 
-def shrink(canvas: Image.Image) -> Image.Image:
-    """Average the supersampled canvas down to its final size."""
-    return canvas.reduce(SUPERSAMPLE)
+def blank(mode: str, size: int, paint: tuple[int, ...] | int) -> Image.Image:
+    """A canvas in one paint, SUPERSAMPLE times as large as the picture of (size, size) pixels."""
+    return Image.new(mode, (size * SUPERSAMPLE,) * 2, paint)
 
 
 def grain(noise: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Smooth noise in [-1, 1], (size, size): a coarse random grid, enlarged."""
-    coarse = (noise.random((cells, cells)) * 255).astype(np.uint8)
-    return (
-        np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 127.5 - 1
-    )
+    coarse = Image.fromarray((noise.random((cells, cells)) * 255).astype(np.uint8))
+    return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 127.5 - 1
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
@@ -69,13 +65,18 @@ def to_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), "RGB")
 
 
+def coloured(
+    back: Sequence[Shape], front: Sequence[Shape], canvas: Image.Image, ink: Colour, line: float
+) -> Image.Image:
+    """The shapes in their own colours, those in front with a contour, at the final size."""
+    draw_shapes(canvas, back, lambda s: s.colour)
+    draw_shapes(canvas, front, lambda s: s.colour, ink, line)
+    return canvas.reduce(SUPERSAMPLE)
+
+
 def cartoon(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
     """Flat colours, dark contours."""
-    canvas = Image.new("RGB", (size * SUPERSAMPLE,) * 2, (255, 255, 255))
-    draw_shapes(canvas, back, lambda s: s.colour, None, 0)
-    line = 0.0065 * canvas.width
-    draw_shapes(canvas, front, lambda s: s.colour, INK, line)
-    return shrink(canvas)
+    return coloured(back, front, blank("RGB", size, (255, 255, 255)), (38, 34, 40), 0.0065)
 
 
 def contour(dots: int) -> Paint:
@@ -86,22 +87,20 @@ def contour(dots: int) -> Paint:
 def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
     """Pencil on paper: trembling contours, hatching where things are dark."""
     noise = np.random.default_rng(r.getrandbits(64))
-    big = size * SUPERSAMPLE
 
     def grey(s: Shape) -> int:
         return round(255 - 0.62 * (255 - (0.30 * s.colour[0] + 0.59 * s.colour[1] + 0.11 * s.colour[2])))
 
-    tone = Image.new("L", (big, big), 255)
-    draw_shapes(tone, back, lambda s: 255 - (255 - grey(s)) // 4, None, 0)
-    draw_shapes(tone, front, grey, None, 0)
-    lines = Image.new("L", (big, big), 255)
+    tone, lines = blank("L", size, 255), blank("L", size, 255)
+    draw_shapes(tone, back, lambda s: 255 - (255 - grey(s)) // 4)
+    draw_shapes(tone, front, grey)
     for dots, ink in ((110, 60), (255, 100)):  # two passes of the pencil; dots such as eyes only in the first
         shaky = [s.mapped(lambda points: points + noise.normal(0, 0.0026, points.shape)) for s in front]
-        layer = Image.new("L", (big, big), 255)
-        draw_shapes(layer, shaky, contour(dots), ink, 0.005 * big)
-        lines = Image.fromarray(np.minimum(np.asarray(lines), np.asarray(layer)))
-    shade = np.asarray(shrink(tone), dtype=np.float32) / 255
-    pencil = np.asarray(shrink(lines), dtype=np.float32) / 255
+        layer = blank("L", size, 255)
+        draw_shapes(layer, shaky, contour(dots), ink, 0.005)
+        lines = ImageChops.darker(lines, layer)
+    shade = np.asarray(tone.reduce(SUPERSAMPLE), dtype=np.float32) / 255
+    pencil = np.asarray(lines.reduce(SUPERSAMPLE), dtype=np.float32) / 255
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * (140 / size)
     slant = r.uniform(0.7, 1.3)
     hatch = 0.5 + 0.5 * np.sin((x + slant * y) * 1.45 + 1.2 * grain(noise, size, 6))
@@ -139,12 +138,11 @@ def colour_table(name: str) -> np.ndarray:
 def thermal(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
     """What an infrared camera shows: heat as false colour, soft edges, no faces, no print."""
     noise = np.random.default_rng(r.getrandbits(64))
-    big = size * SUPERSAMPLE
     cold, gain = r.uniform(0.02, 0.14), r.uniform(0.82, 1.0)
-    heat = Image.new("L", (big, big), 40)
-    draw_shapes(heat, back, lambda s: round(255 * (cold + 0.45 * s.heat)), None, 0)
-    draw_shapes(heat, front, lambda s: round(255 * min(1.0, cold + 0.08 + (gain - 0.1) * s.heat)), 18, 0.0042 * big)
-    soft = shrink(heat).filter(ImageFilter.GaussianBlur(size / 210))
+    heat = blank("L", size, 40)
+    draw_shapes(heat, back, lambda s: round(255 * (cold + 0.45 * s.heat)))
+    draw_shapes(heat, front, lambda s: round(255 * min(1.0, cold + 0.08 + (gain - 0.1) * s.heat)), 18, 0.0042)
+    soft = heat.reduce(SUPERSAMPLE).filter(ImageFilter.GaussianBlur(size / 210))
     field = np.asarray(soft, dtype=np.float32) + 7 * grain(noise, size, 5) + noise.normal(0, 3.2, (size, size))
     return to_image(colour_table(r.choice(sorted(PALETTES)))[np.clip(field, 0, 255).astype(np.uint8)])
 
@@ -152,10 +150,8 @@ def thermal(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random)
 def cctv(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
     """A cheap corner camera: dim, washed out, noisy, with scan lines and a clock."""
     noise = np.random.default_rng(r.getrandbits(64))
-    canvas = Image.new("RGB", (size * SUPERSAMPLE,) * 2, (90, 92, 96))
-    draw_shapes(canvas, back, lambda s: s.colour, None, 0)
-    draw_shapes(canvas, front, lambda s: s.colour, (24, 24, 28), 0.0042 * canvas.width)
-    pixels = np.asarray(shrink(canvas).filter(ImageFilter.GaussianBlur(size / 260)), dtype=np.float32)
+    sharp = coloured(back, front, blank("RGB", size, (90, 92, 96)), (24, 24, 28), 0.0042)
+    pixels = np.asarray(sharp.filter(ImageFilter.GaussianBlur(size / 260)), dtype=np.float32)
     grey = pixels.mean(2, keepdims=True)
     keep = r.uniform(0.05, 0.4)
     tint = np.array(r.choice(((0.92, 1.0, 0.94), (0.94, 0.97, 1.06), (1.0, 0.98, 0.9))), dtype=np.float32)

@@ -1,11 +1,11 @@
 """The pocket world: drawn scenes of sixteen activities that know what is true of them.
 
 The activities are named as in Stanford 40. Four sets share them and differ in look and camera. A scene is a
-deterministic function of its key ``<set>/<split>/<index>``: splits can never overlap, and the result is the same on
+deterministic function of its key `<set>/<split>/<index>`: splits can never overlap, and the result is the same on
 every machine (between versions of Pillow, pixels of sketch and cctv can differ in the last digits; the truth cannot).
 Besides its image a scene has its *truth*: joints, boxes of things, and every statement that holds.
 
-The ``pretrain`` split also has free compositions that show no activity, so that a policy can learn to see without
+The `pretrain` split also has free compositions that show no activity, so that a policy can learn to see without
 learning the names.
 """
 
@@ -19,20 +19,12 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from favor_lab.activities.world.catalogue import (
-    ACTIVITIES,
-    IN_A_HAND,
-    IS_NEARBY,
-    JOINTS,
-    PLANS,
-    SETS,
-    SPLITS,
-    free_plan,
-)
+from favor_lab.activities.world.catalogue import ACTIVITIES, EXTRAS, IS_NEARBY, JOINTS, PLANS, SETS, SPLITS, free_plan
 from favor_lab.activities.world.composition import Box, bounds, compose, neighbours, settle
-from favor_lab.activities.world.figures import Shape, random_body
+from favor_lab.activities.world.figures import random_body
 from favor_lab.activities.world.looks import LOOKS, corner_camera
 from favor_lab.activities.world.poses import Point
+from favor_lab.activities.world.shapes import Shape
 from favor_lab.activities.world.surroundings import backdrop, occluder
 
 IMAGE_SIZE = 140  # pixels per side: 100 patches of 14 x 14, 25 image tokens
@@ -49,7 +41,7 @@ class Truth:
     @property
     def nearby(self) -> tuple[str, ...]:
         """The statements about things that are not part of the activity."""
-        return tuple(s for s in self.statements if s in {*IS_NEARBY.values(), *IN_A_HAND.values()})
+        return tuple(s for s in self.statements if s in EXTRAS)
 
 
 @dataclass(frozen=True)
@@ -63,17 +55,10 @@ class Scene:
 
 
 def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) -> Scene:
-    """Draw one scene of the pocket world.
+    """Draw scene `index` (0 or more) of a split (one of `SPLITS`) of a set (one of `SETS`), `size` pixels per side.
 
-    Args:
-        set_name: one of :data:`SETS`.
-        split: one of :data:`SPLITS`. In all but ``pretrain`` the label is ``ACTIVITIES[index % 16]``; in ``pretrain``
-            every second scene is a free composition with label None.
-        index: 0 or more.
-        size: pixels per side; the same scene can be drawn at any size.
-
-    Raises:
-        ValueError: unknown set or split, negative index.
+    The same scene can be drawn at any size. The label is `ACTIVITIES[index % 16]`; in "pretrain" every second scene is
+    a free composition with label None. Raises ValueError for an unknown set or split and a negative index.
 
     >>> scene = draw_scene("cartoon", "test", 6)
     >>> scene.label, scene.image.size, "phone at the ear" in scene.truth.statements
@@ -89,7 +74,7 @@ def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) ->
     horizon = place.y - r.uniform(0.06, 0.22)
     front = place.shapes(figure.shapes)
     x0, _, x1, _ = bounds(front)
-    near = neighbours(place, (x0, x1), set(figure.parts), horizon, r)
+    near = neighbours(place, x0, x1, figure.parts, horizon, r)
     back = backdrop(r, horizon)
     hidden_by = occluder(r) if r.random() < 0.18 else []
     beside = [shape for _, shapes in near for shape in shapes]
@@ -139,7 +124,7 @@ def _cached_scene(source: str, size: int) -> Scene:
 
 
 def is_pocket_source(source: str) -> bool:
-    """Whether ``source`` is the key of a drawn scene, so that its truth is known."""
+    """Whether `source` is the key of a drawn scene, so that its truth is known."""
     parts = source.split("/")
     return len(parts) == 3 and parts[0] in SETS and parts[1] in SPLITS and parts[2].isdigit()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from favor_lab.activities.world.figures import Colour, Shape, ellipse, poly, rectangle, shaded, stroke
+from favor_lab.activities.world.shapes import Colour, Shape, ellipse, poly, rectangle, shade, stroke
 
 
 def plane(top: float, bottom: float, colour: Colour, heat: float) -> Shape:
@@ -21,7 +21,7 @@ def indoors(r: Random, horizon: float) -> list[Shape]:
     """A wall, a floor and often a picture or a window."""
     wall = r.choice(((236, 226, 206), (206, 222, 232), (222, 232, 210), (236, 214, 208), (200, 200, 206)))
     floor = r.choice(((186, 150, 112), (160, 160, 164), (146, 118, 96), (198, 186, 170)))
-    edge = stroke([(-1, horizon), (2, horizon)], 0.014, shaded(floor, 0.8), 0.25)
+    edge = stroke([(-1, horizon), (2, horizon)], 0.014, shade(floor, 0.8), 0.25)
     shapes = [plane(-1, horizon, wall, 0.36), plane(horizon, 2, floor, 0.28), edge]
     if r.random() < 0.6:
         x, y = r.uniform(0.1, 0.9), r.uniform(0.14, 0.3)
@@ -38,7 +38,7 @@ def outdoors(r: Random, horizon: float) -> list[Shape]:
     shapes = [plane(-1, horizon, sky, 0.02), plane(horizon, 2, ground, 0.3)]
     kind = r.choice(("hills", "houses", "none"))
     if kind == "hills":
-        shapes[1:1] = [hill(r, horizon, shaded(ground, k)) for k in (0.9, 0.8)]
+        shapes[1:1] = [hill(r, horizon, shade(ground, k)) for k in (0.9, 0.8)]
     if kind == "houses":
         shapes += houses(r, horizon)
     if r.random() < 0.5:
@@ -58,7 +58,7 @@ def houses(r: Random, horizon: float) -> list[Shape]:
     row, x = [], -0.1
     while x < 1.1:
         w, h = r.uniform(0.1, 0.24), r.uniform(0.08, 0.34)
-        colour = shaded(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1))
+        colour = shade(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1))
         row.append(rectangle((x + w / 2, horizon - h / 2), w, h, colour, 0.3))
         x += w + r.uniform(0, 0.08)
     return row
