@@ -12,7 +12,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +51,14 @@ def attention_backward_flops(gradient: Shape, q: Shape, k: Shape, v: Shape, *res
     return 2 * math.prod(q[:3]) * k[2] * (3 * q[3] + 2 * v[3])
 
 
-def count_rows(x: Shape, *rest: Any, **options: Any) -> int:
-    """Rows of (..., width)."""
-    return math.prod(x[:-1])
-
-
 # torch's counter does not know attention on the CPU, nor, in some versions, keys that several query heads share.
-ATTENTION: dict[Any, Callable[..., int]] = {
+COUNTED: dict[Any, Callable[..., int]] = {
     getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{end}"): formula
     for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
     for end, formula in (("", attention_flops), ("_backward", attention_backward_flops))
 }
-# A decoder layer has one silu, in its MLP, and the vision tower none: its rows are the tokens that run through a layer.
-TOKENS = torch.ops.aten.silu
+TOKENS = torch.ops.aten.silu  # once per decoder layer, in its MLP: its rows are the tokens that run through the layer
+COUNTED[TOKENS] = lambda x, *rest, **options: math.prod(x[:-1])
 
 
 @dataclass(frozen=True)
@@ -79,10 +74,13 @@ class PhaseProfile:
     bound: float  # seconds that the ideal step needs at the machine's rates
     peak_bytes: int  # most in use: of tensors on a GPU, else resident memory of the process
 
-    @property
-    def reached(self) -> float | None:
-        """Bound divided by seconds; None for a phase that is too short to be measured."""
-        return self.bound / self.seconds if self.seconds > 0 else None
+    def row(self, name: str) -> str:
+        """The phase's row of `Profile.table`; nothing is reached in one that is too short to be measured."""
+        peak, reached = f"{self.peak_bytes / 1e6:,.0f} MB", f"{self.bound / self.seconds:.0%}" if self.seconds else ""
+        return (
+            f"{name:<11}{self.seconds:>9.4f}{self.spread / 2:>7.4f}{self.bound:>9.4f}{reached:>10}{self.tokens:>8}"
+            f"{self.ideal_tokens:>7}{self.flops / 1e9:>10.2f}{self.ideal_flops / 1e9:>8.2f}{peak:>11}"
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Profile:
             f"{'':<11}{'seconds':>16}{'':>9}{'':>10}{'tokens':>15}{'GFLOP':>18}",
             f"{'phase':<11}{'median':>9}{'+-':>7}{'bound':>9}{'reached':>10}"
             f"{'run':>8}{'ideal':>7}{'run':>10}{'ideal':>8}{'peak':>11}",
-            *(_row(name, phase) for name, phase in self.phases.items()),
+            *(phase.row(name) for name, phase in self.phases.items()),
             f"a step, without encode, which is once a run: {self.seconds:.3g} s, {self.seconds / self.bound:.2f} times "
             f"the bound of {self.bound:.3g} s",
             f"FLOPs {flops / ideal_flops:.2f} times the ideal; +- is half of largest less smallest of {s['repeats']} "
@@ -134,15 +132,6 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """For `json.dumps`."""
         return asdict(self) | {"seconds": self.seconds, "bound": self.bound}
-
-
-def _row(name: str, phase: PhaseProfile) -> str:
-    peak = f"{phase.peak_bytes / 1e6:,.0f} MB"
-    reached = "" if phase.reached is None else f"{phase.reached:.0%}"
-    return (
-        f"{name:<11}{phase.seconds:>9.4f}{phase.spread / 2:>7.4f}{phase.bound:>9.4f}{reached:>10}"
-        f"{phase.tokens:>8}{phase.ideal_tokens:>7}{phase.flops / 1e9:>10.2f}{phase.ideal_flops / 1e9:>8.2f}{peak:>11}"
-    )
 
 
 def profile_step(
@@ -156,9 +145,8 @@ def profile_step(
 ) -> Profile:
     """Profile one GRPO step with these settings on the first images of a run; the policy is not changed.
 
-    repeats: timed runs, after two to warm up. fixed_length: every completion has `max_new_tokens` tokens, so that the
-    work does not depend on what is sampled. progress: wraps the loop over the runs, such as tqdm.
-    ValueError for less than one repeat.
+    repeats: timed runs, after two to warm up (ValueError for less than one). fixed_length: every completion has
+    `max_new_tokens` tokens, so that the work does not depend on what is sampled. progress wraps the runs, as tqdm does.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, but must be at least 1")
@@ -182,7 +170,10 @@ def profile_step(
     phases = {name: _phase(name, meters[2:], counter, cost, bounds[name]) for name, cost in costs.items()}
     setting = asdict(step) | {"repeats": repeats, "threads": torch.get_num_threads(), "fixed_length": fixed_length}
     setting |= {"dtype": str(policy.dtype).removeprefix("torch."), "decoding": settings.decoding}
-    return Profile(policy.name, _device_name(policy.device), policy.device.type, setting, rates, phases)
+    on_gpu, threads = policy.device.type == "cuda", setting["threads"]
+    cpu = f"{policy.device.type}, {threads} thread{'s' * (threads != 1)}"
+    device = torch.cuda.get_device_name(policy.device) if on_gpu else cpu
+    return Profile(policy.name, device, policy.device.type, setting, rates, phases)
 
 
 def _phase(name: str, meters: list[Meter], counter: Meter, ideal: Cost, bound: float) -> PhaseProfile:
@@ -203,11 +194,8 @@ def _phase(name: str, meters: list[Meter], counter: Meter, ideal: Cost, bound: f
 
 
 def one_step(state: TrainingState, settings: GRPOSettings, shots: FewShot, meter: Meter) -> float:
-    """The calls of the loop for one step, each under the meter; returns the mean length of a completion, L.
-
-    `sample_groups` begins with what is timed by itself as "prefill". A backward pass needs no rewards: half of the rows
-    have advantage 1, half -1.
-    """
+    """The calls of the loop for one step, each under the meter; returns the mean length of a completion, L. Sampling
+    begins with what is timed by itself as "prefill". In place of rewards, every other advantage is -1, the rest 1."""
     policy, question = state.policy, default_question(settings, shots)
     with meter("encode"):
         pool = encode_prompts(policy, shots.train, question, completion_tokens=settings.max_new_tokens)
@@ -246,19 +234,15 @@ class Meter:
         self.tokens: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)  # bytes
 
-    def __call__(self, name: str) -> AbstractContextManager[None]:
-        return self.counting(name) if self.layers else self.timing(name)
-
     @contextmanager
-    def counting(self, name: str) -> Iterator[None]:
-        with FlopCounterMode(display=False, custom_mapping=ATTENTION | {TOKENS: count_rows}) as counter:
-            yield
-        by_operation: dict[Any, int] = dict(counter.get_flop_counts().get("Global", {}))
-        self.tokens[name] += by_operation.pop(TOKENS, 0) // self.layers
-        self.values[name] += sum(by_operation.values())
-
-    @contextmanager
-    def timing(self, name: str) -> Iterator[None]:
+    def __call__(self, name: str) -> Iterator[None]:
+        if self.layers:
+            with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+                yield
+            by_operation: dict[Any, int] = dict(counter.get_flop_counts().get("Global", {}))
+            self.tokens[name] += by_operation.pop(TOKENS, 0) // self.layers
+            self.values[name] += sum(by_operation.values())
+            return
         with MemoryWatch(self.device) as memory:
             start = time.perf_counter()
             yield
@@ -286,9 +270,3 @@ def endless(policy: Policy, wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         policy.forbidden, policy.end_token_ids = own
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}"

@@ -19,27 +19,17 @@ LORA_TARGETS = rf".*language_model\..*\.({'|'.join(PROJECTIONS)})_proj"
 
 def fresh_adapter(model: Any, rank: int, alpha: int | None, name: str, revision: str | None = None) -> PeftModel:
     """The model with a new adapter that changes nothing yet, since its B matrices are zero; alpha is 2 * rank if None.
-
-    name, revision: the base model's, which a saved adapter records
-    """
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=0.0,
-        target_modules=LORA_TARGETS,
-        task_type="CAUSAL_LM",
-        revision=revision,  # peft's field for the commit of the base model
-    )
+    name, revision: the base model's, which a saved adapter records."""
+    options = {"r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": 0.0}
+    config = LoraConfig(**options, target_modules=LORA_TARGETS, task_type="CAUSAL_LM", revision=revision)
     peft_model = get_peft_model(model, config)
     peft_model.peft_config["default"].base_model_name_or_path = name  # such as "pocket", not a path
     return peft_model
 
 
 def saved_adapter(model: Any, directory: Path, name: str) -> PeftModel:
-    """The model with the adapter in `directory`, which stays trainable.
-
-    Raises FileNotFoundError for a missing file, and ValueError for a damaged one or an adapter of another base model.
-    """
+    """The model with the adapter in `directory`, which stays trainable. FileNotFoundError for a missing file,
+    ValueError for a damaged one or an adapter of another base model."""
     if not (directory / "adapter_config.json").is_file():
         raise FileNotFoundError(f"there is no adapter in {directory}: it has no adapter_config.json")
     weights = directory / "adapter_model.safetensors"
@@ -48,7 +38,7 @@ def saved_adapter(model: Any, directory: Path, name: str) -> PeftModel:
             f"the adapter in {directory} has no adapter_model.safetensors; pickled weights (.bin) can run code and are"
             " not loaded: save it again with peft"
         )
-    tensors_in_file = hub.read_header(weights, f"the adapter in {directory}").keys()
+    tensors_in_file = hub.tensor_names(weights, f"the adapter in {directory}")
     base_name = hub.read_json(directory / "adapter_config.json").get("base_model_name_or_path")
     misfit = f"the adapter in {directory} (made for {base_name}) does not fit {name}"
     try:
@@ -71,11 +61,9 @@ def check_trainable(model: Any) -> None:
     """ValueError unless the vision tower is frozen, and the trainable parameters are either the whole language model or
     an adapter on all seven matrices of every decoder layer: the fast passes support no adapter on some of them."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    in_tower = [name for name, weight in base.model.visual.named_parameters() if weight.requires_grad]
-    if in_tower:
-        raise ValueError(
-            f"{len(in_tower)} parameters of the vision tower are trainable, the first {in_tower[0]}: freeze it"
-        )
+    if in_tower := [name for name, weight in base.model.visual.named_parameters() if weight.requires_grad]:
+        count = len(in_tower)
+        raise ValueError(f"{count} parameters of the vision tower are trainable, the first {in_tower[0]}: freeze it")
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if not isinstance(model, PeftModel):
         total = sum(weight.numel() for name, weight in base.named_parameters() if "visual" not in name)
@@ -84,11 +72,8 @@ def check_trainable(model: Any) -> None:
         return
     places = {name for name, module in base.named_modules() if isinstance(module, LoraLayer)}
     layers = len(base.model.language_model.layers)
-    expected = {
-        f"model.language_model.layers.{i}.{'self_attn' if part in 'qkvo' else 'mlp'}.{part}_proj"
-        for i in range(layers)
-        for part in PROJECTIONS
-    }
+    parts = [f"{'self_attn' if part in 'qkvo' else 'mlp'}.{part}_proj" for part in PROJECTIONS]
+    expected = {f"model.language_model.layers.{i}.{part}" for i in range(layers) for part in parts}
     if places != expected:
         outside = sorted(places - expected)
         raise ValueError(

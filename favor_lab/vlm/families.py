@@ -14,18 +14,10 @@ FAMILIES = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}  # and how their 
 
 
 def model_class(model_type: str) -> Any:
-    """The class of a family's models.
-
-    >>> model_class("qwen2_5_vl").__name__
-    'Qwen2_5_VLForConditionalGeneration'
-    """
+    """The class of a family's models, such as `Qwen2VLForConditionalGeneration`."""
     return getattr(transformers, f"{FAMILIES[model_type]}ForConditionalGeneration")
 
 
 def config_class(model_type: str) -> Any:
-    """The class of a family's configurations.
-
-    >>> config_class("qwen2_vl").__name__
-    'Qwen2VLConfig'
-    """
+    """The class of a family's configurations, such as `Qwen2VLConfig`."""
     return getattr(transformers, f"{FAMILIES[model_type]}Config")

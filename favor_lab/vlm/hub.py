@@ -24,10 +24,10 @@ from favor_lab.vlm.families import FAMILIES, config_class
 from favor_lab.vlm.known import KNOWN, hub_config
 
 POCKET_DIR = Path(__file__).resolve().parents[2] / "data" / "pocket-qwen2-vl"
-PATTERNS = ("*.json", "*.jinja", "*.txt", "*.safetensors")  # the files of a repository that are downloaded
+PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
 NEEDED = ("config.json", "preprocessor_config.json")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these
-COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT, PINNED = re.compile(r"[0-9a-f]{40}"), {name: model.revision for name, model in KNOWN.items()}
 SPARE_DISK = 2**28  # bytes that must be left after a download
 NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")  # one of these is under the Hub's client
 # Messages of allocators that have no exception of their own: the CPU's, Windows', cuBLAS', and CUDA outside of torch.
@@ -66,26 +66,21 @@ def locate(name: str | Path, pocket: Path = POCKET_DIR) -> Path | None:
     return None
 
 
-def fetch(name: str, revision: str | None = None, patterns: tuple[str, ...] = PATTERNS, download: bool = True) -> Path:
-    """The cache's folder of a Hub repository, downloaded if it is not there yet.
+def fetch(name: str, revision: str | None = None, config_only: bool = False) -> Path:
+    """The cache's folder of a Hub repository, downloaded if it is not there yet; config_only: no other file is needed.
 
     revision: commit, branch or tag; None: the pinned commit of a model in `KNOWN`, else the newest of main. A commit
     in the cache is used without asking the Hub. A branch is asked about; without network the cached commit is used.
     """
-    revision = _pinned(name, revision)
-    cached = in_cache(name, revision)
-    if cached is not None and is_complete(cached, patterns) and (not download or COMMIT.fullmatch(revision or "")):
+    cached, revision = in_cache(name, revision), revision or PINNED.get(name)
+    if cached is not None and COMMIT.fullmatch(revision or "") and (config_only or is_complete(cached)):
         return cached
-    if not download:
-        raise FileNotFoundError(
-            f"the configuration of {name} is not known here: it is neither built in ({', '.join(KNOWN)}) nor in the"
-            f" cache {constants.HF_HUB_CACHE}. `hf download {name} config.json` fetches it"
-        )
-    request: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
+    patterns = ["config.json"] if config_only else PATTERNS
+    request: dict[str, Any] = {"revision": revision, "allow_patterns": patterns}
     try:
         with _without_progress_bars(), suppress(errors.DryRunError):  # no answer: the download below says why
             _check_disk(name, huggingface_hub.snapshot_download(name, **request, dry_run=True))
-        with _without_progress_bars() if patterns != PATTERNS else nullcontext():
+        with _without_progress_bars() if config_only else nullcontext():
             return Path(huggingface_hub.snapshot_download(name, **request))
     except Exception as error:  # the Hub's client raises many kinds; those that it did not mean are raised as they are
         if cached is not None and is_no_answer(error):
@@ -102,32 +97,25 @@ def is_cached(name: str, revision: str | None = None) -> bool:
     >>> is_cached("pocket")
     True
     """
-    folder = locate(name) or in_cache(name, _pinned(name, revision))
+    folder = locate(name) or in_cache(name, revision)
     return folder is not None and is_complete(folder)
 
 
-def _pinned(name: str, revision: str | None) -> str | None:
-    return revision or (KNOWN[name].revision if name in KNOWN else None)
+def in_cache(name: str, revision: str | None = None) -> Path | None:
+    """The folder in the Hub's cache of a repository at a commit, branch or tag (None: the pinned commit or main),
+    complete or not, but with its config.json."""
+    with suppress(errors.HFValidationError):  # no possible name
+        config = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or PINNED.get(name))
+        return Path(config).parent if isinstance(config, str) else None
+    return None
 
 
-def in_cache(name: str, revision: str | None) -> Path | None:
-    """The folder in the Hub's cache of a repository at a commit, branch or tag (None: main), complete or not."""
-    try:
-        config = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
-    except errors.HFValidationError:  # no possible name
-        return None
-    return Path(config).parent if isinstance(config, str) else None
-
-
-def is_complete(folder: Path, patterns: tuple[str, ...] = PATTERNS) -> bool:
-    """Whether all files are there: those of a checkpoint, or its configuration alone."""
-    if patterns != PATTERNS:
-        return (folder / "config.json").is_file()
-    try:
+def is_complete(folder: Path) -> bool:
+    """Whether all files of a checkpoint are there."""
+    with suppress(OSError, ValueError):
         check_files(folder, folder.name)
-    except (OSError, ValueError):
-        return False
-    return True
+        return True
+    return False
 
 
 @contextmanager
@@ -144,18 +132,15 @@ def _without_progress_bars() -> Iterator[None]:
 
 def _check_disk(name: str, planned: list[Any]) -> None:
     """RuntimeError if the disk of the cache has too little room for the files that would be downloaded."""
-    size = sum(file.file_size for file in planned if file.will_download)
-    cache = Path(constants.HF_HUB_CACHE)
+    size, cache = sum(file.file_size for file in planned if file.will_download), Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
     if size + SPARE_DISK > free:
         raise _disk_full(name, f"{size / 1e9:.1f} GB are to be downloaded, {free / 1e9:.1f} GB are free")
 
 
 def _disk_full(name: str, reason: str) -> RuntimeError:
-    return RuntimeError(
-        f"too little room on the disk for {name}: {reason} in {constants.HF_HUB_CACHE}. Make room (`hf cache ls` lists"
-        " what is there), or set HF_HOME to a folder on a larger disk"
-    )
+    advice = "Make room (`hf cache ls` lists what is there), or set HF_HOME to a folder on a larger disk"
+    return RuntimeError(f"too little room on the disk for {name}: {reason} in {constants.HF_HUB_CACHE}. {advice}")
 
 
 def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Any:
@@ -166,12 +151,17 @@ def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Any:
     >>> configuration("Qwen/Qwen2-VL-2B-Instruct").text_config.num_hidden_layers
     28
     """
-    if str(model) in KNOWN:
-        values = hub_config(KNOWN[str(model)])
-    else:
-        folder = locate(model) or fetch(str(model), patterns=("config.json",), download=False)
-        check_family(folder, str(model))
+    name = str(model)
+    if name in KNOWN:
+        values = hub_config(KNOWN[name])
+    elif folder := locate(model) or in_cache(name):
+        check_family(folder, name)
         values = read_json(folder / "config.json")
+    else:
+        raise FileNotFoundError(
+            f"the configuration of {name} is not known here: it is neither built in ({', '.join(KNOWN)}) nor in the"
+            f" cache {constants.HF_HUB_CACHE}. `hf download {name} config.json` fetches it"
+        )
     return config_class(values["model_type"])(**values)
 
 
@@ -207,9 +197,8 @@ def _explain(error: BaseException, name: str, revision: str | None) -> Exception
         if isinstance(cause, errors.GatedRepoError):
             return RuntimeError(f"{name} is gated: accept its terms on {page}, then {log_in}")
         if isinstance(cause, errors.RevisionNotFoundError):
-            return ValueError(
-                f"{name} has no revision {revision!r}: {page}/commits/main lists them; None is the default"
-            )
+            known = f"{page}/commits/main lists them; None is the default"
+            return ValueError(f"{name} has no revision {revision!r}: {known}")
         if isinstance(cause, errors.RepositoryNotFoundError):
             return FileNotFoundError(
                 f"there is no model {name!r} on the Hub, or it is private: check the name (USER/NAME, as on its page);"
@@ -270,7 +259,7 @@ def check_weights(folder: Path, name: str) -> list[Path]:
     in the file that the index names. The weights themselves are not read."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
-        read_header(single, name)
+        tensor_names(single, name)
         return [single]
     if not index.is_file():
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
@@ -293,8 +282,8 @@ def check_weights(folder: Path, name: str) -> list[Path]:
             f"{name} is incomplete: {len(missing)} of {len(shards)} shards missing, {', '.join(missing)}."
             f" {again(name, folder)}"
         )
-    headers = {shard: read_header(path, name) for shard, path in shards.items()}
-    if misplaced := sorted(tensor for tensor, shard in shard_of.items() if tensor not in headers[shard]):
+    names = {shard: tensor_names(path, name) for shard, path in shards.items()}
+    if misplaced := sorted(tensor for tensor, shard in shard_of.items() if tensor not in names[shard]):
         raise ValueError(
             f"{name}: the index names {len(misplaced)} tensors that are not in their shards, the first {misplaced[0]}"
             f" in {shard_of[misplaced[0]]}: index and shards are not of one checkpoint. {again(name, folder)}"
@@ -302,11 +291,11 @@ def check_weights(folder: Path, name: str) -> list[Path]:
     return list(shards.values())
 
 
-def read_header(path: Path, name: str) -> dict[str, list[int]]:
-    """Tensor name -> shape, from the header of a safetensors file. ValueError if the file is damaged or cut short."""
+def tensor_names(path: Path, name: str) -> set[str]:
+    """The names of the tensors in a safetensors file. ValueError if the file is damaged or cut short."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {tensor: file.get_slice(tensor).get_shape() for tensor in file.keys()}  # noqa: SIM118 (no mapping)
+            return set(file.keys())
     except SafetensorError as error:
         raise ValueError(
             f"{name} is damaged: {path.name}, of {path.stat().st_size} bytes, is not a complete safetensors file"

@@ -1,7 +1,5 @@
-"""Data about the published models that needs no download: pinned commits, sizes, configurations.
-
-What fits on a card, what a step costs and how many parameters there are follow from a configuration alone.
-"""
+"""Data about the published models that needs no download: pinned commits, sizes, configurations. From a configuration
+alone follow what fits on a card, what a step costs and how many parameters there are."""
 
 from __future__ import annotations
 
@@ -37,34 +35,12 @@ def hub_config(model: PublishedModel) -> dict[str, Any]:
     """`config.json` as on the Hub: the older layout, with the fields of the text model at the top level."""
     vision = dict(depth=32, embed_dim=1280, mlp_ratio=4, num_heads=16, in_chans=3, hidden_size=model.hidden)
     vision |= dict(patch_size=14, spatial_merge_size=2, spatial_patch_size=14, temporal_patch_size=2)
-    return {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "eos_token_id": 151645,
-        "vision_start_token_id": 151652,
-        "vision_end_token_id": 151653,
-        "vision_token_id": 151654,
-        "image_token_id": 151655,
-        "video_token_id": 151656,
-        "hidden_act": "silu",
-        "hidden_size": model.hidden,
-        "initializer_range": 0.02,
-        "intermediate_size": model.mlp,
-        "max_position_embeddings": 32768,
-        "max_window_layers": 28,
-        "model_type": "qwen2_vl",
-        "num_attention_heads": model.heads,
-        "num_hidden_layers": model.layers,
-        "num_key_value_heads": model.kv_heads,
-        "rms_norm_eps": 1e-06,
-        "rope_theta": 1_000_000.0,
-        "sliding_window": 32768,
-        "tie_word_embeddings": model.tied_head,
-        "torch_dtype": "bfloat16",
-        "use_cache": True,
-        "use_sliding_window": False,
-        "vision_config": vision,
-        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-        "vocab_size": model.vocabulary,
-    }
+    text: dict[str, Any] = dict(hidden_size=model.hidden, intermediate_size=model.mlp, vocab_size=model.vocabulary)
+    text |= dict(num_hidden_layers=model.layers, num_attention_heads=model.heads, num_key_value_heads=model.kv_heads)
+    text |= dict(hidden_act="silu", rms_norm_eps=1e-6, attention_dropout=0.0, initializer_range=0.02)
+    text |= dict(max_position_embeddings=32768, sliding_window=32768, use_sliding_window=False, max_window_layers=28)
+    text |= dict(rope_theta=1_000_000.0, rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]})
+    ids = dict(bos=151643, eos=151645, vision_start=151652, vision_end=151653, vision=151654, image=151655)
+    text |= {f"{name}_token_id": number for name, number in (ids | dict(video=151656)).items()}
+    whole = dict(architectures=["Qwen2VLForConditionalGeneration"], model_type="qwen2_vl", torch_dtype="bfloat16")
+    return text | whole | dict(tie_word_embeddings=model.tied_head, use_cache=True, vision_config=vision)

@@ -56,9 +56,8 @@ def load_policy(
                  models, else the newest of main; `Policy.revision` is the commit that was loaded
     check        compare the fast passes with transformers on a few tokens, see `check_fast_path`
 
-    The policy is in evaluation mode (it has no dropout) and its vision tower is frozen. Raises FileNotFoundError,
-    ValueError, ImportError, RuntimeError or, if there is too little memory, torch.OutOfMemoryError; each message says
-    what to do.
+    The policy is in evaluation mode (it has no dropout), its vision tower is frozen. FileNotFoundError, ValueError,
+    ImportError, RuntimeError and, for too little memory, torch.OutOfMemoryError say what to do.
     """
     folder, commit = _checkpoint(name, revision)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -92,17 +91,13 @@ def load_policy(
 def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | None]:
     """The directory of a complete checkpoint, and its commit if it comes from the Hub. What is missing is downloaded,
     the configuration first, so that another kind of model is refused before gigabytes are downloaded."""
-    folder = hub.locate(name, POCKET_DIR)
-    if folder is not None:
-        if revision is not None:
-            raise ValueError(f"{name} is a directory here, which has no revision {revision!r}: leave it out")
-        hub.check_family(folder, str(name))
-        hub.check_files(folder, str(name))
-        return folder, None
-    hub.check_family(hub.fetch(str(name), revision, ("config.json",)), str(name))
-    folder = hub.fetch(str(name), revision)
+    local = hub.locate(name, POCKET_DIR)
+    if local is not None and revision is not None:
+        raise ValueError(f"{name} is a directory here, which has no revision {revision!r}: leave it out")
+    hub.check_family(local or hub.fetch(str(name), revision, config_only=True), str(name))
+    folder = local or hub.fetch(str(name), revision)
     hub.check_files(folder, str(name))
-    return folder, folder.name
+    return folder, None if local else folder.name
 
 
 def _read_model(source: str, **options: Any) -> Any:
@@ -149,11 +144,8 @@ def _room_for(name: str, folder: Path, device: torch.device, options: dict[str, 
 def _check_tokens(model: Any, processor: ImageTextProcessor, name: str) -> None:
     """ValueError unless the tokenizer gives its special tokens the ids that config.json names."""
     config, id_of = model.config, processor.tokenizer.convert_tokens_to_ids
-    ids = {
-        "<|image_pad|>": config.image_token_id,
-        "<|vision_start|>": config.vision_start_token_id,
-        "<|vision_end|>": config.vision_end_token_id,
-    }
+    ids = {"<|image_pad|>": config.image_token_id, "<|vision_start|>": config.vision_start_token_id}
+    ids |= {"<|vision_end|>": config.vision_end_token_id}
     mismatch = f"tokenizer and config.json of {name} are not of one checkpoint"
     if differing := [f"{token} is {id_of(token)} and not {ids[token]}" for token in ids if id_of(token) != ids[token]]:
         raise ValueError(f"{mismatch}: {', '.join(differing)} (tokenizer, config)")
@@ -173,9 +165,7 @@ def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     return DTYPES[dtype]
 
 
-def _four_bit(
-    quantize: str, lora_rank: int, device: torch.device, dtype: torch.dtype = torch.bfloat16
-) -> dict[str, Any]:
+def _four_bit(quantize: str, lora_rank: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Arguments of from_pretrained for a 4-bit language model. Tower and embeddings keep `dtype`, and the 4-bit layers
     compute in it."""
     if quantize not in QUANTIZE:

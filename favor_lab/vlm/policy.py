@@ -1,8 +1,5 @@
-"""The policy: a vision-language model, its processor, and a LoRA adapter, the only part that is trained.
-
-The reference policy of GRPO is the same model with the adapter switched off: no second copy in memory. The vision tower
-is always frozen.
-"""
+"""The policy: a vision-language model with a frozen tower, its processor, and a LoRA adapter, the only part that is
+trained. The reference policy of GRPO is the same model with the adapter switched off: no second copy in memory."""
 
 from __future__ import annotations
 
@@ -40,8 +37,7 @@ class Policy:
         initial: Callable[[], torch.nn.Module] | None = None,
         revision: str | None = None,
     ):
-        self.model, self.processor, self.name, self._initial = model, processor, name, initial
-        self.revision = revision
+        self.model, self.processor, self.name, self.revision, self._initial = model, processor, name, revision, initial
 
     @property
     def base(self) -> PreTrainedModel:
@@ -127,9 +123,7 @@ class Policy:
 
     def move_tower(self, device: str | torch.device) -> None:
         """Move the vision tower to a device of its own: on the CPU it frees its memory (2B: 1.3 GB) for training.
-
-        `encode_prompts` moves it to the policy's device while it encodes, and back.
-        """
+        `encode_prompts` moves it to the policy's device while it encodes, and back."""
         self.tower.to(device)
 
     @contextmanager
@@ -151,9 +145,7 @@ class Policy:
     def reference(self) -> Iterator[Policy]:
         """Inside the block the policy is the reference policy, the model before training: its adapter is off or,
         without an adapter, the trainable weights are replaced by the checkpoint's (read once, kept on the CPU).
-
-        Raises ValueError if there is neither an adapter nor a checkpoint.
-        """
+        ValueError if there is neither an adapter nor a checkpoint."""
         if isinstance(self.model, PeftModel):
             with self.model.disable_adapter():
                 yield self
@@ -186,10 +178,8 @@ class Policy:
         return {name: weights[name].detach() for name, _ in self.trainable_parameters()}
 
     def save(self, directory: str | Path) -> Path:
-        """Write the adapter as safetensors; without an adapter the complete checkpoint, in the Hub layout.
-
-        `load_policy(name, adapter=directory)` loads an adapter again, `load_policy(directory)` a complete checkpoint.
-        """
+        """Write the adapter as safetensors, for `load_policy(name, adapter=directory)`; without an adapter the complete
+        checkpoint in the Hub layout, for `load_policy(directory)`."""
         directory = Path(directory)
         if isinstance(self.model, PeftModel):
             had_card = (directory / "README.md").exists()

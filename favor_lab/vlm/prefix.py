@@ -1,15 +1,14 @@
-"""The exact shared prefix: a prompt runs through the language model once, and its completions continue from its cache.
+"""The exact shared prefix: a prompt runs through the language model once, its G completions continue from its cache.
 
-A group of G completions has one prompt. Running [prompt + completion] G times would repeat the prompt G times. Here the
-prompt fills a key/value cache once (`run_prompt`), the cache is repeated for the G rows (`expand`), and after that only
-completion tokens are computed: one at a time to sample (`next_hidden`), all at once to score (`completion_hidden`).
-Gradients flow through the cache into the prompt: log-probabilities and gradients equal those of G separate rows.
+The prompt fills a key/value cache once (`run_prompt`), the cache is repeated for the G rows (`expand`), and after that
+only completion tokens are computed: one at a time to sample (`next_hidden`), all at once to score
+(`completion_hidden`). Gradients flow through the cache into the prompt: log-probabilities and gradients equal those of
+G separate rows of prompt and completion, which would repeat the prompt G times.
 
 This is the plain way, on transformers' own forward pass and cache: the one to read. The fast passes of `fast.decoding`
-(to sample) and `fast.packed` (to score) are tested against it.
-
-The hidden state before completion token j predicts it; for j = 0 that is the last hidden state of the prompt.
-Positions are always passed explicitly: transformers would otherwise take them from the state of an earlier call.
+(to sample) and `fast.packed` (to score) are tested against it. The hidden state before completion token j predicts it;
+for j = 0 that is the last hidden state of the prompt. Positions are always passed explicitly: transformers would
+otherwise take them from the state of an earlier call.
 """
 
 from __future__ import annotations
@@ -48,9 +47,7 @@ class Prefix:
 
 def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
     """Run the prompts through the language model once, with their image features in place of the image tokens.
-
-    Gradients flow if they are enabled. Raises RuntimeError in train mode with gradient checkpointing, where
-    transformers drops the cache with no more than a line in its log.
+    Gradients flow if they are enabled. RuntimeError in train mode with gradient checkpointing: see `_language_model`.
     """
     language_model = _language_model(policy)
     cache = DynamicCache(config=language_model.config)
@@ -64,10 +61,8 @@ def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
 
 
 def prompt_embeds(policy: Policy, prompts: PromptBatch) -> torch.Tensor:
-    """Input embeddings (B, P, D) of the prompts, with their image features in place of the image tokens.
-
-    Raises ValueError for a batch that would run but give wrong numbers: see `PromptBatch.check`.
-    """
+    """Input embeddings (B, P, D) of the prompts, with their image features in place of the image tokens. ValueError for
+    a batch that would run but give wrong numbers: see `PromptBatch.check`."""
     embeds = policy.base.model.language_model.get_input_embeddings()(prompts.input_ids)  # (B, P, D)
     is_image = prompts.input_ids == policy.base.config.image_token_id  # (B, P)
     prompts.check(is_image)
@@ -78,17 +73,13 @@ def prompt_embeds(policy: Policy, prompts: PromptBatch) -> torch.Tensor:
 def check_length(policy: Policy, tokens: int) -> None:
     """ValueError if a row of this many tokens, prompt and completion, is longer than the model's context window."""
     if tokens > policy.context_length:
-        raise ValueError(
-            f"prompt and completion have {tokens} tokens, the model's window is {policy.context_length}:"
-            " lower max_new_tokens or max_pixels"
-        )
+        window = f"prompt and completion have {tokens} tokens, the model's window is {policy.context_length}"
+        raise ValueError(f"{window}: lower max_new_tokens or max_pixels")
 
 
 def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
-    """A new prefix whose row n is row `rows[n]` of this one (`rows` long (N,)). Differentiable.
-
-    After `run_prompt` it makes the groups, with rows = [0, ..., 0, 1, ..., 1, ...]; during sampling it can drop
-    finished rows. `prefix` is unchanged.
+    """A new prefix whose row n is row `rows[n]` of this one (`rows` long (N,)); `prefix` is unchanged. Differentiable.
+    After `run_prompt` it makes the groups, with rows = [0, ..., 0, 1, ..., 1, ...]; in sampling it drops finished rows.
     """
     return Prefix(
         _fork(prefix.cache, rows),
@@ -99,20 +90,16 @@ def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
 
 
 def next_hidden(policy: Policy, prefix: Prefix, token_ids: torch.Tensor) -> torch.Tensor:
-    """Append one token to every row and return the hidden state (N, D) that predicts the one after it.
-
-    token_ids (N,) or (N, 1). This is one step of decoding; it changes `prefix`, whose cache grows by one token.
-    """
+    """One step of decoding: append one token to every row, token_ids (N,) or (N, 1), and return the hidden state (N, D)
+    that predicts the one after it. It changes `prefix`, whose cache grows by one token."""
     token_ids = token_ids.view(-1, 1)  # (N, 1)
     return _append(policy, prefix, token_ids, torch.ones_like(token_ids))[:, 0]  # (N, D)
 
 
 def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it.
-
-    completion_ids and mask (N, L), one row per row of `prefix` (already expanded). `prefix` is unchanged.
-    Entries where the mask is False have no meaning.
-    """
+    """Hidden states (N, L, D): entry j is the state before completion token j, the one that predicts it; it has no
+    meaning where the mask is False. completion_ids and mask (N, L), one row per row of `prefix` (already expanded),
+    which is unchanged."""
     first = prefix.last_hidden.unsqueeze(1)  # (N, 1, D)
     if completion_ids.shape[1] == 1:
         return first
@@ -122,11 +109,9 @@ def completion_hidden(policy: Policy, prefix: Prefix, completion_ids: torch.Tens
 
 
 def next_token_logps(policy: Policy, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probabilities (..., V) in float32 of the sampling distribution, from hidden states (..., D).
-
-    log softmax(logits / temperature), with forbidden ids at -inf. Sampling and scoring both call this function, so
-    that completions are scored under the distribution from which they were sampled.
-    """
+    """Log-probabilities (..., V) in float32 of the sampling distribution, from hidden states (..., D): log
+    softmax(logits / temperature), with forbidden ids at -inf. Sampling and scoring both call this function, so that
+    completions are scored under the distribution from which they were sampled."""
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; greedy decoding is the argmax")
     logits = policy.base.lm_head(hidden).float().masked_fill(policy.forbidden, -torch.inf)
@@ -143,11 +128,9 @@ def token_logps(
     chunk: int | None = ..., *, entropy: Literal[True],
 ) -> tuple[torch.Tensor, torch.Tensor]: ...  # fmt: skip
 def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False):
-    """Log-probability (N, L) float32 of each of the `ids` (N, L), predicted by `hidden` (N, L, D).
-
-    At most `chunk` positions have their V logits in memory at a time, by default as many as fit in 128 MB; the
-    backward pass computes them again. With `entropy=True` also the entropy (N, L) of each distribution, in nats.
-    """
+    """Log-probability (N, L) float32 of each of the `ids` (N, L), predicted by `hidden` (N, L, D); with `entropy=True`
+    also the entropy (N, L) of each distribution, in nats. At most `chunk` positions have their V logits in memory at a
+    time, by default as many as fit in 128 MB; the backward pass computes them again."""
 
     def part(hidden: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
         logps = next_token_logps(policy, hidden, temperature)  # (chunk, V)
@@ -204,10 +187,8 @@ def _append(policy: Policy, prefix: Prefix, ids: torch.Tensor, mask: torch.Tenso
 
 
 def _fork(cache: DynamicCache, rows: torch.Tensor | None = None) -> DynamicCache:
-    """A second cache with the same past, which can grow independently; `rows` selects and repeats rows.
-
-    Keys and values are shared, not copied: appending to a cache makes new tensors.
-    """
+    """A second cache with the same past, which can grow independently; `rows` selects and repeats rows. Keys and values
+    are shared, not copied: appending to a cache makes new tensors."""
     fork = copy.copy(cache)
     fork.layers = [copy.copy(layer) for layer in cache.layers]
     if rows is not None:

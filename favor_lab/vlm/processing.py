@@ -57,10 +57,8 @@ class PromptBatch:
     def __getitem__(self, index: int | slice | Sequence[int] | torch.Tensor) -> PromptBatch:
         """The sub-batch of these prompts, in this order; left padding that is no longer needed is cut off."""
         numbers = range(len(self))
-        if isinstance(index, slice):
-            rows = list(numbers[index])
-        else:
-            rows = [numbers[i] for i in ([index] if isinstance(index, int) else index)]
+        indices = numbers[index] if isinstance(index, slice) else [index] if isinstance(index, int) else index
+        rows = [numbers[i] for i in indices]
         if not rows:
             raise IndexError("a prompt batch needs at least one prompt")
         start = self.input_ids.shape[1] - int(self.attention_mask[rows].sum(-1).max())
@@ -79,10 +77,8 @@ class PromptBatch:
 
     def to_state(self) -> dict[str, Any]:
         """The batch in a form that a checkpoint can store: tensors on the CPU, lists, strings and numbers."""
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor):
-                state[name] = value.cpu()
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        state = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         state["image_features"] = [feature.cpu() for feature in self.image_features]
         state["on_device"] = [feature.device == self.input_ids.device for feature in self.image_features]
         state["images"] = [torch.from_numpy(np.array(image)) for image in self.images]  # (height, width, 3) uint8 each
@@ -114,10 +110,8 @@ class PromptBatch:
                 )
 
     def features_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """The features of all images as one tensor (sum of I_b, D), in the order of the prompts, on `device`.
-
-        Only the features of this batch are moved there, not those of the whole run.
-        """
+        """The features of this batch's images as one tensor (sum of I_b, D), in the order of the prompts, on `device`,
+        where those of the rest of the run are not moved."""
         return torch.cat([feature.to(device, dtype) for feature in self.image_features])
 
 
@@ -125,10 +119,8 @@ class PromptBatch:
 def encode_images(
     policy: Policy, images: Sequence[Image.Image], feature_cap: int = FEATURE_CAP
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); `TOWER_CHUNK` images per pass.
-
-    The first `feature_cap` bytes of features stay on the policy's device, those of later images go to the CPU.
-    """
+    """Features (I_b, D) of each RGB image, and the patch grids (B, 3); `TOWER_CHUNK` images per pass. The first
+    `feature_cap` bytes of features stay on the policy's device, those of later images go to the CPU."""
     features: list[torch.Tensor] = []
     grids, room = [], feature_cap
     with policy.tower_on(policy.device):
@@ -174,8 +166,8 @@ def encode_prompts(
     completion_tokens: how many must fit into the model's context window after each prompt
     feature_cap: bytes of image features kept on the policy's device (default: 1 GiB); the rest goes to the CPU
 
-    Images may have any size and mode (see `to_rgb`); they are resized to the policy's pixel budget. Raises ValueError
-    for an image that cannot be used, for a prompt that is too long, and for a style beside a Question.
+    Images may have any size and mode (see `to_rgb`); they are resized to the policy's pixel budget. ValueError for an
+    image that cannot be used, a prompt that is too long, and a style beside a Question.
     """
     if not isinstance(labels, Question):
         question = Question(labels, style)
@@ -203,47 +195,29 @@ def encode_texts(
     sizes = [(patch * width, patch * height) for _, height, width in grid.tolist()]
     images = [image.resize(size, Image.Resampling.BICUBIC) for image, size in zip(rgb, sizes, strict=True)]
     labels, sources = [example.label for example in examples], [example.source for example in examples]
-    return ask_about(policy, texts, features, grid, labels, sources, images, completion_tokens)
+    about = {"image_features": features, "image_grid_thw": grid, "labels": labels, "sources": sources, "images": images}
+    return ask_about(policy, texts, completion_tokens, **about)
 
 
 def ask_again(policy: Policy, prompts: PromptBatch, texts: Sequence[str], completion_tokens: int = 128) -> PromptBatch:
     """Other texts about the images of a batch, which are not encoded again."""
-    features, grid = prompts.image_features, prompts.image_grid_thw
-    return ask_about(policy, texts, features, grid, prompts.labels, prompts.sources, prompts.images, completion_tokens)
+    names = ("image_features", "image_grid_thw", "labels", "sources", "images")
+    return ask_about(policy, texts, completion_tokens, **{name: getattr(prompts, name) for name in names})
 
 
-def ask_about(
-    policy: Policy,
-    texts: Sequence[str],
-    features: list[torch.Tensor],
-    grid: torch.Tensor,
-    labels: list[str],
-    sources: list[str],
-    images: list[Image.Image],
-    completion_tokens: int,
-) -> PromptBatch:
-    """One text about each image, given its features (I_b, D) and its patch grid (B, 3)."""
+def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **about: Any) -> PromptBatch:
+    """One text about each image; about: the fields of a PromptBatch that belong to images, not to texts."""
+    grid, features = about["image_grid_thw"], about["image_features"]  # (B, 3), B x (I_b, D)
     tokens = tokenize(policy, texts, grid)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
     is_image = ids == policy.base.config.image_token_id  # (B, P)
-    for source, feature, image_tokens in zip(sources, features, is_image.sum(-1).tolist(), strict=True):
+    for source, feature, image_tokens in zip(about["sources"], features, is_image.sum(-1).tolist(), strict=True):
         if image_tokens != len(feature):
             raise ValueError(f"the text asked about {source} contains an image token; remove it")
     positions, _ = policy.base.model.get_rope_index(
         ids, mm_token_type_ids=is_image.int(), image_grid_thw=grid, attention_mask=mask
     )  # (3, B, P), 0 on padding
-    batch = PromptBatch(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        next_position=positions.amax((0, 2)) + 1,  # (B,)
-        image_features=features,
-        image_grid_thw=grid,
-        labels=labels,
-        sources=sources,
-        texts=list(texts),
-        images=images,
-    )
+    batch = PromptBatch(ids, mask, positions, next_position=positions.amax((0, 2)) + 1, texts=list(texts), **about)
     check_window(policy, batch, completion_tokens)
     return batch
 
@@ -266,7 +240,7 @@ def check_window(policy: Policy, prompts: PromptBatch, completion_tokens: int) -
     length, image_tokens = int(prompts.attention_mask[longest].sum()), len(prompts.image_features[longest])
     if length + completion_tokens > policy.context_length:
         raise ValueError(
-            f"the prompt of {prompts.sources[longest]} has {length} tokens, {image_tokens} of them for the"
-            f" image; with {completion_tokens} completion tokens it exceeds the model's window of"
-            f" {policy.context_length}: lower max_pixels, or shorten the label list or the completion"
+            f"the prompt of {prompts.sources[longest]} has {length} tokens, {image_tokens} of them for the image; with"
+            f" {completion_tokens} completion tokens it exceeds the model's window of {policy.context_length}: lower"
+            " max_pixels, or shorten the label list or the completion"
         )

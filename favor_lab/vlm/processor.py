@@ -1,7 +1,5 @@
-"""Qwen2-VL's processor without its video half: image processor, tokenizer and chat template.
-
-No torchvision: the image processor is the PIL one.
-"""
+"""Qwen2-VL's processor without its video half: image processor (the PIL one, so that torchvision is not needed),
+tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -20,11 +18,8 @@ MAX_PIXELS = 401_408  # 512 image tokens, as in Visual-RFT; the published checkp
 
 
 class ImageTextProcessor(ProcessorMixin):
-    """Qwen2-VL's processor for images and text only: image processor, tokenizer and chat template.
-
-    `processor(images=..., text=...)` returns what `Qwen2VLProcessor` returns, so that transformers and TRL accept it,
-    but it needs no torchvision.
-    """
+    """Image processor, tokenizer and chat template. `processor(images=..., text=...)` returns what `Qwen2VLProcessor`
+    returns, so that transformers and TRL accept it."""
 
     return_mm_token_type_ids = True
 
@@ -52,11 +47,9 @@ def load_processor(
     """The processor of a Qwen2-VL or Qwen2.5-VL checkpoint, with a pixel budget.
 
     Each image is resized to between `min_pixels` and `max_pixels` pixels, both sides multiples of 28 (one image token
-    is 28 x 28 = 784 pixels). Default: the checkpoint's own budget, but at most `MAX_PIXELS`.
-
-    The published chat templates start with a default system turn. It stays, since the model was tuned with it: about
-    ten more tokens per prompt. Raises ValueError for a tokenizer that `check_tokenizer` refuses and for a budget that
-    is smaller than one image token or whose ends are swapped.
+    is 28 x 28 = 784 pixels). Default: the checkpoint's own budget, but at most `MAX_PIXELS`. The default system turn of
+    the published chat templates stays, since the model was tuned with it: about ten more tokens per prompt. ValueError
+    for a tokenizer that `check_tokenizer` refuses and a budget below one image token or with swapped ends.
     """
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, local_files_only=local_files_only)
     tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", local_files_only=local_files_only)
@@ -81,10 +74,8 @@ def load_processor(
 def check_tokenizer(tokenizer: Any, name: str) -> None:
     """ValueError unless the tokenizer has Qwen2-VL's tokens and a chat template that puts the image into the prompt."""
     vocabulary = tokenizer.get_vocab()
-    if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
-        raise ValueError(
-            f"the tokenizer of {name} lacks {', '.join(missing)}: take the tokenizer of the checkpoint's base model"
-        )
+    if missing := ", ".join(token for token in SPECIAL_TOKENS if token not in vocabulary):
+        raise ValueError(f"the tokenizer of {name} lacks {missing}: take the tokenizer of the checkpoint's base model")
     for role in ("eos_token", "pad_token"):
         if getattr(tokenizer, role) is None:
             raise ValueError(f"the tokenizer of {name} has no {role}: name one in its tokenizer_config.json")

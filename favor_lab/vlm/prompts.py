@@ -21,9 +21,8 @@ def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
     """Text of the user turn after the image; `labels=None` asks with an open vocabulary.
 
     style: "think" (reasoning, then the label) or "answer" (the label only). A third style, "describe", asks for the
-    evidence and no label; only the pre-training of the pocket policy uses it.
-
-    Raises ValueError for an unknown style and for labels that `check_labels` refuses.
+    evidence and no label; only the pre-training of the pocket policy uses it. ValueError for an unknown style and for
+    labels that `check_labels` refuses.
 
     >>> build_prompt(["reading", "phoning"], style="answer")
     'Which activity is this: reading, phoning? Name it inside <answer> </answer>.'

@@ -14,13 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One question that is asked about many images.
-
-    labels: the closed list named in the prompt, or None for an open vocabulary
-    style: "think" (reasoning, then the label) or "answer" (the label only), see `build_prompt`
+    """One question that is asked about many images; labels and style: see `build_prompt`, which may refuse them.
 
     A subclass with a `text` of its own asks something else of each example (a proxy task). Two questions are equal if
-    their classes, labels and styles are. Raises ValueError for labels that no prompt can carry and an unknown style.
+    their classes, labels and styles are.
 
     >>> Question(["reading", "phoning"], style="answer") == Question(("reading", "phoning"), "answer")
     True

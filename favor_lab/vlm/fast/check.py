@@ -26,9 +26,9 @@ TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.15}
 @torch.no_grad()
 def check_fast_path(policy: Policy) -> float:
     """How far the packed pass is from transformers alone, over a few tokens after one small image: the largest mean
-    difference of log-probabilities under a token's distribution, in nats. Deterministic.
+    difference of log-probabilities under a token's distribution, in nats. Deterministic. nan if the model's own
+    log-probabilities are not finite (an overflow in float16): sampling reports that.
 
-    nan if the model's own log-probabilities are not finite (an overflow in float16): sampling reports that. Raises
     ValueError where the difference is larger than rounding explains (`TOLERANCES`), with both numbers, and for layers
     with a sliding window, which a few tokens would not show.
     """
@@ -42,8 +42,7 @@ def check_fast_path(policy: Policy) -> float:
     if bool(truth.isnan().any()):
         return float("nan")
 
-    def difference(hidden: Tensor) -> float:
-        """Of the log-probabilities that follow from hidden states (N, L, D)."""
+    def difference(hidden: Tensor) -> float:  # hidden (N, L, D)
         absolute = (next_token_logps(policy, hidden) - truth).masked_fill(policy.forbidden, 0.0).abs()  # (N, L, V)
         return (truth.exp() * absolute).sum(dim=-1).max().item()
 
@@ -71,15 +70,10 @@ def transformers_logps(policy: Policy, image: Image.Image, prompt_ids: Tensor, i
     (N, L), from pixels to logits by the model's own forward pass, without a cache and with positions of its own."""
     model, rows = policy.base, torch.cat([prompt_ids.expand(len(ids), -1), ids], dim=1)  # (N, P + L)
     pixels = policy.processor.image_processor(images=[image] * len(ids), return_tensors="pt").to(policy.device)
-    rope_deltas = model.model.rope_deltas
+    rope_deltas, is_image = model.model.rope_deltas, (rows == model.config.image_token_id).int()  # (N, P + L)
     with policy.tower_on(policy.device):
-        logits = model(
-            input_ids=rows,
-            pixel_values=pixels["pixel_values"],
-            image_grid_thw=pixels["image_grid_thw"],
-            mm_token_type_ids=(rows == model.config.image_token_id).int(),
-            use_cache=False,
-        ).logits[:, -ids.shape[1] - 1 : -1]  # (N, L, V)
+        logits = model(input_ids=rows, mm_token_type_ids=is_image, use_cache=False, **pixels).logits
+    logits = logits[:, -ids.shape[1] - 1 : -1]  # (N, L, V)
     model.model.rope_deltas = rope_deltas  # the model is left as it was
     return logits.float().masked_fill(policy.forbidden, -torch.inf).log_softmax(dim=-1)
 

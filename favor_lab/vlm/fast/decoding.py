@@ -6,10 +6,11 @@ random numbers, and runs the layers of `layers` instead:
 * matrices that read the same input are multiplied at once, and the adapter is merged into a copy of them if the model
   is small and in float32, so that a token needs about 30 operations per layer and not 120;
 * a prompt's keys and values are stored and read once per group, not once per row;
-* buffers have their final size from the start: nothing is concatenated, and a GPU captures a step as a graph.
+* buffers have their final size from the start: nothing is concatenated, and a GPU captures a step as a graph;
+* finished rows are dropped as soon as the others fit on a smaller grid.
 
-Finished rows are dropped as soon as the others fit on a smaller grid. Measured on the pocket policy (4 prompts, G = 8,
-two CPU threads), sampling takes 1/1.9 of the plain decoder's time (`tests/benchmarks/parts.py`).
+Measured on the pocket policy (4 prompts, G = 8, two CPU threads), sampling takes 1/1.9 of the plain decoder's time
+(`tests/benchmarks/parts.py`).
 """
 
 from __future__ import annotations
@@ -32,13 +33,12 @@ if TYPE_CHECKING:
 
 
 def start_decoding(policy: Policy, prompts: PromptBatch, groups: Tensor, max_new_tokens: int, how: str = "auto") -> Any:
-    """A decoder for N rows, of which row n continues the prompt with index `groups[n]`; `groups` (N,) is ascending. The
-    prompts are computed here.
+    """A decoder for N rows, of which row n continues prompt `groups[n]`; `groups` (N,) is ascending. The prompts are
+    computed here. how: "plain"; "static"; "graph", which is static captured as a CUDA graph, or not captured where that
+    fails; "auto": graph on a CUDA device, else static. ValueError for another one.
 
     Every decoder has `hidden` (A, D), which predicts the next token of each of the A remaining rows; `step(tokens)`
     appends tokens (A,) and returns the new `hidden`; `keep(rows)` drops all other rows.
-    how: "plain"; "static"; "graph", which is static captured as a CUDA graph, or not captured where that fails; "auto":
-    graph on a CUDA device, else static. Raises ValueError for another one.
     """
     on_cuda = groups.device.type == "cuda"
     how = {True: "graph", False: "static"}[on_cuda] if how == "auto" else how
@@ -74,9 +74,8 @@ class PromptAttention:
         self.count, self.mask = len(real), None
         if not bool(real.all()):  # padding attends to itself only: its result is never read, but must be finite
             triangle = torch.ones(real.shape[1], real.shape[1], dtype=torch.bool, device=real.device).tril()
-            self.mask = (triangle & real[:, None] | torch.eye(len(triangle), dtype=torch.bool, device=real.device))[
-                :, None
-            ]
+            diagonal = torch.eye(len(triangle), dtype=torch.bool, device=real.device)
+            self.mask = (triangle & real[:, None] | diagonal)[:, None]  # (B, 1, P, P)
         self.keys: Tensor
         self.values: Tensor
 
@@ -90,18 +89,15 @@ class PromptAttention:
 
 
 class GridAttention:
-    """Attention of one layer for one new token per row, over its prompt and the tokens before it in its completion. The
-    buffers have a fixed size.
-
-    Query heads that share keys, and rows that share a prompt, are combined into one matrix: each key is read once.
-    """
+    """Attention of one layer for one new token per row, over its prompt and the tokens before it in its completion, in
+    buffers of a fixed size. Query heads that share keys, and rows that share a prompt, are combined into one matrix:
+    each key is read once."""
 
     def __init__(self, prompt_keys: Tensor, prompt_values: Tensor, places: int, length: int):
         rows = len(prompt_keys) * places
         self.prompt_keys, self.prompt_values = prompt_keys, prompt_values  # (B, K, P, d)
-        self.keys, self.values = (
-            x.new_zeros(rows, x.shape[1], length, x.shape[3]) for x in (prompt_keys, prompt_values)
-        )
+        size = (rows, prompt_keys.shape[1], length, prompt_keys.shape[3])
+        self.keys, self.values = prompt_keys.new_zeros(size), prompt_values.new_zeros(size)  # (B * R, K, length, d)
         self.position: Tensor  # (1,) index of the new token in the buffers
         self.padding: Tensor | None = None  # (B, 1, 1, P) True on a prompt's padding
         self.future: Tensor | None = None  # (length,) True where no token is stored yet; None: `span` is used instead

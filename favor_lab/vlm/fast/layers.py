@@ -26,12 +26,12 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Projections:
-    """Linear layers that read the same input, with their LoRA adapters, computed together.
+    """Linear layers that read the same input, with their LoRA adapters, computed together. A layer that is not plain and
+    not plain LoRA (dropout, DoRA, several adapters) is called as it is.
 
     merge: copy the matrices into one and add the adapters to it, exact up to float32 rounding and without gradient. A
     few tokens then need one multiplication in place of nine. For many tokens this would be slower, since the one large
-    result has to be split, and concatenated again in the backward pass. A layer that is neither plain nor plain LoRA
-    (dropout, DoRA, several adapters) is called as it is.
+    result has to be split, and concatenated again in the backward pass.
     """
 
     def __init__(self, modules: Sequence[Any], merge: bool = False):
@@ -118,10 +118,8 @@ def norm(module: Any, x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding: rotate each pair (x_i, x_{i + d/2}); x (T, heads, d), cos and sin (T, 1, d).
-
-    The signs of the rotation are in `sin`: its first half is negated.
-    """
+    """Rotary position embedding: rotate each pair (x_i, x_{i + d/2}); x (T, heads, d), cos and sin (T, 1, d). The signs
+    of the rotation are in `sin`: its first half is negated."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
