@@ -26,8 +26,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Projections:
-    """Linear layers that read the same input, with their LoRA adapters, computed together. A layer that is not plain and
-    not plain LoRA (dropout, DoRA, several adapters) is called as it is.
+    """Linear layers that read the same input, with their LoRA adapters, computed together. A layer that is not plain
+    and not plain LoRA (dropout, DoRA, several adapters) is called as it is.
 
     merge: copy the matrices into one and add the adapters to it, exact up to float32 rounding and without gradient. A
     few tokens then need one multiplication in place of nine. For many tokens this would be slower, since the one large

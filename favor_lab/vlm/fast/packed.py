@@ -125,9 +125,9 @@ def packed_hidden(
     groups: Tensor,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
-    """Hidden states (M, D) that predict the M tokens under `mask`, in the order of `completion_ids[mask]`. A completion's
-    last token predicts nothing and is not computed. Differentiable; with gradient_checkpointing the backward pass
-    computes each layer again.
+    """Hidden states (M, D) that predict the M tokens under `mask`, in the order of `completion_ids[mask]`. A
+    completion's last token predicts nothing and is not computed. Differentiable; with gradient_checkpointing the
+    backward pass computes each layer again.
 
     completion_ids, mask: (N, L), the mask True from a row's first token to its last; groups: (N,) prompt of each row.
     """
