@@ -1,7 +1,7 @@
 """Put the measured tables into the pages that quote them: ``python data/results/quote.py``.
 
 A page marks the place with ``<!-- begin FILE -->`` and ``<!-- end FILE -->``; FILE lies beside this script. A test
-holds the pages against the files, so that no quoted number can drift from its measurement.
+compares the pages with the files, so that no quoted number can drift from its measurement.
 """
 
 from __future__ import annotations

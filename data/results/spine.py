@@ -25,7 +25,7 @@ from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import percent
 
 HERE = Path(__file__).resolve().parent
-SHOTS, TEST = 4, 20  # images a label
+SHOTS, TEST = 4, 20  # images per label
 
 
 def measure(name: str, seed: int, settings: GRPOSettings) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 
 def zero_shot(cells: list[dict[str, Any]]) -> str:
-    """The part of the table that is about the policy as shipped, for its model card."""
+    """The part of the table about the policy as shipped, for its model card."""
     lines = ["| set | right, 95 % interval | well formed | true statements |", "| --- | --- | --- | --- |"]
     for name in SETS:
         before = next(cell["before"] for cell in cells if cell["set"] == name)

@@ -1,6 +1,6 @@
 """The tables and figures of the study, from its finished cells: ``python data/results/study.py``.
 
-The cells are made by ``favor-lab study --cells full --out data/results/study``, which goes on where it stopped. This
+The cells are made by ``favor-lab study --cells full --out data/results/study``, which resumes where it stopped. This
 script reads them all, however many there are, and writes ``study_*.md`` beside itself, which ``RESULTS.md`` quotes, and
 ``figures/study_*.png``.
 """
@@ -64,8 +64,8 @@ def whole(places: dict, method: str, shots: int) -> dict[int, list[Result]]:
 
 
 def joined(places: dict, method: str, shots: int, tested: str = "own") -> dict[int, Evaluation]:
-    """One evaluation a seed over all four sets. tested: on the `own` set, or on whatever `other` it was tested on: the
-    three other sets, or the labels that it did not learn."""
+    """One evaluation per seed, over all four sets. tested: on the `own` set, or on the `other` ones (the three other
+    sets, or the labels that were not taught)."""
     found = {}
     for seed, runs in whole(places, method, shots).items():
         parts = [
@@ -82,7 +82,8 @@ def count(method: str) -> int:
 
 
 def sides(places: dict, before: str, after: str, tested: str = "own") -> tuple[list[Evaluation], list[Evaluation]]:
-    """The evaluations of two methods at four shots, of the seeds that both have; what is untrained has one for all."""
+    """The evaluations of two methods at four shots, for the seeds that both have; untrained methods have one for
+    all."""
     old, new = (joined(places, method, count(method), tested) for method in (before, after))
     if before in UNTRAINED:
         return list(old.values())[:1], list(new.values())
@@ -111,7 +112,7 @@ def of_set(places: dict, method: str, name: str) -> dict[int, Evaluation]:
 
 
 def gain_table(places: dict) -> str:
-    """GRPO at four shots over the policy as it was: right answers and true statements, set by set."""
+    """GRPO at four shots over the policy before training: right answers and true statements, set by set."""
     rows = []
     for name in (*SETS, "mean of 4 sets"):
         old, new = (list(of_set(places, method, name).values()) for method in ("zero-shot", "grpo"))
@@ -151,7 +152,7 @@ def pairs_table(places: dict) -> str:
 
 
 def transfer_table(places: dict) -> str:
-    """At four shots: on the set that was learnt from, and on the three others."""
+    """At four shots: on the training set, and on the three others."""
     rows = []
     for method in TRAINED:
         own, other = (list(joined(places, method, SHOTS, where).values()) for where in ("own", "other"))
@@ -163,7 +164,7 @@ def transfer_table(places: dict) -> str:
 
 
 def base_to_new_table() -> str:
-    """Half of the labels learnt; either half asked on its own; H: harmonic mean."""
+    """Half of the labels taught; each half tested on its own; H: harmonic mean."""
     places = by_place(load_results(CELLS, variant=BASE_TO_NEW))
     rows = []
     for method in METHODS:
@@ -183,7 +184,7 @@ def told(run: Result) -> list[tuple[float, float]]:
 
 
 def asked_otherwise(run: Result, well_formed: bool = False) -> list[tuple[float, float]]:
-    """Right (or well formed) where the policy is asked in the style that it was not trained in."""
+    """Right (or well formed) under the prompt style that the policy was not trained with."""
     style = "answer" if run.cell.style == "think" else "think"
     texts = run.probes[style]
     if well_formed:
@@ -192,12 +193,12 @@ def asked_otherwise(run: Result, well_formed: bool = False) -> list[tuple[float,
 
 
 def evidence(run: Result, part: str) -> list[tuple[float, float]]:
-    """How much more the part loses when the true evidence is covered than when places elsewhere are, nats."""
+    """How much more the part loses when the true evidence is covered than when other places are, in nats."""
     return [(0.0, 0.0) if effect is None else (effect, 1.0) for effect in run.probes["evidence"][part]]
 
 
 def probes_table(places: dict) -> str:
-    """What training did besides: descriptions, the other way of asking, and how much the evidence matters."""
+    """Other effects of training: descriptions, the other prompt style, and how much the evidence matters."""
     columns = {
         "true statements of descriptions, %": (told, shown),
         "right when asked the other way, %": (asked_otherwise, shown),
@@ -236,7 +237,8 @@ def changes(places: dict) -> dict[str, dict[str, Measured | None]]:
 
 
 def mended(places: dict) -> dict[str, list[Evaluation]]:
-    """On the set of the ablations: the policy as it was, plain GRPO, and what was tried to mend its reasoning."""
+    """On the set of the ablations: the policy before training, plain GRPO, and the attempts to keep its reasoning
+    true."""
     plain = places.get(("grpo", SETS[0], SHOTS), {})
     runs = {
         "zero-shot": places.get(("zero-shot", SETS[0], 0), {}),
@@ -247,7 +249,7 @@ def mended(places: dict) -> dict[str, list[Evaluation]]:
 
 
 def truth_table(found: dict[str, list[Evaluation]]) -> str:
-    """What mends the reasoning, against the policy as it was and against plain GRPO."""
+    """The attempts to keep the reasoning true, against the policy before training and against plain GRPO."""
     rows = []
     for name, mine in found.items() if {"zero-shot", "grpo"} <= found.keys() else ():
         said = np.mean([answer.statements for run in mine for answer in run.answers])
@@ -258,12 +260,12 @@ def truth_table(found: dict[str, list[Evaluation]]) -> str:
         ]
         shares = [shown(measure(mine, part)) for part in ("right", "true")]
         rows.append([name, str(len(mine)), *shares, rounded(said, 2), *changed])
-    head = ["", "seeds", "right answers", "true statements", "statements a response"]
+    head = ["", "seeds", "right answers", "true statements", "statements per response"]
     return markdown([*head, "true, over zero-shot", "right, over plain GRPO", "true, over plain GRPO"], rows)
 
 
 def kept_table(places: dict) -> str:
-    """The variant that keeps the reasoning true, on every set, against the policy as it was and against plain GRPO of
+    """The variant that keeps the reasoning true, on every set, against the policy before training and plain GRPO of
     the same seeds."""
     kept = by_place(load_results(CELLS, variant=KEPT))
     rows = []
@@ -328,7 +330,7 @@ def draw(places: dict, found: dict[str, dict[str, Measured | None]]) -> None:
 
 
 def moves(places: dict) -> dict:
-    """Levels before and after: what trains on the mean of the four sets, what mends the reasoning on one."""
+    """Levels before and after: the methods on the mean of the four sets, the attempts at true reasoning on one."""
 
     def levels(runs: Sequence[Evaluation]) -> dict[str, Measured]:
         return {name: found for name in HEADINGS if (found := measure(runs, name)) is not None}

@@ -1,7 +1,7 @@
 """The learning rate of each method of the study, chosen on validation images: ``python data/results/tune_methods.py``.
 
 Every method gets the same trials: the same learning rates, two seeds that are used nowhere else, four shots of
-``cartoon``, judged on validation images of the same set. No test image and no other set is looked at. Finished trials
+``cartoon``, evaluated on validation images of the same set. No test image and no other set is used. Finished trials
 are kept in ``tune_methods.json``; the page is ``tune_methods.md``, and ``chosen`` is what the study runs with.
 """
 
@@ -19,7 +19,7 @@ from favor_lab.runs.experiments import learn
 from favor_lab.study.rounding import percent
 
 HERE = Path(__file__).resolve().parent
-SHOTS, VALIDATION, SEEDS = 4, 12, (100, 101)  # images a label
+SHOTS, VALIDATION, SEEDS = 4, 12, (100, 101)  # images per label
 RATES = (2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 TRAINED = [method for method in METHODS if not method.startswith("zero-shot")]
 
@@ -45,8 +45,8 @@ def mean(trials: list[dict[str, Any]], method: str, rate: float, what: str = "ac
 def chosen(trials: list[dict[str, Any]]) -> dict[str, float]:
     """By method, the smallest learning rate within one standard error of the best mean validation accuracy.
 
-    The one-standard-error rule of Breiman et al. (1984): what accuracy cannot tell apart is decided for the gentler
-    run.
+    The one-standard-error rule of Breiman et al. (1984): where accuracies do not differ, the lower learning rate
+    is chosen.
     """
     picked = {}
     for method in TRAINED:

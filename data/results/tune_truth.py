@@ -1,7 +1,7 @@
 """What was tried to keep GRPO's reasoning true, on validation images: ``python data/results/tune_truth.py``.
 
 Seeds that are used nowhere else, four shots of ``cartoon``, 256 validation images of the same set; no test image is
-looked at. Finished trials are kept in ``tune_truth.json``; the page is ``tune_truth.md``.
+used. Finished trials are kept in ``tune_truth.json``; the page is ``tune_truth.md``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from favor_lab.study.measures import measure
 from favor_lab.study.rounding import percent, rounded
 
 HERE = Path(__file__).resolve().parent
-SHOTS, VALIDATION, SEEDS = 4, 16, (10, 11, 12, 13)  # images a label
+SHOTS, VALIDATION, SEEDS = 4, 16, (10, 11, 12, 13)  # images per label
 UNTRAINED = "zero-shot"
 
 
 def fined(completions: list[str], source: list[str], **columns: Any) -> list[float]:
-    """Every true statement pays a quarter, every false one costs two: not the silent but the careful are paid."""
+    """Every true statement pays a quarter, every false one costs two: rewards care, not silence."""
     judged = [judge_statements(completion_text(text), name) for text, name in zip(completions, source, strict=True)]
     return [(true - 2 * (stated - true)) / 4 for stated, true in judged]
 
@@ -59,7 +59,7 @@ TRIALS: dict[str, tuple[dict[str, Any], float, Callable[..., list[float]]]] = {
 
 
 def trial(name: str, seed: int) -> dict[str, Any]:
-    """Train so, and answer the validation images."""
+    """Train with these settings, and answer the validation images."""
     changes, weight, reward = TRIALS[name]
     shots = few_shot(load_activities("cartoon"), SHOTS, seed=seed, validation=VALIDATION, test=0)
     policy = load_policy("pocket", seed=seed)

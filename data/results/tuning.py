@@ -1,7 +1,7 @@
 """How the default settings were chosen: ``python data/results/tuning.py``.
 
-Every trial trains on four shots of ``cartoon`` (a seed that is used nowhere else) and is judged on validation images of
-the same set. No test image and no other set is looked at. Finished trials are kept in ``tuning.json``.
+Every trial trains on four shots of ``cartoon`` (a seed that is used nowhere else) and is evaluated on validation images
+of the same set. No test image and no other set is used. Finished trials are kept in ``tuning.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_po
 from favor_lab.study.rounding import percent, rounded
 
 HERE = Path(__file__).resolve().parent
-SEED, SHOTS, VALIDATION = 100, 4, 12  # images a label
+SEED, SHOTS, VALIDATION = 100, 4, 12  # images per label
 TRIALS: tuple[dict[str, Any], ...] = (
     {"learning_rate": 2e-4},
     {"learning_rate": 5e-4},

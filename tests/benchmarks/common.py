@@ -1,6 +1,7 @@
-"""What the benchmarks share: their arguments, the policies and images they run on, clocks, and the file of results.
+"""What the benchmarks share: their arguments, policies, images, clocks, and the file of results.
 
-Every result carries the machine, the versions and the date, and all single times next to what was computed from them.
+Every result contains the machine, the versions and the date, and all single times next to the values computed from
+them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SIZES_OF_A_SHAPE = {
     ),
     "vision_config": ("embed_dim", "depth", "num_heads", "mlp_ratio", "hidden_size"),
 }  # fmt: skip
-# One of thousands of parameters for the tests; that of the 2B model is `favor_lab.vlm.known`'s.
+# A model of a few thousand parameters, for the tests; that of the 2B model is `favor_lab.vlm.known`'s.
 TINY = {
     "text_config": dict(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
@@ -53,7 +54,7 @@ TINY = {
     ),
     "vision_config": dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=2, hidden_size=32),
 }  # fmt: skip
-# What a script assumes where the command line says nothing.
+# Defaults of a script for arguments that are not given.
 SIZES = {
     "pocket": dict(device="cpu", prompts=4, group_size=8, length=32, image_size=140, images=64),
     "2b": dict(device="cuda", prompts=4, group_size=8, length=256, image_size=448, images=64),
@@ -65,7 +66,7 @@ SIZES = {
 
 
 def parser(description: str | None, policy: str, without: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The arguments that every script about a policy has, but for those named in `without`; `policy` is the script's
+    """The arguments of every script about a policy, except those named in `without`; `policy` is the script's
     default."""
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -86,7 +87,7 @@ def parser(description: str | None, policy: str, without: Sequence[str] = ()) ->
         type=int,
         help="tokens of every completion (default: 256 for 2b, 32 for pocket, whose answers have 18 to 31)",
     )
-    add("--image-size", type=int, help="pixels a side, a multiple of 28 (default: 448 for 2b, 140 for pocket)")
+    add("--image-size", type=int, help="pixels per side, a multiple of 28 (default: 448 for 2b, 140 for pocket)")
     add("--images", type=int, help="images of the run, each encoded once (default: 64)")
     add("--labels", type=int, default=16, help="labels named in the prompt, 1 to 16 (default: 16)")
     add("--beta", type=float, default=0.04, help="weight of the KL penalty; 0: no reference pass (default: 0.04)")
@@ -101,7 +102,7 @@ def parser(description: str | None, policy: str, without: Sequence[str] = ()) ->
 
 
 def add_output(options: argparse.ArgumentParser) -> None:
-    """Where the result goes, and what it is called."""
+    """Arguments for the folder and the name of the result."""
     add = options.add_argument
     add("--threads", type=int, help="CPU threads (default: torch's own choice)")
     add("--out", type=Path, default=RESULTS, help=f"folder of the JSON file (default: {_shown(RESULTS)})")
@@ -115,7 +116,7 @@ def parse(
     sizes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> argparse.Namespace:
     """The arguments, completed by `SIZES` and a script's own `sizes` (by policy) and checked; an error that says what
-    to do, where this machine lacks what they need."""
+    to do if this machine lacks what they need."""
     args = options.parse_args(argv)
     for name, value in (SIZES[args.policy] | dict((sizes or {}).get(args.policy, {}))).items():
         if getattr(args, name, None) in (None, "auto"):
@@ -144,19 +145,20 @@ def _shown(path: Path) -> str:
 
 def random_config(name: str) -> Qwen2VLConfig:
     """The configuration "2b" (Qwen2-VL-2B-Instruct's shape, 2 208 985 600 parameters) or "tiny", with the ids of the
-    pocket tokenizer, whose tokens stand first in its vocabulary."""
+    pocket tokenizer, whose tokens come first in its vocabulary."""
     config = Qwen2VLConfig.from_pretrained(POCKET_DIR, local_files_only=True).to_dict()
     known = configuration("Qwen/Qwen2-VL-2B-Instruct").to_dict()
     for part, sizes in SIZES_OF_A_SHAPE.items():
         config[part] |= {size: known[part][size] for size in sizes} if name == "2b" else TINY[part]
-        config[part].pop("layer_types", None)  # one entry a layer: to be made anew
+        config[part].pop("layer_types", None)  # one entry per layer: it has to be made again
     section = known["text_config"]["rope_parameters"]["mrope_section"] if name == "2b" else [2, 3, 3]
     config["text_config"]["rope_parameters"] |= {"mrope_section": section}
     return Qwen2VLConfig(**config)
 
 
 def random_policy(name: str, device: str, dtype: str, lora_rank: int, image_size: int, seed: int = 0) -> Policy:
-    """A policy with random weights, made on the device in their final type; else as `load_policy` makes it."""
+    """A policy with random weights, created on the device in their final type; otherwise as `load_policy` creates
+    it."""
     with _quietly(), torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(seed)
         config = random_config(name)
@@ -189,7 +191,7 @@ def make_policy(args: argparse.Namespace, lora_rank: int | None = None) -> Polic
 
 
 def make_shots(args: argparse.Namespace) -> FewShot:
-    """`args.images` drawn scenes of `args.labels` activities, at the size that the processor wants."""
+    """`args.images` drawn scenes of `args.labels` activities, at the size that the processor expects."""
     examples = []
     for k in range(args.images):
         scene = draw_scene("cartoon", "train", k // args.labels * 16 + k % args.labels, size=args.image_size)
@@ -217,7 +219,7 @@ def check_lengths(record: Any, length: int) -> None:
 
 
 def now(device: str) -> float:
-    """Seconds on the wall clock, once everything that was started on the device is done."""
+    """Seconds on the wall clock, after all work on the device has finished."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -287,7 +289,7 @@ def measured_rates(args: argparse.Namespace) -> dict[str, float]:
 
 
 def seconds_of(costs: dict[str, Cost], rates: dict[str, float]) -> dict[str, float]:
-    """The least time of each phase at these rates."""
+    """The minimum time of each phase at these rates."""
     return bound_seconds(costs, rates["flops_per_second"], rates["bytes_per_second"])
 
 
@@ -300,7 +302,7 @@ def estimate_memory(policy: Policy, args: argparse.Namespace, tokens: dict[str, 
 
 
 def environment(device: str, machine: str | None = None) -> dict[str, Any]:
-    """What a time depends on besides the code."""
+    """Everything besides the code that a time depends on."""
     gpu = torch.device(device).type == "cuda"
     hardware: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if gpu:
@@ -333,7 +335,7 @@ def result_path(args: argparse.Namespace, name: str, folder: Path | None = None)
 
 
 def save(args: argparse.Namespace, name: str, benchmark: str, result: dict[str, Any]) -> Path:
-    """Write a result, with its arguments and where and when it was measured; an older one is replaced in one move."""
+    """Write a result, with its arguments, the machine and the date; an older one is replaced atomically."""
     arguments = {key: value for key, value in vars(args).items() if isinstance(value, str | int | float | list)}
     for key in ("machine", "tag"):
         arguments.pop(key, None)

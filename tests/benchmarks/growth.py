@@ -1,12 +1,12 @@
-"""How the time of a step grows with the group, the prompt and the completion, next to what is counted.
+"""How the time of a step grows with the group, the prompt and the completion, next to the counted cost.
 
     python tests/benchmarks/growth.py                  # the pocket policy on the CPU
     python tests/benchmarks/growth.py --policy 2b      # Qwen2-VL-2B's shape, random weights, on a GPU
 
 Three sweeps around one setting: G; the prompt's length, by the labels that it names and the size of the image; the
-completion's length. Within a sweep the points take turns, a step each, so that a machine that slows down slows all of
-them. The expected line is the counted bound of `favor_lab.budget.flops` (FLOPs at the measured matrix rate or bytes at
-the measured bandwidth, whichever takes longer, phase by phase), scaled to the first point.
+completion's length. Within a sweep the points alternate, one step each, so that a machine that slows down affects all
+of them. The expected line is the counted bound of `favor_lab.budget.flops` (FLOPs at the measured matrix rate or bytes
+at the measured bandwidth, whichever takes longer, phase by phase), scaled to the first point.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from favor_lab import Policy, train
 from favor_lab.budget.profiling import never_end
 
 PHASES = {"sample": ("prefill", "decode"), "reference": ("reference",), "loss": ("score", "backward")}
-SWEEPS = {  # where the command line says nothing
+SWEEPS = {  # defaults
     "pocket": dict(group_sizes=[2, 4, 8, 16, 32], lengths=[16, 32, 64, 128], image_sizes=[84, 140, 224, 336]),
     "2b": dict(group_sizes=[2, 4, 8, 16, 32], lengths=[32, 64, 128, 256], image_sizes=[112, 224, 336, 448]),
     "tiny": dict(group_sizes=[2, 4], lengths=[2, 4], image_sizes=[28, 56]),
 }
-LIMIT = 1.15  # what doubling G may cost, as a multiple of what is expected
+LIMIT = 1.15  # allowed cost of doubling G, as a multiple of the expected cost
 
 
 class Point:
@@ -69,7 +69,7 @@ class Point:
         self.records.append(record)
 
     def result(self, rates: dict[str, float]) -> dict[str, Any]:
-        """Seconds measured, and what is counted for them, with the prompt once a group and once a completion."""
+        """Seconds measured, and what is counted for them, with the prompt once per group and once per completion."""
         warm = self.args.warmup
         bounds = {}
         for name, shared in (("bound", True), ("bound_unshared", False)):
@@ -80,7 +80,7 @@ class Point:
 
 
 def points_of(policy: Policy, args: argparse.Namespace, sweep: str) -> Iterator[Point]:
-    """The settings of a sweep, from the cheapest on."""
+    """The settings of a sweep, cheapest first."""
     if sweep == "group":
         for group in args.group_sizes:
             yield Point(policy, args, group_size=group)
@@ -114,8 +114,8 @@ def expected(points: Sequence[dict[str, Any]], bound: str = "bound") -> list[flo
 
 
 def doublings(points: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """What each doubling of G multiplies the step's seconds by, measured, and counted: there only completion tokens
-    are added, the prompts stay as they are."""
+    """The factor by which each doubling of G multiplies the step's seconds, measured and counted: doubling adds only
+    completion tokens, not prompts."""
     found = []
     for one in points:
         for two in points:
@@ -129,8 +129,8 @@ def doublings(points: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def prompt_growth(points: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Longest over shortest prompt: seconds of a step measured, and counted with each prompt once a group or once a
-    completion."""
+    """Longest over shortest prompt: seconds of a step measured, and counted with each prompt once per group or once
+    per completion."""
     short, long = (choose(points, key=lambda point: point["prompt_tokens"]) for choose in (min, max))
     return {
         "from_tokens": short["prompt_tokens"],
@@ -173,7 +173,7 @@ def report(result: dict[str, Any]) -> str:
     if growth := result.get("prompt_growth"):
         lines.append(
             f"prompt of {growth['from_tokens']} to {growth['to_tokens']} tokens: {growth['measured']:.2f} times the"
-            f" seconds; counted once a group {growth['counted_once_a_group']:.2f}, once a completion"
+            f" seconds; counted once per group {growth['counted_once_a_group']:.2f}, once per completion"
             f" {growth['counted_once_a_completion']:.2f}"
         )
     return "\n".join(lines)

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/import_time.py
 
-Each import is timed in a fresh interpreter; the three take turns. The first round, which fills the system's file cache,
-is left out.
+Each import is timed in a fresh interpreter; the three alternate. The first round, which fills the system's file cache,
+is not counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def seconds(statement: str) -> float:
-    """Wall time of one statement in a new interpreter, its start not included."""
+    """Wall time of one statement in a new interpreter, without its startup."""
     code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return float(process.stdout)

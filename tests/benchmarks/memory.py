@@ -2,16 +2,16 @@
 
     python tests/benchmarks/memory.py                             # the whole grid, on a GPU
     python tests/benchmarks/memory.py --group-sizes 8 --image-sizes 448 --lengths 256 --features kept
-    python tests/benchmarks/memory.py --minutes 9 --workers 4     # stop in time; the same command goes on
+    python tests/benchmarks/memory.py --minutes 9 --workers 4     # stop in time; the same command resumes
 
 Each cell runs in a process of its own, two optimiser steps of --prompts prompts, one group at a time through the
 scoring pass (--micro-batch). "kept" features: each image is encoded once, then the tower leaves the GPU; "each-step":
-the images of a step are encoded in that step and the tower stays. The most memory since the model was loaded is
-reported, the encoding included. Then a card of 6, 8, 12, 16 or 24 GB (of 10^9 bytes, so that the driver has its share
-of the card too) is imitated by capping a fresh process's memory, beginning with the smallest that may do: the first
-one on which the same steps run is the answer.
+the images of a step are encoded in that step and the tower stays. The peak memory since the model was loaded is
+reported, encoding included. Then a card of 6, 8, 12, 16 or 24 GB (of 10^9 bytes, so that the driver has its share
+of the card too) is simulated by capping a fresh process's memory, beginning with the smallest candidate: the result is
+the first one on which the same steps run.
 
-A cell that is in the file already is not run again. Without CUDA, --policy tiny runs the same cells and reports the
+A cell that is already in the file is not run again. Without CUDA, --policy tiny runs the same cells and reports the
 growth of the process's resident memory, which says nothing about a GPU.
 """
 
@@ -61,7 +61,7 @@ Cell = dict[str, Any]
 
 
 def run_cell(args: argparse.Namespace, cell: Cell) -> dict[str, Any]:
-    """Peak memory of the cell's steps, or {"oom": what torch said}."""
+    """Peak memory of the cell's steps, or {"oom": torch's message}."""
     gpu = torch.device(args.device).type == "cuda"
     if gpu and args.cap:
         total = torch.cuda.get_device_properties(args.device).total_memory
@@ -97,7 +97,7 @@ def load(args: argparse.Namespace) -> Policy:
 
 
 def take_steps(policy: Policy, shots: FewShot, args: argparse.Namespace) -> None:
-    """STEPS optimiser steps; features kept for the run, or made anew in each step from the images of that step."""
+    """STEPS optimiser steps; features kept for the run, or encoded in each step from the images of that step."""
     settings = make_settings(args, STEPS)
     if args.features == "kept":
         for record in train(policy, shots, settings):
@@ -127,7 +127,7 @@ def cells_of(args: argparse.Namespace) -> list[Cell]:
 
 
 def start_process(args: argparse.Namespace, *extra: str) -> dict[str, Any]:
-    """Run this script for one cell in a fresh interpreter and read the result off its last line."""
+    """Run this script for one cell in a fresh interpreter and read the result from its last line."""
     command = [sys.executable, __file__, "--policy", args.policy, "--device", args.device, "--seed", str(args.seed)]
     command += ["--threads", str(args.threads)] if args.threads else []
     process = subprocess.run([*command, *extra], capture_output=True, text=True)
@@ -138,7 +138,7 @@ def start_process(args: argparse.Namespace, *extra: str) -> dict[str, Any]:
 
 
 def measure_cell(args: argparse.Namespace, cell: Cell, checkpoint: str) -> dict[str, Any]:
-    """Its peak without a cap, and the smallest card on which it runs with one (None: none of them)."""
+    """Its peak without a cap, and the smallest card on which it runs (None: none of them)."""
     extra = ["--cell", json.dumps(cell), "--checkpoint", checkpoint]
     found = start_process(args, *extra)
     if "allocated_bytes" not in found:
@@ -156,7 +156,7 @@ def measure_cell(args: argparse.Namespace, cell: Cell, checkpoint: str) -> dict[
 
 
 def known(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The results of the file to go on with: the one in --out, else the committed one."""
+    """The results to continue from: the file in --out, else the committed one."""
     name = f"memory-{args.policy}"
     for path in (result_path(args, name), result_path(args, name, RESULTS)):
         if path.is_file():
@@ -180,7 +180,7 @@ def describe(cell: Cell, found: dict[str, Any]) -> str:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """All cells that the file does not have yet; the file is written anew after each."""
+    """All cells that the file does not have yet; the file is rewritten after each."""
     done, deadline = known(args), time.monotonic() + 60 * args.minutes
     waiting = [cell for cell in cells_of(args) if cell not in [entry["cell"] for entry in done]]
     gpu = torch.device(args.device).type == "cuda"

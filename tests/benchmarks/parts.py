@@ -1,4 +1,4 @@
-"""What each part of the fast path buys: the same work done plainly and fast, alternating.
+"""What each part of the fast path buys: the same work done by the plain and the fast code, alternating.
 
     python tests/benchmarks/parts.py                   # the pocket policy on the CPU
     python tests/benchmarks/parts.py --policy 2b       # Qwen2-VL-2B's shape, random weights, on a GPU

@@ -6,8 +6,8 @@
 
 Each cell trains two steps with `favor_lab.train`; the second counts, since the optimiser's state exists from then on
 (encoding happens once, before the first). On the CPU torch's own allocations and releases are added up: what a GPU's
-allocator would call allocated, without Python, libraries and the images of the image processor; the pixels it hands to
-the tower, which numpy holds there, are added. On CUDA the allocator says it. Nothing is timed.
+allocator would report as allocated, without Python, libraries and the images of the image processor; the pixels it
+hands to the tower, which numpy holds there, are added. On CUDA the allocator's numbers are used. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from favor_lab.grpo.support.clock import Clock
 from favor_lab.vlm.processing import TOWER_CHUNK
 
 STEPS = 2
-WATCHED = ("encode", "sample", "reference", "loss", "update")  # phases of the loop that an estimate is made of
+WATCHED = ("encode", "sample", "reference", "loss", "update")  # phases of the loop that are estimated
 CHECKPOINTING, BOTH = {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "micro_batch": 8}
-CELLS: dict[str, list[dict[str, Any]]] = {  # what differs from the command line
+CELLS: dict[str, list[dict[str, Any]]] = {  # changes to the arguments
     "pocket": [{}, {"group_size": 16}, {"length": 64}, {"image_size": 224}, {"micro_batch": 8}, CHECKPOINTING, BOTH],
     "2b": [{}, CHECKPOINTING],
     "tiny": [{}, CHECKPOINTING],
@@ -68,7 +68,7 @@ class Watch(Clock):
 
 
 def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[str, int]:
-    """Most bytes of tensors in each watched phase of the last of two steps; every completion has its full length."""
+    """Peak bytes of tensors in each watched phase of the last of two steps; every completion has its full length."""
     clock = type("Clock", (Watch,), {"seen": {}})
     on_cpu = torch.device(args.device).type == "cpu"
     held = [*policy.model.parameters(), *policy.model.buffers(), policy.forbidden]
@@ -87,7 +87,7 @@ def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[st
 
 
 def on_top(watched: Any) -> dict[str, int]:
-    """The most bytes allocated since the profiler began, in each phase; a phase that comes again replaces its first."""
+    """The peak of allocated bytes since the profiler began, in each phase; a repeated phase replaces its first."""
     events = watched.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     times, levels = [time for time, _ in changes], [0, *itertools.accumulate(size for _, size in changes)]
@@ -100,7 +100,7 @@ def on_top(watched: Any) -> dict[str, int]:
 
 
 def compare(args: argparse.Namespace, cell: dict[str, Any], policy: Policy | None = None) -> dict[str, Any]:
-    """A cell: measured and estimated bytes of each phase, and the estimate's error as a share of what was measured."""
+    """A cell: measured and estimated bytes of each phase, and the estimate's error relative to the measurement."""
     args = argparse.Namespace(**(vars(args) | cell))
     policy, shots = policy or make_policy(args), make_shots(args)
     tokens, expected = (

@@ -65,7 +65,7 @@ def seconds(value: float) -> str:
 
 def amount(result: Result, value: float, unit: float) -> str:
     """A time: in seconds where a GPU with a name took it, else in units of another time of the same run, since seconds
-    of some CPU tell nobody anything.
+    on an unnamed CPU cannot be compared.
 
     >>> amount({"environment": {}}, 3.0, unit=2.0), amount({"environment": {"gpu": "some"}}, 3.0, unit=2.0)
     ('1.50', '3.000 s')
@@ -131,8 +131,8 @@ def memory_text(result: Result) -> str:
         ])  # fmt: skip
     head = ["G", "image", "tokens", "weights", "features", "peak memory", "estimated", "smallest card"]
     args, note = result["arguments"], "" if gpu else f" Mind: {result['note']}."
-    every = f"{args['prompts']} prompts a step, one group in a pass" if not args.get("micro_batch") else (
-        f"{args['prompts']} prompts a step, {args['micro_batch']} rows in a pass"
+    every = f"{args['prompts']} prompts per step, one group in a pass" if not args.get("micro_batch") else (
+        f"{args['prompts']} prompts per step, {args['micro_batch']} rows in a pass"
     )  # fmt: skip
     checkpointing = "with" if args["gradient_checkpointing"] else "without"
     return f"{POLICIES[args['policy']]}; {every}, {checkpointing} gradient checkpointing.{note}\n\n" + table(
@@ -185,8 +185,8 @@ def growth_text(result: Result) -> str:
     if growth := result.get("prompt_growth"):
         text += (
             f"- prompt of {growth['from_tokens']} to {growth['to_tokens']} tokens: {growth['measured']:.2f} times the "
-            f"seconds; counted {growth['counted_once_a_group']:.2f} with each prompt once a group, "
-            f"{growth['counted_once_a_completion']:.2f} with each prompt once a completion\n"
+            f"seconds; counted {growth['counted_once_a_group']:.2f} with each prompt once per group, "
+            f"{growth['counted_once_a_completion']:.2f} with each prompt once per completion\n"
         )
     return text
 
@@ -218,8 +218,8 @@ def run_text(result: Result) -> str:
     text += f"\n{args['steps']} steps in **{result['total_seconds'] / 60:.2f} min**, encoding the images included"
     text += f"; peak memory {gigabytes(result['peak_bytes'])}. " if "peak_bytes" in result else ". "
     return text + (
-        f"Decoding takes {seconds(found['decode_seconds'])} a step; reading {gigabytes(found['weight_bytes'])} of "
-        f"weights once a token position at {found['bytes_per_second'] / 1e9:.0f} GB/s takes "
+        f"Decoding takes {seconds(found['decode_seconds'])} per step; reading {gigabytes(found['weight_bytes'])} of "
+        f"weights once per token position at {found['bytes_per_second'] / 1e9:.0f} GB/s takes "
         f"{seconds(found['bound_seconds'])}: "
         f"{100 * found['share']:.0f} % of this bound.\n"
     )
@@ -258,7 +258,7 @@ def page(results: Sequence[Result]) -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """One line a result: what a page quotes."""
+    """One line per result: what a page quotes."""
     rows: list[list[str]] = []
     for result in of(results, "step"):
         if "ratio" in result:

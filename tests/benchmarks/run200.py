@@ -3,10 +3,10 @@
     python tests/benchmarks/run200.py                  # Qwen2-VL-2B's shape, random weights, on a GPU
     python tests/benchmarks/run200.py --policy pocket --steps 20 --length 64
 
-Next to the result lies one line of JSON a step, written as it comes. The total begins when the policy is there and
-includes encoding the images. Every completion has exactly --length tokens: random weights would not end one. Decoding
-is compared with the time in which the language model's weights, once a token position, pass through the memory at the
-measured bandwidth: what a decoder cannot beat that reads every weight once a token position.
+Next to the result is a file with one line of JSON per step, written as the steps end. The total begins when the policy
+is loaded and includes encoding the images. Every completion has exactly --length tokens: random weights would not end
+one. Decoding is compared with its bound: the time to read the language model's weights once per token position at the
+measured memory bandwidth. No decoder that reads every weight once per token position can be faster.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from favor_lab.budget.profiling import never_end
 
 
 def run(policy: Policy, shots: FewShot, args: argparse.Namespace, lines: Path) -> dict[str, Any]:
-    """The run, with a line of JSON a step."""
+    """The run, with a line of JSON per step."""
     records, seconds = [], []
     with MemoryWatch(args.device) as memory, lines.open("w") as file:
         start = last = now(args.device)
@@ -91,7 +91,7 @@ def language_model_bytes(policy: Policy) -> int:
 
 
 def decoding(policy: Policy, shots: FewShot, args: argparse.Namespace, result: dict[str, Any]) -> dict[str, float]:
-    """Seconds of decoding in a step, measured and bound, and the share of the bound that is reached."""
+    """Seconds of decoding in a step, measured and bound, and the achieved share of the bound."""
     rates = measured_rates(args)
     phases = result["phases"]
     prefill = phases.get("prefill", prefill_seconds(policy, shots, args))
@@ -112,13 +112,13 @@ def report(result: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"{args.steps} steps x {args.prompts} prompts x G {args.group_size}: {total / 60:.2f} min"]
     if args.steps != 200:
         lines[0] += f", {200 * result['seconds']['median'] / 60:.2f} min for 200 at the median step"
-    lines += [f"  {phase:<12}{seconds:9.3f} s a step" for phase, seconds in result["phases"].items()]
+    lines += [f"  {phase:<12}{seconds:9.3f} s per step" for phase, seconds in result["phases"].items()]
     if "peak_bytes" in result:
         allocated, reserved = result["peak_bytes"] / 1e9, result["peak_reserved_bytes"] / 1e9
         lines.append(f"peak memory {allocated:.2f} GB allocated, {reserved:.2f} GB reserved")
     lines.append(
-        f"decoding {found['decode_seconds']:.3f} s a step; bound by reading {found['weight_bytes'] / 1e9:.2f} GB of"
-        f" weights a token position at {found['bytes_per_second'] / 1e9:.0f} GB/s: {found['bound_seconds']:.3f} s,"
+        f"decoding {found['decode_seconds']:.3f} s per step; bound by reading {found['weight_bytes'] / 1e9:.2f} GB of"
+        f" weights per token position at {found['bytes_per_second'] / 1e9:.0f} GB/s: {found['bound_seconds']:.3f} s,"
         f" {100 * found['share']:.0f} % of it reached"
         f" ({100 * found['counted_share']:.0f} % of the bound with keys, values and FLOPs)"
     )

@@ -4,13 +4,13 @@
     python tests/benchmarks/step.py --policy 2b        # Qwen2-VL-2B's shape, random weights, on a GPU
     python tests/benchmarks/step.py --only ours        # without trl and datasets
 
-TRL's trainer drives: after each of its steps one step of `favor_lab.train` is made, so that both see the same machine
-minute by minute. Same model, images, question, rewards, adapter, number type, optimiser, learning rate, completions a
-prompt, rows in a pass, order of the images and reference (the same model with the adapter off), which is what
+TRL's trainer controls the run: after each of its steps one step of `favor_lab.train` follows, so that both have the
+same machine load. Same model, images, question, rewards, adapter, number type, optimiser, learning rate, completions
+per prompt, rows in a pass, order of the images and reference (the same model with the adapter off), which is what
 `favor_lab.trl_bridge` is for; every completion has exactly --length tokens on both sides, which is checked. favor_lab
-encodes the images once, before the first step: that time is reported apart (`encode_once_seconds`), TRL's is in each of
-its steps. The bound is the time in which this machine, at its measured matrix rate and memory bandwidth, could do what
-`favor_lab.budget.flops` counts for the step.
+encodes the images once, before the first step: that time is reported separately (`encode_once_seconds`), TRL's is in
+each of its steps. The bound is the time in which this machine, at its measured matrix rate and memory bandwidth, could
+do what `favor_lab.budget.flops` counts for the step.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ REWARDS = (accuracy_reward, format_reward)
 
 
 class Side:
-    """The steps of one trainer: their seconds, and on a GPU the most memory that a step had in use."""
+    """The steps of one trainer: their seconds, and on a GPU the peak memory of a step."""
 
     def __init__(self, device: str):
         self.device, self.seconds, self.peaks = device, list[float](), list[float]()
         self.gpu = torch.device(device).type == "cuda"
-        self.own: Callable[[], float] = lambda: 0.0  # bytes that this side holds between two steps
+        self.own: Callable[[], float] = lambda: 0.0  # bytes that this side uses between two steps
 
     def begin(self) -> None:
         if self.gpu:
@@ -64,7 +64,7 @@ class Side:
 
     def end(self) -> None:
         self.seconds.append(now(self.device) - self.started)
-        if self.gpu:  # the other side's weights lie on the same card: count only what came on top, and its own
+        if self.gpu:  # the other side's weights are on the same card: count only the growth, and its own
             self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.before + self.own())
 
     def result(self, warmup: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Ours(Side):
 
 
 class Trl(Side):
-    """TRL's trainer, and in it what it needs to be the same run."""
+    """TRL's trainer, set up to be the same run."""
 
     def __init__(self, args: argparse.Namespace, after_step: Callable[[], None]):
         super().__init__(args.device)
@@ -207,14 +207,14 @@ def report(result: dict[str, Any]) -> str:
         if side in result:
             seconds, peak = result[side]["seconds"], result[side].get("peak_bytes")
             low, high = seconds["quartiles"]
-            lines.append(f"{side:<6}{seconds['median']:9.3f} s a step ({low:.3f} to {high:.3f})")
+            lines.append(f"{side:<6}{seconds['median']:9.3f} s per step ({low:.3f} to {high:.3f})")
             lines[-1] += f", peak {peak / 1e9:.2f} GB" if peak else ""
     if "ours" in result:
         lines += [f"  {phase:<12}{seconds:9.3f} s" for phase, seconds in result["ours"]["phases"].items()]
         bound = sum(result["bound"].values())
         times = result["ours"]["seconds"]["median"] / bound
         lines.append(f"counted bound of a step: {bound:.3f} s; favor_lab takes {times:.2f} times as long")
-        lines.append(f"encoding all images, once a run: {result['encode_once_seconds']:.3f} s")
+        lines.append(f"encoding all images, once per run: {result['encode_once_seconds']:.3f} s")
     if "ratio" in result:
         low, high = result["ratio"]["quartiles"]
         lines.append(

@@ -167,7 +167,7 @@ def test_growth(tmp_path):
     assert 1 < growth["counted_once_a_group"] < growth["counted_once_a_completion"]
     for point in sweeps["group"]:
         assert point["bound"]["step"] < point["bound_unshared"]["step"]
-    rendered(tmp_path, "with each prompt once a completion")
+    rendered(tmp_path, "with each prompt once per completion")
 
 
 def test_doubling_is_measured_against_what_is_counted():

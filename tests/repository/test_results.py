@@ -67,7 +67,7 @@ def test_the_tables_hold_the_numbers_of_the_cells(small):
     truth = table((folder / "study_truth.md").read_text())
     assert truth["truth"]["seeds"] == "1" and truth["zero-shot"]["right, over plain GRPO"] == ""
     said = [answer.statements for answer in evaluations("grpo", 4, variant="truth")[0].answers]
-    assert truth["truth"]["statements a response"] == f"{sum(said) / len(said):.2f}"
+    assert truth["truth"]["statements per response"] == f"{sum(said) / len(said):.2f}"
 
 
 def test_the_figures_are_drawn_as_far_as_there_are_cells(small):

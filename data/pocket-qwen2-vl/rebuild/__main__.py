@@ -1,7 +1,7 @@
-"""Rebuild the pocket policy from nothing: ``python data/pocket-qwen2-vl/rebuild``.
+"""Rebuild the pocket policy from scratch: ``python data/pocket-qwen2-vl/rebuild``.
 
 Draws the pre-training scenes, trains the tower on evidence, trains the whole model on loosely named descriptions, and
-writes a checkpoint in the layout of the Hub, with its logs and curves. Safe to kill: the same command goes on.
+writes a checkpoint in the layout of the Hub, with its logs and curves. Safe to kill: the same command resumes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument("--scenes", type=int, default=65536, help="scenes to draw (default: %(default)s)")
     parser.add_argument(
-        "--size", type=int, default=IMAGE_SIZE, help="pixels a side, a multiple of 28 (default: %(default)s)"
+        "--size", type=int, default=IMAGE_SIZE, help="pixels per side, a multiple of 28 (default: %(default)s)"
     )
     parser.add_argument("--tower-steps", type=int, default=TowerSettings.steps, help="stage 1 (default: %(default)s)")
     parser.add_argument(

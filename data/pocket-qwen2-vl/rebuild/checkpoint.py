@@ -156,7 +156,7 @@ def build_config(tokenizer: Qwen2Tokenizer, **sizes: Any) -> Qwen2VLConfig:
 
 
 def generation_config(tokenizer: Qwen2Tokenizer) -> GenerationConfig:
-    """The near-greedy values that Qwen2-VL-Instruct ships: whoever samples a group must override them."""
+    """The near-greedy values that Qwen2-VL-Instruct ships: override them to sample a group."""
     pad, end = (tokenizer.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|im_end|>"))
     return GenerationConfig(
         do_sample=True, top_k=1, top_p=0.001, temperature=0.01, repetition_penalty=1.0,

@@ -1,9 +1,9 @@
-"""Stage 2: teach the whole model to write down what it sees, with names as loose as on the web.
+"""Stage 2: teach the whole model to write down what it sees, with names as imprecise as on the web.
 
 Evidence is always true; names are not. Eight activities are mostly named right, the other eight mostly carry the name
 of their nearest confusion, and some names are drawn at random. Responses that mention street furniture often forget
-the answer tag. So the policy sees well, names loosely, and writes the format most of the time: what reinforcement
-learning with a few labelled images can mend.
+the answer tag. So the policy sees well, names imprecisely, and writes the format most of the time: reinforcement
+learning with a few labelled images can improve that.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Batcher:
 
 
 def positions(model: Qwen2VLForConditionalGeneration, ids: Tensor, image: int, side: int) -> Tensor:
-    """(3, B, T) rotary positions with one square image of ``side`` patches a side in each row."""
+    """(3, B, T) rotary positions with one square image of ``side`` patches per side in each row."""
     grid = torch.tensor([[1, side, side]] * len(ids))
     return model.model.get_rope_index(ids, mm_token_type_ids=(ids == image).int(), image_grid_thw=grid)[0]
 
@@ -190,7 +190,7 @@ def train_language(
     directory: Path,
     held: int = 1024,
 ) -> None:
-    """Train in place, tower included at a lower rate; saved every 200 steps, so that a second call goes on."""
+    """Train in place, tower included at a lower rate; saved every 200 steps, so that a second call resumes."""
     torch.manual_seed(settings.seed)
     batcher = Batcher(tokenizer, (scenes.pixels.shape[1] // 28) ** 2)
     tower = list(model.model.visual.parameters())

@@ -1,4 +1,4 @@
-"""Draw the pre-training scenes once into flat arrays, so that no epoch draws them again."""
+"""Draw the pre-training scenes once into flat arrays, so that no epoch has to draw them again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scenes:
 
 
 def draw_chunk(chunk: int, directory: Path, split: str, size: int) -> None:
-    """Draw scenes ``chunk * CHUNK ...``; the set turns with the index, so that every chunk holds all four."""
+    """Draw scenes ``chunk * CHUNK ...``; the set alternates with the index, so that every chunk has all four."""
     target = directory / f"{split}-{size}-{chunk:05d}.npz"
     if target.exists():
         return
@@ -51,7 +51,7 @@ def draw_chunk(chunk: int, directory: Path, split: str, size: int) -> None:
 
 
 def draw(directory: Path, count: int, size: int, split: str = "pretrain", workers: int = 2) -> Scenes:
-    """Draw ``count`` scenes (rounded up to whole chunks) or find them drawn already."""
+    """Draw ``count`` scenes (rounded up to whole chunks) or load them if they are already drawn."""
     directory.mkdir(parents=True, exist_ok=True)
     chunks = range(-(-count // CHUNK))
     job = partial(draw_chunk, directory=directory, split=split, size=size)

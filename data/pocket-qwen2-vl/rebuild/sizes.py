@@ -1,7 +1,7 @@
 """How the image size was chosen: ``python data/pocket-qwen2-vl/rebuild/sizes.py``.
 
-For each size the tower trains from nothing for the same number of minutes, on the same scenes, alone on the machine;
-what it then sees on held-out scenes is weighed against the tokens that every prompt pays for.
+For each size the tower trains from scratch for the same number of minutes, on the same scenes, alone on the machine;
+its score on held-out scenes is compared with the image tokens that every prompt then needs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fresh_tower() -> torch.nn.Module:
 
 
 def steps_in(seconds: float, scenes: Scenes, batch: int) -> int:
-    """Training steps that fit into the time, from ten steps that are thrown away."""
+    """Training steps that fit into the time, estimated from ten steps that are discarded."""
     visual = fresh_tower()
     heads, rows = Heads(visual.merger.mlp[-1].out_features), np.arange(batch)
     started = time.time()
@@ -64,7 +64,7 @@ def measure(size: int, minutes: float, count: int, work: Path) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 140, 168, 224])
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time a size (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="training time per size (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=16384, help="scenes to draw a size (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=HERE / "unfinished", help="where scenes go (default: %(default)s)")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Stage 1: teach the vision tower to see evidence, from what the generator knows about every scene.
+"""Stage 1: teach the vision tower to see evidence, from the ground truth that the generator has for every scene.
 
-Each merged image token says which joints and things lie in its 28 x 28 cell and where; the tokens together say which
-statements hold. No activity name is used. The heads are thrown away afterwards.
+Each merged image token predicts which joints and things are in its 28 x 28 cell and where; the tokens together predict
+which statements are true. No activity name is used. The heads are discarded afterwards.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def cell_targets(scenes: Scenes, rows: np.ndarray, cells: int) -> tuple[Tensor, 
 
 
 class Heads(nn.Module):
-    """What is thrown away after stage 1: a linear reading of each cell and a pooled reading of the statements."""
+    """The heads, discarded after stage 1: a linear reading of each cell and a pooled reading of the statements."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def held_out(visual: nn.Module, heads: Heads, scenes: Scenes, rows: np.ndarray) 
 def train_tower(
     visual: nn.Module, scenes: Scenes, settings: TowerSettings, directory: Path, held: int = 1024, seconds: float = 1e9
 ) -> None:
-    """Train in place; the state is saved every 250 steps, so that a second call goes on where the first was stopped."""
+    """Train in place; the state is saved every 250 steps, so that a second call resumes where the first stopped."""
     torch.manual_seed(settings.seed)
     heads = Heads(visual.merger.mlp[-1].out_features)
     weights = [*visual.parameters(), *heads.parameters()]
