@@ -1,4 +1,4 @@
-"""Few-shot selections: balanced, disjoint, seeded, and refused as a whole when an image is bad."""
+"""Few-shot selections: balanced, disjoint, seeded, and refused completely when an image is bad."""
 
 import random
 import shutil
@@ -23,7 +23,7 @@ LABELS = ["phoning", "reading", "riding a bike"]
 
 
 def dots(name="dots", labels=LABELS, colour=0, **pools) -> ActivityData:
-    """Records without files: `pools` says how many images a label has in each split, `colour` where theirs begin."""
+    """Records without files: `pools`: images per label in each split; `colour`: the first one."""
     splits = {
         split: [Record(label, f"{split}/{label}/{i}") for label in labels for i in range(pool)]
         for split, pool in pools.items()

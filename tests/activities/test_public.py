@@ -1,6 +1,6 @@
-"""The public sets, on small trees in their exact layouts: every trap, every kind of broken file, refused by name.
+"""The public sets, on small trees in their exact layouts: every trap and every kind of broken file is refused by name.
 
-A good tree of each set comes first, then what can be wrong with lists, boxes, tables and images. `refused` asserts
+First a valid tree of each set, then the possible faults of lists, boxes, tables and images. `refused` asserts
 that loading and checking both name every planted fault, and that loading names all of them in one error.
 """
 
@@ -392,7 +392,7 @@ def test_a_box_over_the_edge_is_clipped(tmp_path):
 
 def test_a_box_is_of_the_stored_image_not_of_the_one_turned_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn right by 90 degrees to see it upright
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright
     one_photo(tmp_path, exif=exif)
     with Image.open(tmp_path / "JPEGImages/reading_001.jpg") as stored:
         wanted = stored.crop((5, 4, 15, 12)).rotate(-90, expand=True)
@@ -1048,7 +1048,7 @@ def test_every_broken_image_is_named_with_and_without_decoding(decode, tmp_path)
     assert [fault.where for fault in report.fatal] == list(spoilt) == report.exclude
     assert {fault.kind for fault in report.fatal} == {"unreadable"}
     assert "empty (0 bytes)" in report.fatal[0].what and "git lfs pull" in report.fatal[2].what
-    data = load_activities("stanford40", tmp_path)  # no image is read before it is asked for
+    data = load_activities("stanford40", tmp_path)  # no image is read before it is requested
     for record in data.splits["train"][:9]:
         with pytest.raises(ValueError, match=Path(record.source).name):
             data.read(record)
@@ -1076,7 +1076,10 @@ def test_a_file_with_something_after_its_end_is_whole(tmp_path):
 def test_without_decoding_bytes_are_compared_with_bytes(tmp_path):
     trees.stanford40(tmp_path)
     image = (tmp_path / "JPEGImages/reading_001.jpg").read_bytes()
-    for number, tail in ((1, b"x" * 9000), (2, b"y" * 9000)):  # longer than where an end is looked for
+    for number, tail in (
+        (1, b"x" * 9000),
+        (2, b"y" * 9000),
+    ):  # longer than the part that is searched for the end marker
         write(tmp_path / f"JPEGImages/reading_{number:03d}.jpg", image + tail)
     assert not check_folder("stanford40", tmp_path).fatal
     (fault,) = check_folder("stanford40", tmp_path, decode=True).fatal
@@ -1110,7 +1113,7 @@ def test_the_same_bytes_twice(kind, one, two, tmp_path):
     (fault,) = check_folder("stanford40", tmp_path).fatal
     assert fault.kind == kind and "has the bytes of" in fault.what
     assert f"JPEGImages/{one}.jpg" in str(fault) and f"JPEGImages/{two}.jpg" in str(fault)
-    if kind == "leak":  # the official test set is left whole
+    if kind == "leak":  # the official test set stays complete
         assert fault.cure == (f"JPEGImages/{one}.jpg",)
     assert len(fault.cure) == (2 if kind == "contradiction" else 1)
     with pytest.raises(ValueError, match="the same image twice"):

@@ -1,4 +1,4 @@
-"""The pocket world: deterministic, balanced, disjoint, and true to what it draws."""
+"""The pocket world: deterministic, balanced, disjoint, and its statements match what it draws."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_truth_lies_inside_the_picture_and_says_what_the_activity_needs(name):
 
 
 def test_evidence_tells_activities_apart():
-    """No two activities share the same telling statements: otherwise nobody could name them."""
+    """No two activities share the same characteristic statements: otherwise they could not be told apart."""
     telling = {a: set() for a in ACTIVITIES}
     for k in range(320):
         scene = draw_scene(SETS[k % 4], "validation", k, 28)
@@ -94,7 +94,7 @@ def test_evidence_tells_activities_apart():
 
 
 def test_appearance_does_not_tell_the_label():
-    """Mean colour of the scene: as spread within an activity as between activities."""
+    """Mean colour of the scene: the spread within an activity equals that between activities."""
     colour = {a: [] for a in ACTIVITIES}
     for k in range(480):
         scene = draw_scene("cartoon", "train", k, 28)
@@ -105,7 +105,7 @@ def test_appearance_does_not_tell_the_label():
 
 
 def test_things_nearby_do_not_tell_the_label():
-    """Each activity is seen beside many different things."""
+    """Each activity appears with many different things nearby."""
     beside = {a: set() for a in ACTIVITIES}
     for k in range(640):
         scene = draw_scene("cartoon", "train", k, 28)

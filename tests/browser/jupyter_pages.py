@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 900  # seconds for anything at all: a slow machine is no failure
+PATIENCE = 900  # seconds to wait for anything: a slow machine must not fail the test
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 ).split()
-SETTINGS = {  # all cells in the page, so that they can be looked at; no questions, no news
+SETTINGS = {  # all cells in the page, so that they can be inspected; no dialogs, no news
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
@@ -54,7 +54,7 @@ class Lab:
 
 @contextmanager
 def jupyterlab(folder: Path, home: Path) -> Iterator[Lab]:
-    """JupyterLab on a free port of localhost, showing `folder`; everything that it writes stays in `home`."""
+    """JupyterLab on a free port of localhost, showing `folder`; all its files go to `home`."""
     places = {name: home / name.lower() for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(path) for name, path in places.items()}
     environment |= {
@@ -85,7 +85,7 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[Lab]:
 
 
 def wait_for_server(process: subprocess.Popen, runtime: Path, log: Path) -> str:
-    """The address that the server has written down, once it answers there."""
+    """The server's address from its file, once it answers there."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
         for file in runtime.glob("jpserver-*.json"):
@@ -128,22 +128,22 @@ class NotebookPage:
         self.page.locator(".lm-Menu-item", has_text=items[1]).first.click()
 
     def clear_and_run_all(self) -> None:
-        """Forget the stored outputs and counts, then run from top to bottom."""
+        """Clear the stored outputs and counts, then run from top to bottom."""
         self.menu("Edit", "Clear Outputs of All Cells")
         self.until(lambda: not any(self.counts()), "the stored counts are gone")
         tried = 0.0
-        while not any(self.counts()):  # JupyterLab drops what is run before its kernel has answered
+        while not any(self.counts()):  # JupyterLab drops cells that are run before its kernel has answered
             if time.monotonic() - tried > 15:
                 tried = time.monotonic()
                 self.menu("Run", "Run All Cells")
             self.page.wait_for_timeout(200)
 
     def wait_for_end(self) -> None:
-        """Until every code cell has its count, or something went wrong."""
+        """Wait until every code cell has its count, or an error occurs."""
         self.until(lambda: self.errors() or all(count.isdigit() for count in self.counts()), "every cell has run")
 
     def until(self, true: Callable[[], Any], what: str) -> Any:
-        """Wait until something is true of the page. TimeoutError says what was waited for."""
+        """Wait until a condition holds on the page. The TimeoutError names the condition."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             if found := true():
@@ -185,7 +185,7 @@ class NotebookPage:
         self.dashboard(which).get_by_role("button", name=button).click()
 
     def slide(self, key: str, which: int = 0) -> None:
-        """Move the slider with a key, as people do who do not use a mouse."""
+        """Move the slider with a key, as users without a mouse do."""
         self.dashboard(which).get_by_role("slider").press(key)
 
     def remember_texts(self, selector: str) -> None:

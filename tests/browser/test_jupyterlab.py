@@ -1,4 +1,4 @@
-"""The course in JupyterLab, in a headless Chromium: what a student sees, and whether the widgets do what they say.
+"""The course in JupyterLab, in a headless Chromium: what a student sees, and whether the widgets work as described.
 
 Screenshots of every page are kept in pytest's folder for temporary files, or in the folder that FAVOR_LAB_SCREENSHOTS
 names. Skipped where playwright or a Chromium is missing.
@@ -61,7 +61,7 @@ def browser():
     with playwright.sync_playwright() as started:
         try:
             browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
-        except playwright.Error as error:  # such as a stub that only says how to install one
+        except playwright.Error as error:  # for example a stub that only says how to install one
             pytest.skip(f"{chromium} does not start: {str(error)[:300]}")
         yield browser
         browser.close()
@@ -69,7 +69,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, browser):
-    """JupyterLab on a copy of the notebooks and one notebook of our own, with nobody's settings."""
+    """JupyterLab on a copy of the notebooks and one notebook of our own, with default settings."""
     home = tmp_path_factory.mktemp("jupyter")
     folder = home / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "runs"))
@@ -99,7 +99,7 @@ def open_notebook(browser, lab, pictures):
 
 
 def check_page(page):
-    """Nothing on a page is broken, and it came from this machine alone."""
+    """Nothing on a page is broken, and everything was loaded from this machine."""
     assert page.complaints == []
     assert page.strangers == []
     assert page.errors() == []

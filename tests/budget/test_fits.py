@@ -81,7 +81,7 @@ def test_the_committed_measurements_are_within_15_percent():
 
 
 def test_caches_do_not_outlive_the_sampling(tiny_policy, tiny_examples):
-    """A decoder in a reference cycle keeps gigabytes through the loss, until Python happens to look for cycles."""
+    """A decoder in a reference cycle would keep gigabytes during the loss, until Python's garbage collector runs."""
     prompts, seen = encode_prompts(tiny_policy, tiny_examples, None), []
     start = decoding.start_decoding
 
@@ -101,7 +101,7 @@ def test_caches_do_not_outlive_the_sampling(tiny_policy, tiny_examples):
 
 
 def test_the_entropy_that_is_only_reported_holds_no_logits(tiny_policy, tiny_examples, monkeypatch):
-    """Its graph would keep two values for each logit of every chunk while the loss goes back."""
+    """Its graph would keep two values per logit of every chunk during the backward pass."""
     from favor_lab.grpo import training
 
     monkeypatch.setattr(prefix, "CHUNK_LOGITS", 320 * 4)  # chunks of four positions
@@ -161,7 +161,7 @@ def test_a_step_that_is_larger_needs_more():
 
 
 def test_training_all_weights():
-    """In float32: weights, gradient and two moments, and the weights of the reference while it is asked."""
+    """In float32: weights, gradient and two moments, and the weights of the reference while it scores."""
     fit = fits(lora_rank=0, dtype="float32", **SMALL)
     assert fit.fixed["language"] + fit.fixed["training"] == 16 * 1_543_714_304 and fit.fixed["adapter"] == 0
     without = fits(lora_rank=0, dtype="float32", beta=0.0, **SMALL)
@@ -229,7 +229,8 @@ def test_a_larger_card_never_gets_a_worse_preset():
 
 
 def test_quality_is_given_up_only_where_no_way_to_save_memory_is_left():
-    """The first change of each rung gives up one thing more than the last of the rung before, in the stated order."""
+    """The first change of each rung gives up one more thing than the last change of the rung before, in the stated
+    order."""
     order = list(changes())
     given = [{k: v for k, v in change.items() if k in PUBLISHED} for change in order]
     rungs = [rung for i, rung in enumerate(given) if i == 0 or rung != given[i - 1]]

@@ -44,7 +44,7 @@ def count(model):
 
 
 def test_parameters_of_the_2b_model():
-    """The counts that Qwen2-VL-2B-Instruct is published with, and those of its modules without memory."""
+    """The published counts of Qwen2-VL-2B-Instruct, and those of its modules without memory."""
     from transformers import Qwen2VLForConditionalGeneration
 
     config = config_2b()
@@ -150,7 +150,7 @@ def test_decoding_reads_the_weights_for_every_position():
 
 
 def test_memory_of_the_2b_model():
-    """G 8, an image of 448 x 448, 256 tokens: what the parts must come to, by the arithmetic of the model card."""
+    """G 8, an image of 448 x 448, 256 tokens: the sizes of the parts, by the arithmetic of the model card."""
     shape = shape_of(config_2b())
     step = StepShape(1, 8, 256 + 90, 256, 256)
     checkpointing = replace(step, gradient_checkpointing=True)

@@ -1,4 +1,4 @@
-"""What the machine reaches: rates that are plausible, and the peak memory of a block of code."""
+"""What the machine achieves: plausible rates, and the peak memory of a block of code."""
 
 import time
 

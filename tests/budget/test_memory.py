@@ -1,4 +1,4 @@
-"""Running out of memory: the error, the advice, how to go on; and where the vision tower is meanwhile."""
+"""Running out of memory: the error, the advice, how to continue; and the device of the vision tower."""
 
 import re
 import weakref
@@ -77,7 +77,7 @@ def test_other_errors_are_not_taken_for_it():
 
 
 def test_the_error_says_what_to_lower_and_the_run_goes_on_with_that(tiny_policy, shots):
-    """Four rows fit and eight do not: after lowering micro_batch the run is the one that never failed."""
+    """Four rows fit and eight do not: after lowering micro_batch the run equals one that never failed."""
     start = {name: weight.detach().clone() for name, weight in tiny_policy.trainable_parameters()}
     unbroken = comparable(train(tiny_policy, shots, replace(SETTINGS, micro_batch=4), rewards=[even_ids]))
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_while_encoding_the_images_count(tiny_policy, shots):
 
 
 def test_what_the_phase_held_is_let_go():
-    """The error that a notebook keeps would otherwise keep the activations of the failed pass with it."""
+    """A notebook keeps the error, which would otherwise keep the activations of the failed pass."""
     held = []
 
     def loss():
@@ -162,7 +162,7 @@ def failing_run(phase=None):
 
 def test_the_advice_is_added_once(tiny_policy, shots):
     run = failing_run("loss")
-    for _ in range(2):  # a notebook may wrap what the library has wrapped
+    for _ in range(2):  # a notebook may wrap a step that the library has already wrapped
         run = with_advice(run, tiny_policy, SETTINGS, shots)
     assert next(run) == "a record"
     with pytest.raises(torch.OutOfMemoryError) as caught:
@@ -187,7 +187,7 @@ def test_advice_that_fails_hides_nothing(tiny_policy, shots, monkeypatch):
 
 
 def test_a_wrapped_run_can_be_closed_and_interrupted(tiny_policy, shots):
-    """As the dashboard and notebooks do: the run itself must learn of it."""
+    """As the dashboard and notebooks do: the run itself must be closed or interrupted too."""
     seen = []
 
     def run():
@@ -312,7 +312,7 @@ def test_the_tower_leaves_after_encoding_and_comes_back(tiny_policy, shots, else
 
     def look(context):
         seen.append(where_is_the_tower(context.policy))
-        again = encode_prompts(context.policy, shots.train, LABELS).image_features  # fetched, and put back
+        again = encode_prompts(context.policy, shots.train, LABELS).image_features  # moved to the device, and back
         assert all(torch.equal(a, b) for a, b in zip(again, features, strict=True))
         seen.append(where_is_the_tower(context.policy))
 

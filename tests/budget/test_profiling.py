@@ -1,4 +1,4 @@
-"""The profile of a step: what it counts is what is run, and the policy is left as it was."""
+"""The profile of a step: it counts what is run, and the policy is unchanged afterwards."""
 
 import json
 from dataclasses import asdict, replace
@@ -27,7 +27,7 @@ def shots(tiny_examples):
 
 @pytest.fixture(autouse=True)
 def known_rates(monkeypatch):
-    """To measure the machine takes two seconds: `test_machine` does it once."""
+    """Measuring the machine takes two seconds: `test_machine` does it once."""
     rates = {"flops_per_second": 1e11, "bytes_per_second": 4e10}
     monkeypatch.setattr("favor_lab.budget.profiling.machine_rates", lambda device, dtype: rates)
 
@@ -88,7 +88,7 @@ def test_checkpointing_and_micro_batches_cost_what_they_must(tiny_policy, shots)
     settings = replace(SETTINGS, gradient_checkpointing=True)
     plain = profile_step(tiny_policy, shots, SETTINGS, repeats=1, fixed_length=True).phases
     again = profile_step(tiny_policy, shots, settings, repeats=1, fixed_length=True).phases
-    head = head_flops(shape_of(tiny_policy), PREDICTED)  # one chunk of logits is not computed again
+    head = head_flops(shape_of(tiny_policy), PREDICTED)  # one chunk of logits is not recomputed
     assert again["backward"].flops == pytest.approx(plain["backward"].flops + plain["score"].flops - head, rel=0.02)
     split = replace(SETTINGS, micro_batch=1)
     single = profile_step(tiny_policy, shots, split, repeats=1, fixed_length=True).phases
@@ -102,7 +102,7 @@ def test_no_repeats(tiny_policy, shots):
 
 
 def test_picture(tiny_policy, shots, tmp_path):
-    """A bar of what was measured and one of the bound for every phase but `encode`, each with its number."""
+    """One bar for the measurement and one for the bound of every phase except `encode`, each with its number."""
     pytest.importorskip("matplotlib")
     profile = profile_step(tiny_policy, shots, SETTINGS, repeats=1)
     figure = plot_profile(profile, "a step")

@@ -202,7 +202,7 @@ def test_only_a_command_that_runs_handles_sigterm(monkeypatch, handler, capsys):
 
 
 def test_a_run_that_died_after_a_record_makes_it_again(grpo):
-    """Records are written at once, checkpoints every few steps: what lies between is dropped and repeated."""
+    """Records are written at once, checkpoints every few steps: the steps in between are dropped and repeated."""
     assert main([*grpo, "--out", "run", "--test", "0"]) == 0
     whole = timeless("run")
     RunFolder.open("run").append({"step": 4, "from": "a run that died"})
@@ -281,7 +281,7 @@ def test_data_without_a_root_says_where_to_get_a_set_and_how_it_must_lie(name, c
 
 
 def faults_of(arguments, capsys) -> str:
-    """What `data` says of a folder with faults: the exit status is 1."""
+    """What `data` says about a folder with faults: the exit status is 1."""
     with pytest.raises(SystemExit) as stop:
         main(["data", *arguments])
     assert stop.value.code == 1
@@ -385,7 +385,7 @@ def test_doctor(tiny_checkpoint, monkeypatch, tmp_path, capsys):
 
 
 def fails(arguments, capsys, *fragments):
-    """The command ends with code 2 and one line that holds every fragment, and no traceback."""
+    """The command ends with code 2 and one line that contains every fragment, and no traceback."""
     assert main(arguments) == 2
     message = capsys.readouterr().err
     lines = [line for line in message.splitlines() if line.startswith("favor-lab: error: ")]

@@ -1,5 +1,5 @@
-"""Files: they are written atomically, and one that does not fit is refused. Resuming is tested with the loop, killing a
-run at random moments in test_kills.py."""
+"""Files: they are written atomically, and one that does not match is refused. Resuming is tested with the loop, killing
+a run at random moments in test_kills.py."""
 
 import errno
 import json
@@ -113,7 +113,7 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(tiny_policy, state, 
         content[-100] ^= 1
     elif damage == "text":
         content = bytearray(b"not a checkpoint")
-    else:  # another step than was written
+    else:  # not the step that was written
         content = content.replace(b'\\"step\\": 2', b'\\"step\\": 9')
         assert content != path.read_bytes()
     path.write_bytes(content)

@@ -64,7 +64,7 @@ def test_loss_by_hand(rows, how, level, beta):
 
 
 def test_defaults(rows):
-    """Those of the signatures: clip 0.2 on both sides, beta 0.04, GRPO's mean by row, one ratio a token."""
+    """The defaults of the signatures: clip 0.2 on both sides, beta 0.04, GRPO's mean by row, one ratio per token."""
     logps, old, _, advantages, mask = rows
     assert grpo_loss(*rows)[0].item() == pytest.approx(by_hand(rows, "grpo", "token", 0.04, 0.2, 0.2), abs=1e-12)
     by_name = clipped_surrogate(logps, old, advantages, clip_low=0.2, clip_high=0.2)
@@ -74,7 +74,7 @@ def test_defaults(rows):
 
 @pytest.mark.parametrize("weigh_kl", [False, True])
 def test_parts_by_hand(rows, weigh_kl):
-    """Means over the tokens; clipped are those that the clip robs of their gradient, so none without advantage."""
+    """Means over the tokens; a token counts as clipped if the clip removes its gradient, so none with advantage 0."""
     *values, mask = rows
     values[3] = torch.tensor([-1.2, -0.7, 0.0, 0.9], dtype=torch.float64)
     parts = grpo_loss(*values, mask, clip=0.1, clip_high=0.3, weigh_kl=weigh_kl)[1]

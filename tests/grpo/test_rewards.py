@@ -1,4 +1,4 @@
-"""What scores and what must not. The adversarial strings stand as doctests under each function."""
+"""What scores and what must not. The adversarial strings are doctests of each function."""
 
 import pytest
 

@@ -35,7 +35,7 @@ def test_a_rollout_by_hand(by_hand):
 
 @pytest.mark.parametrize("index", [
     [3, 1],
-    torch.tensor([3, 1], dtype=torch.uint8),  # torch would take these for truth values
+    torch.tensor([3, 1], dtype=torch.uint8),  # torch would interpret these as truth values
     [],
     [False, True, False, True],
 ])  # fmt: skip

@@ -47,14 +47,14 @@ def likelier_end(policy, amount):
 def test_the_end_token_is_inside_the_loss_mask(tiny_policy, rollout):
     ends = torch.isin(rollout.completion_ids, torch.tensor(tiny_policy.end_token_ids))
     finished = ~rollout.truncated
-    assert finished.any() and rollout.truncated.any()  # both kinds are here
+    assert finished.any() and rollout.truncated.any()  # both kinds occur
     for row in range(len(rollout)):
         length = int(rollout.lengths[row])
         assert rollout.mask[row].tolist() == [True] * length + [False] * (rollout.mask.shape[1] - length)
         assert ends[row, :length].tolist() == [False] * (length - 1) + [bool(finished[row])]
     assert (rollout.completion_ids[~rollout.mask] == tiny_policy.pad_token_id).all()
     assert not rollout.logps[~rollout.mask].any()
-    assert (rollout.lengths[rollout.truncated] == 24).all()  # no row is cut off before its time
+    assert (rollout.lengths[rollout.truncated] == 24).all()  # no row is cut off too early
 
 
 def test_a_rollout_is_as_wide_as_its_longest_row(tiny_policy, prompts):
@@ -73,7 +73,7 @@ def test_a_row_goes_on_when_it_is_the_only_one(tiny_policy, prompts):
 
 
 def test_the_window_may_be_filled_to_its_last_token(tiny_policy, prompts):
-    """The last token is sampled and never an input, so that prompt and completion may have one token more."""
+    """The last token is sampled but never an input, so prompt and completion may have one more token."""
     likelier_end(tiny_policy, -100.0)
     config = tiny_policy.base.config.text_config
     config.max_position_embeddings = prompts.attention_mask.shape[1] + 5
@@ -85,7 +85,7 @@ def test_the_window_may_be_filled_to_its_last_token(tiny_policy, prompts):
 
 
 def test_defaults(tiny_policy, prompts):
-    """Eight completions of up to 128 tokens at temperature 1, nothing cut away."""
+    """Eight completions of up to 128 tokens at temperature 1, without top_k or top_p."""
     likelier_end(tiny_policy, -100.0)
     rollout = sample_groups(tiny_policy, prompts[0], seed=0)
     assert rollout.mask.shape == (8, 128) and rollout.temperature == 1.0 and rollout.group_size == 8
@@ -97,7 +97,8 @@ def test_defaults(tiny_policy, prompts):
 
 
 def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, monkeypatch):
-    """Stands in for a GPU: what is made without a device lands on "meta", and cannot meet the policy's tensors."""
+    """Simulates a GPU: a tensor made without a device is on "meta", and cannot be combined with the policy's
+    tensors."""
     expected = sample_groups(tiny_policy, prompts, 2, 6, seed=0)
     with torch.device("meta"):
         rollout = sample_groups(tiny_policy, prompts, 2, 6, seed=0)
@@ -107,7 +108,7 @@ def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, monkeypatc
         assert given.texts == ["reading", "a book"]
         both = join(given, given).rows([0, 1])
         bare = Rollout(given.completion_ids, given.mask, given.logps, given.texts, group_size=1)
-        monkeypatch.setattr(Rollout, "rows", lambda self, _: self)  # all rows; their numbers are on no policy's device
+        monkeypatch.setattr(Rollout, "rows", lambda self, _: self)  # all rows; their indices are on another device
         assert score_completions(tiny_policy, prompts, expected).device == tiny_policy.device
         assert score_distributions(tiny_policy, prompts, expected).device == tiny_policy.device
     for made in (rollout, given, both, bare):
@@ -134,7 +135,7 @@ def test_truncation_by_hand():
     assert truncate(logps) is logps  # off: not even rounded
     likeliest = [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     assert truncate(logps, top_k=1).exp().tolist() == likeliest
-    assert truncate(logps, top_p=0.5).exp().tolist() == likeliest  # a half is held by one token
+    assert truncate(logps, top_p=0.5).exp().tolist() == likeliest  # one token has half of the probability
     two = torch.tensor([[0.0, 2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 2.0]]) / 3
     assert torch.allclose(truncate(logps, top_k=2).exp(), two)
     assert torch.allclose(truncate(logps, top_p=0.6).exp(), two)
@@ -162,7 +163,7 @@ def test_forbidden_tokens_are_never_sampled_even_if_likeliest(tiny_policy, promp
 
 
 def test_the_ids_scored_are_the_ids_sampled(tiny_policy, prompts, rollout, monkeypatch):
-    """Text decoded and tokenised again is other ids: scoring must not see it."""
+    """Text that is decoded and tokenised again gives other ids: scoring must not use it."""
     again = [tiny_policy.tokenizer(text)["input_ids"] for text in rollout.texts]
     own = [ids[keep].tolist() for ids, keep in zip(rollout.completion_ids, rollout.mask, strict=True)]
     ends = set(tiny_policy.end_token_ids)
@@ -183,7 +184,7 @@ def test_sampling_and_scoring_use_one_temperature(tiny_policy, prompts, temperat
     rollout = sample_groups(tiny_policy, prompts, group_size=4, max_new_tokens=12, temperature=temperature, seed=1)
     scored = score_completions(tiny_policy, prompts, rollout)
     assert (scored - rollout.logps).abs().max() < 1e-5
-    rollout.temperature = 1.1 * temperature  # and the comparison can fail
+    rollout.temperature = 1.1 * temperature  # the comparison is able to fail
     assert (score_completions(tiny_policy, prompts, rollout) - rollout.logps).abs().max() > 1e-2
 
 
@@ -240,7 +241,7 @@ def test_rows_belong_to_their_prompts(tiny_policy, prompts, rollout):
 
 
 def test_rows_are_scored_in_passes(tiny_policy, prompts, rollout, monkeypatch):
-    """All at once unless asked otherwise; gradient checkpointing is off unless asked for."""
+    """All at once by default; gradient checkpointing is off by default."""
     passes = []
     real = sampling.packed_hidden
     monkeypatch.setattr(sampling, "packed_hidden", lambda *args: passes.append((len(args[2]), args[5])) or real(*args))
@@ -280,7 +281,7 @@ def test_encoded_completions_are_scored_as_if_sampled(tiny_policy, prompts):
 
 
 def test_a_token_that_opens_every_text_is_no_part_of_a_completion(tiny_policy):
-    """Some tokenizers put one in front, as Llama's does."""
+    """Some tokenizers, such as Llama's, put one in front."""
     tokenizer = tiny_policy.tokenizer
     opening = ("<|im_start|>", tokenizer.convert_tokens_to_ids("<|im_start|>"))
     plain = encode_completions(tiny_policy, ["reading"], [0]).completion_ids
@@ -333,7 +334,7 @@ def test_a_row_that_breaks_later_is_named_though_others_have_left(tiny_policy, p
         logps = real(*args)
         calls.append(len(logps))
         if len(calls) == 3:
-            logps[len(going) // 2, 7] = torch.nan  # one token of many
+            logps[len(going) // 2, 7] = torch.nan  # one token out of many
         return logps
 
     monkeypatch.setattr(sampling, "next_token_logps", breaking)

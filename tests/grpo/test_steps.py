@@ -19,11 +19,11 @@ from favor_lab.vlm.question import Question
 
 LABELS = ["riding a bike", "reading", "phoning", "fishing"]
 SHORT = GRPOSettings(steps=2, prompts_per_step=2, group_size=4, max_new_tokens=6, learning_rate=1e-2)
-STILL = replace(SHORT, learning_rate=1e-12)  # weights that do not move
+STILL = replace(SHORT, learning_rate=1e-12)  # weights that do not change
 
 
 def even_ids(completion_ids, **columns):
-    """A reward that a policy with random weights earns, more or less of it: the share of even token ids."""
+    """A reward of which a policy with random weights earns a varying amount: the share of even token ids."""
     return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
 
 
@@ -176,7 +176,7 @@ def test_rows_that_are_joined_keep_their_rewards(run):
     (rows,) = joined
     injected = torch.tensor([origin == "injected" for origin in rows.origin])
     assert (rows.rewards["even_ids"][injected] == 5.0).all() and (rows.rewards["even_ids"][~injected] <= 1.0).all()
-    assert injected.tolist() != sorted(injected.tolist())  # each stands in its group, not at the end
+    assert injected.tolist() != sorted(injected.tolist())  # each is in its group, not at the end
     by_origin = {sample["origin"]: sample["rewards"]["even_ids"] for sample in record.samples}
     assert by_origin["injected"] == 5.0 and by_origin["sampled"] <= 1.0
 
@@ -220,7 +220,7 @@ def changing(examples, context):
 
 
 def test_rows_are_scored_under_the_question_that_they_answered(run):
-    """Also in the second update, where the policy has not moved: the ratio is 1 and nothing is clipped."""
+    """Also in the second update, where the policy has not changed: the ratio is 1 and nothing is clipped."""
     texts = []
 
     def sample(policy, prompts, **settings):
@@ -289,7 +289,7 @@ def test_the_question_may_bring_other_images(run, tiny_examples):
 
 
 def test_the_cache_lives_for_one_step_and_is_in_no_checkpoint(run, tiny_policy, shots, tmp_path):
-    """A masked view of the images, encoded once and used by two steps of one's own."""
+    """A masked view of the images, encoded once and used by two custom steps."""
     encoded = []
 
     def masked(context):

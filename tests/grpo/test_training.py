@@ -1,4 +1,4 @@
-"""The loop: what a step does, what it reports, and the seams for steps of one's own."""
+"""The loop: what a step does, what it reports, and the slots for custom steps."""
 
 import inspect
 import json
@@ -36,7 +36,7 @@ SHORT = GRPOSettings(steps=2, prompts_per_step=2, group_size=4, max_new_tokens=6
 
 
 def even_ids(completion_ids, **columns):
-    """A reward that a policy with random weights earns, more or less of it: the share of even token ids."""
+    """A reward of which a policy with random weights earns a varying amount: the share of even token ids."""
     return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
 
 
@@ -90,7 +90,7 @@ def comparable(records):
 
 
 def test_on_policy_ratio_is_exactly_one_at_the_first_step(run):
-    """Bit for bit, since the first scoring pass is on both sides; the sampler's own values agree to rounding."""
+    """Bit for bit, since both sides use the first scoring pass; the sampler's own values agree to rounding."""
     seen = []
 
     def loss(logps, old_logps, ref_logps, advantages, mask, rollout):
@@ -100,7 +100,7 @@ def test_on_policy_ratio_is_exactly_one_at_the_first_step(run):
     records = run(replace(SHORT, updates_per_rollout=2), loss=loss)
     (first, old, sampled), (second, old_again, _) = seen
     assert torch.equal(first, old) and torch.equal(old, old_again)
-    assert not torch.equal(second, old)  # the policy has moved, the old log-probabilities have not
+    assert not torch.equal(second, old)  # the policy has changed, the old log-probabilities have not
     assert 0 < records[0].sampling_gap < 1e-5
     assert (sampled - old).abs().max().item() == records[0].sampling_gap
     assert records[0].metrics["ratio"] == pytest.approx(1.0, abs=1e-6)
@@ -147,7 +147,7 @@ def test_a_group_without_spread_has_zero_policy_gradient(run, tiny_policy):
     assert moved(tiny_policy, before) == 0.0
     assert [(record.flat_groups, record.reward_spread) for record in records] == [(1.0, 0.0)] * 2
     assert not gradients(tiny_policy).any()
-    assert run(SHORT, rewards=[constant])[0].metrics["policy"] == 0.0  # with a KL penalty, that alone is left
+    assert run(SHORT, rewards=[constant])[0].metrics["policy"] == 0.0  # with a KL penalty, only that is left
 
 
 def test_a_fixed_seed_twice_gives_identical_records(run):
@@ -171,7 +171,7 @@ def test_logged_entropy_is_normalised_once(run):
 
 
 def test_the_reward_rises_and_the_tower_stays(run, tiny_policy):
-    """The sign of everything: tokens that are rewarded become likelier."""
+    """All signs are right: tokens that are rewarded become more likely."""
     liked = set((tiny_policy.base.lm_head.weight[:, 0] > 0).nonzero().flatten().tolist())
     with torch.no_grad():
         tiny_policy.base.model.language_model.norm.weight.mul_(3)  # a fresh policy's choices are nearly uniform
@@ -223,7 +223,7 @@ def test_records_are_json_and_come_back(run):
 
 
 def test_labels_say_what_was_ever_answered_right(run, tiny_policy):
-    """An injected row is no merit of the policy's; a sampled right answer is."""
+    """An injected row is not counted for the policy; a sampled right answer is."""
 
     def answer(policy, prompts, origin):
         texts = [f"<answer>{label}</answer>" for label in prompts.labels for _ in range(2)]
@@ -266,7 +266,7 @@ def test_each_epoch_shows_every_image_once_and_labels_take_turns():
     for start in range(0, 12, 4):
         assert sorted(labels[i] for i in epochs[0][start : start + 4]) == sorted(LABELS)
     assert draw(labels, 3, 4, seed=0) != draw(labels, 3, 4, seed=1)
-    assert sorted(draw(["a", "b"], 0, 4, seed=0)) == [0, 0, 1, 1]  # fewer images than prompts: another epoch, no stop
+    assert sorted(draw(["a", "b"], 0, 4, seed=0)) == [0, 0, 1, 1]  # fewer images than prompts: the next epoch begins
     assert len(set(draw(["a", "a", "a", "b"], 0, 4, seed=0))) == 4
 
 
@@ -289,7 +289,7 @@ def test_the_gradient_is_clipped_to_its_bound(run, tiny_policy):
 
 
 def spoil(**steps):
-    """A fault in what a step of the loop gives, by step."""
+    """A fault in the result of a step of the loop, by step."""
     return lambda policy, broken, undo: broken.update(steps)
 
 
@@ -457,7 +457,7 @@ def test_flat_groups_may_be_skipped(run):
 
 
 def test_an_injected_labelled_completion_enters_a_group(run):
-    """The right answer stands beside the sampled ones, is rewarded as they are, and is reinforced."""
+    """The right answer joins the sampled ones, is rewarded in the same way, and is reinforced."""
 
     def with_the_answer(policy, prompts, group_size, max_new_tokens, seed):
         sampled = sample_groups(policy, prompts, group_size, max_new_tokens, seed=seed)
@@ -487,7 +487,7 @@ def test_an_injected_labelled_completion_enters_a_group(run):
     )
     assert [record.rows for record in records] == [10, 10]
     assert [sample["origin"] for sample in records[0].samples][4] == "injected"
-    assert records[0].reward == 0.0  # what was sampled; the given answers are not the policy's merit
+    assert records[0].reward == 0.0  # only sampled answers count for the policy, not the injected ones
     assert all((change > 0).all() for change in chances)
 
 
@@ -519,7 +519,7 @@ def test_advantages_may_be_given_per_token(run):
 
 
 def test_partial_settles_an_argument(run):
-    """What a partial fixes wins over the settings; the rest still comes from them."""
+    """An argument fixed by a partial overrides the settings; the others still come from them."""
     settings = replace(SHORT, steps=1, max_grad_norm=0.0)
     fixed, plain, wanted = (
         run(settings, loss=partial(grpo_loss, how="dr_grpo"))[0],
@@ -578,7 +578,7 @@ def test_the_context_gives_what_a_recipe_needs(run, tiny_policy):
 
 @pytest.mark.parametrize(("stop", "updates"), [(2, 1), (3, 2)])
 def test_resume_equals_an_unbroken_run(tiny_checkpoint, tiny_policy, shots, run, tmp_path, stop, updates):
-    """Also between two updates of one rollout, also with a memory, also on a freshly loaded policy."""
+    """Also between two updates of one rollout, with a memory, and on a freshly loaded policy."""
 
     def count(context):
         context.state["seen"] = context.state.get("seen", 0) + context.record.tokens

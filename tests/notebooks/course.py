@@ -48,7 +48,7 @@ class Numbers:
 
 
 def count(path: Path, rejected: str = "") -> Numbers:
-    """What can be counted without running the notebook."""
+    """The numbers that need no run of the notebook."""
     notebook = nbformat.read(path, as_version=4)
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     compared = [not UNCOMPARED & set(cell.metadata.get("tags", [])) for cell in codes]
@@ -57,7 +57,7 @@ def count(path: Path, rejected: str = "") -> Numbers:
 
 
 def exercises(notebook: nbformat.NotebookNode) -> int:
-    """Numbered ones of a lesson, graded ones of a lab."""
+    """The numbered exercises of a lesson, the graded ones of a lab."""
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     asked = re.search(r"^## Exercises$(.*?)^## ", prose, re.MULTILINE | re.DOTALL)
     return len(re.findall(r"^\d\. ", asked[1], re.MULTILINE)) if asked else len(labs.TITLE.findall(prose))
@@ -74,7 +74,7 @@ def run(path: Path) -> float:
 
 
 def judged(lab: str) -> list[tuple[labs.Exercise, labs.Wrong, str | None]]:
-    """Each planted wrong answer with what the check said, None where it was taken."""
+    """Each planted wrong answer with the check's message, None where it was accepted."""
     student, planted = labs.Student(lab), labs.planted(lab)
     return [(e, wrong, student.answer(e, wrong.answer)) for e in labs.exercises(lab) for wrong in planted[e.name]]
 
@@ -114,7 +114,7 @@ def table(numbers: list[Numbers]) -> str:
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the page's markers of this name."""
+    """Replace the text between the page's markers of this name."""
     old = page.read_text(encoding="utf-8")
     begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
     if begin not in old or end not in old:

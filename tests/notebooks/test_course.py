@@ -21,7 +21,7 @@ def test_the_stated_counts_are_those_of_the_notebooks(path):
 
 
 def test_the_stated_seconds_are_at_most_eight_minutes():
-    """Of the reading notebooks, as they were measured when the table was written."""
+    """Of the reading notebooks, as measured when the table was written."""
     seconds = {
         row.split(" | ")[0].strip("| "): int(row.strip("| \n").split(" | ")[-1]) for row in TABLE.splitlines()[2:]
     }

@@ -1,5 +1,5 @@
-"""The labs can be released, the solved ones score full marks and the empty ones nothing, and no check can be fooled
-by a classic mistake."""
+"""The labs can be released, the solved ones score full marks and the empty ones nothing, and no check accepts
+a classic mistake."""
 
 import ast
 import os
@@ -23,7 +23,7 @@ LEAST_PLANTED, LEAST_MESSAGE = 5, 25
 
 @pytest.fixture(scope="module")
 def students():
-    """One student a lab, who goes from exercise to exercise."""
+    """One student per lab, who goes from exercise to exercise."""
     return {name: labs.Student(name) for name in NAMES}
 
 

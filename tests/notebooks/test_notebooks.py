@@ -1,4 +1,4 @@
-"""What a notebook must be, besides running: nbval compares the outputs, this file looks at the form."""
+"""The form of a notebook: nbval runs it and compares the outputs, this file checks everything else."""
 
 import ast
 import re
@@ -60,7 +60,7 @@ def test_nothing_went_wrong_and_nothing_was_said_aside(notebook):
 
 
 def test_no_widget_is_stored(notebook):
-    """Widgets live as long as their kernel; what is kept of them is the picture beside them."""
+    """A widget works only while its kernel runs; what is stored is the picture next to it."""
     assert "widgets" not in notebook.metadata
     assert "model_id" not in nbformat.writes(notebook)
 
@@ -103,7 +103,7 @@ def test_it_has_the_parts_of_a_lesson(notebook):
 
 
 def test_no_code_stands_under_the_exercises(notebook):
-    """No answer stands below its question."""
+    """No answer is below its question."""
     sources = [cell.source for cell in notebook.cells]
     exercises = next(i for i, source in enumerate(sources) if source.startswith("## Exercises"))
     assert notebook.cells[exercises + 1].cell_type == "markdown"

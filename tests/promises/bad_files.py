@@ -1,13 +1,13 @@
-"""Bad images, bad lists and bad folders: what is made of each, and proof that none passes silently.
+"""Bad images, bad lists and bad folders: how each is handled, and proof that none passes silently.
 
     python tests/promises/bad_files.py
 
-Each kind spoils a good set of images that lies on disk as users keep theirs. The set is then read as `favor-lab train`
-reads it before it trains: listed, shots and test images drawn, every one of them decoded and turned into what the
-vision tower gets. A kind is refused, by an error that names the file and the reason, or it is handled as documented.
-Last, `favor-lab train` itself meets ten bad files. The exit status is 1 where anything of that is not so. No loader
-unpacks an archive: paths climb out of lists and tables alone. What no decoder notices, noise in the middle of a JPEG,
-is not among the kinds.
+Each kind damages a good set of images, stored on disk as users store theirs. The set is then read as `favor-lab train`
+reads it before it trains: listed, shots and test images drawn, each of them decoded and turned into the vision
+tower's input. A kind is refused, by an error that names the file and the reason, or it is handled as documented.
+Last, `favor-lab train` itself is run on ten bad files. The exit status is 1 if any of this fails. No loader
+unpacks an archive: only lists and tables can have paths that leave the folder. Noise in the middle of a JPEG, which no
+decoder notices, is not among the kinds.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from pictures import picture
 
 LABELS = ("fishing", "reading", "running")
 HUB = "har15 of the Hub"
-BAD = "train/reading/bad"  # of the folder: it takes the place of one of two training images of its label
+BAD = "train/reading/bad"  # of the folder: it replaces one of two training images of its label
 
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a set: the images as the tower gets them, by file name, and what was said; or the error."""
+    """The result for a set: the images as the tower gets them, by file name, and the messages; or the error."""
 
     images: dict[str, Image.Image] = field(default_factory=dict)
     said: str = ""
@@ -60,13 +60,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a set is spoilt, and what must come of it: parts of the error, or a property of what is read."""
+    """How a set is damaged, and the required result: parts of the error, or a property of the images read."""
 
     name: str
     spoil: Callable[[Path], object]
     refused: tuple[str, ...] = ()
     handled: Callable[[Found], bool] | None = None
-    means: str = ""  # in words, of what is handled
+    means: str = ""  # in words, for kinds that are handled
     data: str = "folder"
 
 
@@ -92,7 +92,7 @@ SETS = {
 
 
 def read_as_training_does(data: str, root: Path) -> Found:
-    """List, draw, decode and convert; whatever is raised or warned of."""
+    """List, draw, decode and convert; the result includes errors and warnings."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -100,7 +100,7 @@ def read_as_training_does(data: str, root: Path) -> Found:
             shots = few_shot(load_activities(data.split()[0], root, person_crop=crop), shots=2, validation=0, test=2)
         except (ValueError, OSError) as error:
             return Found(said=warned(said), error=str(error))
-        # What has come so far must go through: beyond this point a policy would have been loaded.
+        # No error may occur after this point: a policy would already have been loaded.
         images = {example.source: prepare_image(example) for example in [*shots.train, *shots.test]}
     return Found(images, warned(said))
 
@@ -150,9 +150,9 @@ def sixteen_bits() -> bytes:
 
 def turned() -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees, clockwise
     image = Image.new("RGB", (40, 20), "blue")
-    image.paste("red", (0, 0, 40, 10))  # red above, which is on the right once turned
+    image.paste("red", (0, 0, 40, 10))  # red at the top, which is on the right after the rotation
     return encoded("PNG", image, exif=exif)
 
 
@@ -171,7 +171,7 @@ def bytes_in_name(root: Path) -> None:
 
 
 def no_permission(root: Path) -> None:
-    """A file that nobody may read or, since root may read all, one that fails when it is read."""
+    """A file without read permission or, since root may read all, one that fails when it is read."""
     path = trees.write(root / f"{BAD}.png", encoded("PNG"))
     path.chmod(0)
     if os.access(path, os.R_OK):
@@ -206,7 +206,7 @@ def beside(*names: str) -> Callable[[Path], object]:
 
 
 def line(file: str, *lines: str, first: str | None = None) -> Callable[[Path], object]:
-    """More lines at the end of a list, or another first one."""
+    """More lines at the end of a list, or another first line."""
     return lambda root: trees.edit_lines(
         root / file, lambda old: [old[0] if first is None else first, *old[1:], *lines]
     )
@@ -258,7 +258,7 @@ def broken_rows(root: Path) -> None:
 
 
 def cells(*images: object) -> Callable[[Path], object]:
-    """A parquet file whose image cells are these, with other labels in turn."""
+    """A parquet file whose image cells are these, with the other labels in turn."""
 
     def spoil(root: Path) -> None:
         import pyarrow
@@ -414,7 +414,7 @@ KINDS = [
 
 
 def trial(kind: Kind, root: Path) -> tuple[bool, str]:
-    """Whether a kind is met as it must be, and what came of it in a line: what was warned of, then the error."""
+    """Whether a kind is handled as required, and the result in one line: warnings, then the error."""
     SETS[kind.data](root)
     kind.spoil(root)
     found = read_as_training_does(kind.data, root)

@@ -1,12 +1,12 @@
-"""Kills training runs with SIGKILL, resumes them, and compares each with a run that nothing disturbed.
+"""Kills training runs with SIGKILL, resumes them, and compares each with an undisturbed run.
 
     python tests/promises/kills.py
 
 Each run is `favor-lab train` in a process of its own, with the pocket policy. Every other kill comes at a random
-moment; the others strike while a checkpoint is written: amid its bytes, before it is put in place, right after, and
-while older ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four times at
-most, before it may end. Its step records (but for their wall times), weights, optimiser and answers must then be those
-of the unbroken run, to the bit. The exit status is 1 where they are not.
+moment; the others come while a checkpoint is written: in the middle of the file, before the final rename, right after
+it, and while older ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four
+times at most, before it may end. Its step records (except wall times), weights, optimiser and answers must then be
+bit-identical to those of the unbroken run. The exit status is 1 where they are not.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ PLACES = {
     "placed": "right after a checkpoint is put in place",
     "removing": "while older checkpoints are removed",
 }
-VARIABLE = "FAVOR_LAB_KILL"  # tells a child where it ends: a place, and the number of the save
+VARIABLE = "FAVOR_LAB_KILL"  # tells a child where to end: a place, and the number of the save
 KILLS_A_RUN = 4
 
 
 def child(arguments: list[str]) -> int:
-    """The command line in this process, which kills itself where it was told to."""
+    """The command line in this process, which kills itself at the given place."""
     from favor_lab import cli
     from favor_lab.grpo.support import checkpoints
 
@@ -77,7 +77,7 @@ def child(arguments: list[str]) -> int:
 
 
 def start(arguments: list[str], where: str = "") -> subprocess.Popen[str]:
-    """A run in a process of its own, past its start: the policy is loaded and the first line is out."""
+    """A run in a process of its own, after its start: the policy is loaded and the first line is printed."""
     process = subprocess.Popen(
         [sys.executable, __file__, "--child", *arguments],
         env=os.environ | {VARIABLE: where}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -88,7 +88,7 @@ def start(arguments: list[str], where: str = "") -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> float:
-    """Wait for a run that ends by itself; seconds it took. RuntimeError, with what it said, for one that fails."""
+    """Wait for a run that ends by itself; seconds it took. RuntimeError, with its output, for one that fails."""
     begun = time.perf_counter()
     said = process.communicate()[1]
     if process.returncode:
@@ -109,7 +109,7 @@ def killed(arguments: list[str], where: str, wait: float) -> bool:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run leaves, but for wall times."""
+    """All that a run leaves, except wall times."""
     from favor_lab.grpo.support.checkpoints import newest
     from favor_lab.study.run_folder import RunFolder
 
@@ -127,7 +127,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality to the bit, of plain data with tensors in it; NaN is like NaN."""
+    """Bit-identical equality, of plain data with tensors in it; NaN is like NaN."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
     if isinstance(a, dict):
@@ -138,7 +138,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def trial(folder: Path, kills: list[tuple[str, float]], say: Any) -> int:
-    """One run through these kills and to its end; how many struck."""
+    """One run through these kills and to its end; how many kills hit it."""
     struck = 0
     for where, wait in kills:
         begun = (folder / "settings.json").exists()

@@ -4,14 +4,14 @@
     python tests/promises/mutants.py --module losses --sample 40         # a sample, for a quick look
     python tests/promises/mutants.py --module losses --only "ratio_max"  # the mutants whose change has this text
 
-A mutant is a module with one small fault: another operator, number or name, an argument, a call or a statement less.
-Each runs against its module's doctests and test file in a process and a copy of the tree of its own; one that no test
-notices survives, one that takes too long is killed. What was run is kept until the module or its tests change, so that
-a run that was cut off goes on.
+A mutant is a module with one small fault: another operator, number or name, or without an argument, a call or a
+statement. Each runs against its module's doctests and test file in a process and a copy of the tree of its own; one
+that no test notices survives, one that takes too long is killed. Results are kept until the module or its tests change,
+so that an interrupted run resumes.
 
-Why not a ready tool: mutmut 3 leaves decorated functions and defaults of a module or a class alone, hence
-`sample_groups`, which stands under `torch.no_grad`, and the fields of `Rollout`; cosmic-ray starts a Python for each
-mutant, and importing torch and transformers takes several times as long as the tests. Here each mutant is a fork.
+Why not an existing tool: mutmut 3 skips decorated functions and defaults of a module or a class, hence
+`sample_groups`, which is decorated with `torch.no_grad`, and the fields of `Rollout`; cosmic-ray starts a Python for
+each mutant, and importing torch and transformers takes several times as long as the tests. Here each mutant is a fork.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from typing import Any
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = {  # what is mutated, and the test files that, besides its doctests, must notice
+MODULES = {  # the modules, and the test files that, besides the doctests, must notice
     "sampling": ("favor_lab/grpo/sampling.py", ["tests/grpo/test_sampling.py", "tests/grpo/test_steps.py"]),
     "rollout": ("favor_lab/grpo/support/rollout.py", ["tests/grpo/test_rollout.py", "tests/grpo/test_sampling.py"]),
     "rewards": ("favor_lab/grpo/rewards.py", ["tests/grpo/test_rewards.py", "tests/promises/test_attacks.py"]),
@@ -50,7 +50,7 @@ MODULES = {  # what is mutated, and the test files that, besides its doctests, m
 }
 LEAST = 95.0  # per cent of a module's mutants that must be killed
 
-OPERATORS = {  # as it is written, and what takes its place
+OPERATORS = {  # as it is written, and its replacement
     ast.Lt: ("<", "<=", ">="), ast.LtE: ("<=", "<", ">"), ast.Gt: (">", ">=", "<="), ast.GtE: (">=", ">", "<"),
     ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"),
     ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.And: ("and", "or"), ast.Or: ("or", "and"),
@@ -165,7 +165,7 @@ class Mutant:
 
     @cached_property
     def change(self) -> str:
-        """The change in its line: what goes as [-...-], what comes as {+...+}."""
+        """The change in its line: removed text as [-...-], new text as {+...+}."""
         first = self.source.rfind(b"\n", 0, self.start) + 1
         last = self.source.find(b"\n", self.end)
         old = self.source[self.start : self.end].decode()
@@ -212,7 +212,7 @@ def dead(parent: ast.AST, field: str, node: ast.AST) -> bool:
     return (
         field in ("annotation", "returns")
         or isinstance(parent, ast.Raise)
-        or (isinstance(parent, ast.keyword) and getattr(node, "value", None) is True)  # to leave it out is the same
+        or (isinstance(parent, ast.keyword) and getattr(node, "value", None) is True)  # leaving it out changes nothing
         or isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
         or (isinstance(node, ast.FunctionDef) and "overload" in map(ast.unparse, node.decorator_list))
@@ -349,7 +349,7 @@ def rebinding(tree: ast.AST) -> Iterator[ast.Assign]:
 
 
 class Killer:
-    """A pytest plugin that writes down the first test that fails, or what could not be imported."""
+    """A pytest plugin that records the first test that fails, or what could not be imported."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -371,8 +371,9 @@ def pytest_options(tree: Path) -> list[str]:
 
 
 def rehearse(tree: Path, modules: list[str]) -> float:
-    """Run the tests without a mutant, in this process: what they import and build from elsewhere, every fork then has;
-    the package and the tests are forgotten again. RuntimeError unless they pass; the longest time of a module."""
+    """Run the tests without a mutant, in this process: every fork then inherits what they import and build from
+    elsewhere; the package and the tests are unloaded again. RuntimeError unless they pass; the longest time of a
+    module."""
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     sys.dont_write_bytecode = True  # two mutants may have the same size and second
     import pytest

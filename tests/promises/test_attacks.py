@@ -18,12 +18,12 @@ def test_each_completion_gets_what_it_must(case):
 def test_generated_completions_break_no_promise():
     failures, paid = attacks.examine(5_000, seed=1)
     assert not failures
-    assert min(paid[name] for name in ("accuracy", "think", "answer")) > 300  # there was something to break
+    assert min(paid[name] for name in ("accuracy", "think", "answer")) > 300  # some promises can be broken
 
 
 @pytest.mark.parametrize("name", attacks.LONG)
 def test_a_megabyte_is_judged(name):
-    """What takes quadratic time would take hours here."""
+    """A reward with quadratic time would take hours here."""
     attacks.judge_all(attacks.LONG[name](1_000_000))
 
 

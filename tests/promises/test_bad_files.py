@@ -1,4 +1,4 @@
-"""No bad file passes silently: each kind of `bad_files`, and what a run says of one before it trains."""
+"""No bad file passes silently: each kind of `bad_files`, and what a run says about one before it trains."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""The script that plants faults: what it changes, what it leaves alone, and that it can tell killed from survived."""
+"""The script that plants faults: what it changes, what it does not change, and that it distinguishes killed from
+survived."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Each trap of `traps.py`: its check passes, and sees something wrong as soon as the trap is opened."""
+"""Each trap of `traps.py`: its check passes, and fails as soon as the trap is opened."""
 
 import ast
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_each_trap_is_met_and_each_opening_is_noticed(trap, tiny_checkpoint, cap
 
 
 def test_generate_is_not_used():
-    """It reads generation_config, keeps its state on the model and writes to what it is handed."""
+    """It reads generation_config, keeps its state on the model and writes to its arguments."""
     for path in PACKAGE.rglob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         assert "generate" not in {node.attr for node in nodes if isinstance(node, ast.Attribute)}, path

@@ -1,11 +1,12 @@
-"""The silent traps of transformers and Qwen2-VL: each with what keeps it shut, opened once to show that this is needed.
+"""The silent traps of transformers and Qwen2-VL: each with its protection, removed once to show that it is needed.
 
     python tests/promises/traps.py
 
-A trap gives wrong numbers without an error. Here each one is met by a guard (a clear error) or by a design in which it
-cannot happen. Its check runs twice: as the library is, where it must pass, and with the guard or the design taken out
-of the library's source, where it must see something wrong. What it saw is the last column. A small random policy on the
-CPU is enough. Where a trap has several entrances, each is opened by itself, and the check must notice every one.
+A trap gives wrong numbers without an error. Here each one is prevented by a guard (a clear error) or by a design in
+which it cannot happen. Its check runs twice: with the library as it is, where it must pass, and with the guard or the
+design removed from the library's source, where it must find a fault. The fault that it found is the last column. A
+small random policy on the CPU is enough. Where a trap has several openings, each is opened by itself, and the check
+must notice every one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ GROUP, LENGTH = 2, 6
 
 
 class Edit(NamedTuple):
-    """A function, method or property of the library, a text that its source has once, and what takes its place."""
+    """A function, method or property of the library, a text that occurs once in its source, and the replacement."""
 
     where: Any
     old: str
@@ -152,7 +153,7 @@ def refused_or_same(message: str, found: Callable[[], Tensor], truth: Tensor, wh
     try:
         numbers = found()
     except NameError:
-        raise  # a slip in the edit
+        raise  # a mistake in the edit
     except Exception as error:
         assert message in str(error), f"{type(error).__name__} that does not help: {str(error).splitlines()[0]}"
     else:
@@ -161,7 +162,7 @@ def refused_or_same(message: str, found: Callable[[], Tensor], truth: Tensor, wh
 
 @contextmanager
 def no_network() -> Iterator[list[Any]]:
-    """Whom the block tried to reach."""
+    """The addresses that the block tried to reach."""
     tried: list[Any] = []
 
     def refuse(*place: Any, **_: Any) -> None:
@@ -199,7 +200,7 @@ def one_feature_an_image(checkpoint: Path) -> None:
 
 
 def images_stay_with_their_prompts(checkpoint: Path) -> None:
-    """Images of one size, so that nothing but the numbers could tell; some of the prompts, and in another order."""
+    """Images of one size, so that only the numbers could show a mix-up; some of the prompts, and in another order."""
     bench = Bench(checkpoint, one_size=True)
     same(bench.packed(), bench.truth)
     same(bench.cached(), bench.truth)
@@ -262,7 +263,7 @@ def checkpoint_in_train_mode(bench: Bench) -> None:
 
 def cache_under_checkpointing(checkpoint: Path) -> None:
     bench = Bench(checkpoint, one_size=True)
-    ids, prompts, truth = bench.rollout.completion_ids[::GROUP], bench.prompts, bench.truth  # one row a prompt
+    ids, prompts, truth = bench.rollout.completion_ids[::GROUP], bench.prompts, bench.truth  # one row per prompt
 
     def scored() -> Tensor:  # with gradients, as the loss needs them: without, transformers 5.24 keeps the cache
         start = run_prompt(bench.policy, prompts)
@@ -369,7 +370,7 @@ def no_torchvision(checkpoint: Path) -> None:
 
 
 def loading_asks_nobody(checkpoint: Path) -> None:
-    """Which files are looked up on the Hub is another matter in every version: the permission is what is checked."""
+    """Which files are looked up on the Hub differs between versions: only the permission is checked."""
     adapter = tempfile.mkdtemp(dir=checkpoint.parent)
     make_policy(checkpoint).save(adapter)
     readers = (
@@ -467,7 +468,7 @@ DROPPED = Edit(prefix._language_model, "if any(layer.training for layer in layer
 TRAPS = [
     Trap(
         "features come one by one", "design: encode_images", one_feature_an_image,
-        "The tower's pooler_output is a tuple with one tensor an image, of as many rows as the image has tokens.",
+        "The tower's pooler_output is a tuple with one tensor per image, of as many rows as the image has tokens.",
         [[Edit(encode_images, "pooler_output", f"pooler_output; {CHUNKED}")]],
     ),
     Trap(

@@ -278,7 +278,7 @@ def test_covering_with_the_colour_that_is_there_changes_nothing(tiny_policy):
 
 
 def test_parts_of_ones_own_are_scored_in_their_place(pocket, monkeypatch):
-    """One part a statement: only the tokens of the second are lower when its pixel is covered."""
+    """One part per statement: only the tokens of the second are lower when its pixel is covered."""
 
     def statements(text):
         return {name: (text.index(name), text.index(name) + len(name)) for name in ("feet on pedals", "hands forward")}

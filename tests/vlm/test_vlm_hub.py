@@ -226,7 +226,7 @@ def test_the_adapter_sits_on_seven_matrices_of_28_layers(whole):
 
 
 def test_memory_of_the_published_models(whole):
-    """Weights by hand: two bytes each in bfloat16; an adapter of rank 16 has 16 bytes a parameter with all it needs."""
+    """Weights by hand: two bytes each in bfloat16; an adapter of rank 16 has 16 bytes per parameter, all included."""
     name, config, _ = whole
     shape = shape_of(config)
     fixed = fixed_bytes(shape)
