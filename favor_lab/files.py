@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import Any
 
 
+def data_path(*parts: str) -> Path:
+    """A file or folder of `data/`: inside the installed package, or beside the package in a checkout.
+
+    >>> data_path("pocket-qwen2-vl", "config.json").is_file()
+    True
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "data"
+    return (inside if inside.is_dir() else package.parent / "data").joinpath(*parts)
+
+
 def flush(path: str | Path) -> None:
     """Wait until a file, or the list of files of a folder, is on the disk (fsync)."""
     if Path(path).is_dir() and os.name != "posix":
         return  # a folder cannot be opened there
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR)  # Windows flushes what it may write alone
     try:
         os.fsync(handle)
     finally:

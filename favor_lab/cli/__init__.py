@@ -8,16 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from favor_lab.versions import need
+import favor_lab
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; see `favor_lab.cli.parser`."""
-    try:
-        need("tyro", "the command line")
-    except ImportError as error:
-        print(f"favor-lab: error: {error}", file=sys.stderr)
-        return 2
+    if list(sys.argv[1:] if arguments is None else arguments)[:1] == ["--version"]:
+        print(f"favor-lab {favor_lab.__version__}")
+        return 0
     from favor_lab.cli import parser
 
     return parser.main(arguments)

@@ -20,10 +20,11 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError, safe_open
 
+from favor_lab.files import data_path
 from favor_lab.vlm.families import FAMILIES, config_class
 from favor_lab.vlm.known import KNOWN, hub_config
 
-POCKET_DIR = Path(__file__).resolve().parents[2] / "data" / "pocket-qwen2-vl"
+POCKET_DIR = data_path("pocket-qwen2-vl")
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
 NEEDED = ("config.json", "preprocessor_config.json")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these

@@ -1,0 +1,157 @@
+"""Ask what a run trained about new images: files, folders and patterns in, one row per image out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from favor_lab.activities.images import IMAGE_SUFFIXES, as_example
+from favor_lab.runs.options import PolicyOptions
+
+if TYPE_CHECKING:
+    from favor_lab.study.answering import Answer
+    from favor_lab.vlm.policy import Policy
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run, or what was shared of one, is asked: options of its policy, and what its question says."""
+
+    policy: PolicyOptions
+    labels: list[str] | None  #: None: an open vocabulary
+    style: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row: an image file, and the answer or the reason why there is none."""
+
+    path: str
+    answer: Answer | None = None
+    problem: str = ""
+
+    def is_sure(self, threshold: float) -> bool:
+        """Whether there is a label, and its probability is not below the threshold."""
+        return self.answer is not None and (self.answer.probability or 0.0) >= threshold and bool(self.answer.label)
+
+    def row(self, threshold: float = 0.0) -> dict[str, Any]:
+        """The columns of a table; the label is empty where the policy is not sure of it."""
+        given = self.answer
+        return {
+            "path": self.path,
+            "label": (given.label if given and self.is_sure(threshold) else "") or "",
+            "probability": None if given is None or given.probability is None else round(given.probability, 4),
+            "reasoning": (given.reasoning if given else "") or "",
+            "response": given.text if given else "",
+            "problem": self.problem or self.doubt(threshold),
+        }
+
+    def doubt(self, threshold: float) -> str:
+        """Why an answered image has no label; empty where it has one."""
+        if self.answer is None or self.is_sure(threshold):
+            return ""
+        if self.answer.label is None:
+            return "the response names no label of the list" if self.answer.probabilities else "no answer"
+        return f"not sure: {self.answer.label} has probability {self.answer.probability:.2f}"
+
+
+def read_trained(folder: str | Path) -> Trained:
+    """What a run folder, its adapter folder, or a folder written by `favor-lab share` says about how to ask.
+
+    Raises FileNotFoundError, saying what is missing, for another folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    home = next((place for place in (folder, folder.parent) if (place / "settings.json").is_file()), None)
+    adapter = next((p for p in (folder, folder / "adapter") if (p / "adapter_config.json").is_file()), None)
+    whole = next((p for p in (folder, folder / "policy") if (p / "config.json").is_file()), None)
+    if home is None or (adapter is None and whole is None):
+        missing = "settings.json" if home is None else "adapter and no checkpoint (was the run finished?)"
+        raise FileNotFoundError(f"{folder} is neither a run folder nor a shared one: it has no {missing}")
+    saved = json.loads((home / "settings.json").read_text(encoding="utf-8"))
+    settings, known = saved.get("settings") or {}, {item.name for item in dataclasses.fields(PolicyOptions)}
+    options = {name: value for name, value in (saved.get("policy") or {}).items() if name in known}
+    options |= {"policy": str(whole), "adapter": None} if adapter is None or whole == folder else {"adapter": adapter}
+    labels = None if settings.get("open_vocabulary") else saved_labels(home, saved)
+    style = "answer" if saved.get("command") == "sft" else settings.get("style", "think")
+    return Trained(PolicyOptions(**options), labels, style, settings.get("max_new_tokens", 64))
+
+
+def saved_labels(home: Path, saved: dict[str, Any]) -> list[str]:
+    """The labels that a run was asked about: from its settings or, for older runs, from its evaluations."""
+    if saved.get("labels"):
+        return list(saved["labels"])
+    for path in sorted(home.glob("evaluation_*.json")):
+        return list(json.loads(path.read_text(encoding="utf-8"))["labels"])
+    raise ValueError(f"{home} does not say which labels were asked: name them with --labels")
+
+
+def image_paths(places: Sequence[str | Path]) -> list[str]:
+    """The image files of some files, folders (searched to any depth) and patterns such as `photos/*.jpg`, in order and
+    without duplicates. A file that is named is taken whatever its suffix.
+
+    Raises FileNotFoundError for a place that does not exist, and for folders and patterns without an image.
+    """
+    paths: list[str] = []
+    for place in map(str, places):
+        if Path(place).is_dir():
+            inside = sorted(str(path) for path in Path(place).rglob("*") if is_image_file(path))
+        else:
+            inside = (
+                [place] if Path(place).exists() else sorted(filter(is_image_file, glob.glob(place, recursive=True)))
+            )
+        if not inside:
+            kind = "no image in the folder" if Path(place).is_dir() else "no such file or folder, and no pattern of any"
+            raise FileNotFoundError(f"{place}: {kind} (images end in {', '.join(sorted(IMAGE_SUFFIXES))})")
+        paths += inside
+    return list(dict.fromkeys(paths))
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Whether the name is that of an image; hidden files, such as those of macOS, are none."""
+    path = Path(path)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
+
+
+def predict(
+    policy: Policy, paths: Sequence[str], labels: Sequence[str] | None, style: str, max_new_tokens: int, batch_size: int
+) -> Iterator[Prediction]:
+    """One Prediction per path, in order, `batch_size` images in memory at a time. A file that cannot be read is a row
+    with its reason."""
+    from favor_lab.study.answering import answer
+
+    for first in range(0, len(paths), batch_size):
+        examples, problems = {}, {}
+        for path in paths[first : first + batch_size]:
+            try:
+                examples[path] = as_example(path)
+            except ValueError as error:
+                problems[path] = str(error).removeprefix(f"{path}: ")
+        options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        answers = answer(policy, list(examples.values()), labels, style, **options) if examples else []
+        answered = dict(zip(examples, answers, strict=True))
+        for path in paths[first : first + batch_size]:
+            yield Prediction(path, answered.get(path), problems.get(path, ""))
+
+
+def write_csv(path: Path, predictions: Sequence[Prediction], threshold: float = 0.0) -> None:
+    """A table that spreadsheets read: UTF-8 with a byte order mark, one line per image."""
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        table = csv.DictWriter(file, list(Prediction("").row()))
+        table.writeheader()
+        table.writerows(prediction.row(threshold) for prediction in predictions)
+
+
+def as_json(prediction: Prediction, threshold: float = 0.0) -> str:
+    """One line of JSON: the columns of the table, and the probability of every label."""
+    shares = prediction.answer.probabilities if prediction.answer else {}
+    return json.dumps(prediction.row(threshold) | {"probabilities": shares}, ensure_ascii=False)
