@@ -50,10 +50,10 @@ HEADINGS = {"right": "right answers", "true": "true statements", "consistent": "
 
 def by_place(results: Iterable[Result]) -> dict[tuple[str, str, int], dict[int, Result]]:
     """(method, set, shots) -> seed -> result."""
-    found: dict[tuple[str, str, int], dict[int, Result]] = defaultdict(dict)
+    places: dict[tuple[str, str, int], dict[int, Result]] = defaultdict(dict)
     for result in results:
-        found[result.cell.method, result.cell.dataset, result.cell.shots][result.cell.seed] = result
-    return found
+        places[result.cell.method, result.cell.dataset, result.cell.shots][result.cell.seed] = result
+    return places
 
 
 def whole(places: dict, method: str, shots: int) -> dict[int, list[Result]]:
@@ -66,14 +66,14 @@ def whole(places: dict, method: str, shots: int) -> dict[int, list[Result]]:
 def joined(places: dict, method: str, shots: int, tested: str = "own") -> dict[int, Evaluation]:
     """One evaluation per seed, over all four sets. tested: on the `own` set, or on the `other` ones (the three other
     sets, or the labels that were not taught)."""
-    found = {}
+    evaluations = {}
     for seed, runs in whole(places, method, shots).items():
         parts = [
             test for run in runs for name, test in run.tests.items() if (name == run.cell.dataset) == (tested == "own")
         ]
         answers = [answer for part in parts for answer in part.answers]
-        found[seed] = Evaluation(parts[0].policy, parts[0].style, parts[0].labels, answers, 0.0)
-    return found
+        evaluations[seed] = Evaluation(parts[0].policy, parts[0].style, parts[0].labels, answers, 0.0)
+    return evaluations
 
 
 def count(method: str) -> int:
@@ -95,13 +95,13 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows]) + "\n"
 
 
-def shown(found: Measured | None, signed: bool = False) -> str:
-    return "" if found is None else found.percent(signed)
+def shown(measured: Measured | None, signed: bool = False) -> str:
+    return "" if measured is None else measured.percent(signed)
 
 
-def number(found: Measured | None, signed: bool = False) -> str:
+def number(measured: Measured | None, signed: bool = False) -> str:
     """Of words: no share."""
-    return "" if found is None else found.number(signed)
+    return "" if measured is None else measured.number(signed)
 
 
 def of_set(places: dict, method: str, name: str) -> dict[int, Evaluation]:
@@ -226,14 +226,14 @@ def variant_runs(variant: str, method: str = "grpo") -> dict[int, Result]:
 
 def changes(places: dict) -> dict[str, dict[str, Measured | None]]:
     """Each variant against plain GRPO of the same seeds and images."""
-    found = {}
+    differences = {}
     for variant in VARIANTS:
         runs, plain = variant_runs(variant), places.get(("grpo", SETS[0], SHOTS), {})
         seeds = sorted(runs.keys() & plain.keys())
         if seeds:
             pair = [[side[seed].evaluation for seed in seeds] for side in (plain, runs)]
-            found[variant] = {name: difference(*pair, name) for name in MEASURES}
-    return found
+            differences[variant] = {name: difference(*pair, name) for name in MEASURES}
+    return differences
 
 
 def mended(places: dict) -> dict[str, list[Evaluation]]:
@@ -248,18 +248,18 @@ def mended(places: dict) -> dict[str, list[Evaluation]]:
     return {name: [run.evaluation for run in seeds.values()] for name, seeds in runs.items() if seeds}
 
 
-def truth_table(found: dict[str, list[Evaluation]]) -> str:
+def truth_table(evaluations: dict[str, list[Evaluation]]) -> str:
     """The attempts to keep the reasoning true, against the policy before training and against plain GRPO."""
     rows = []
-    for name, mine in found.items() if {"zero-shot", "grpo"} <= found.keys() else ():
-        said = np.mean([answer.statements for run in mine for answer in run.answers])
+    for name, mine in evaluations.items() if {"zero-shot", "grpo"} <= evaluations.keys() else ():
+        statements = np.mean([answer.statements for run in mine for answer in run.answers])
         compared = (("zero-shot", "true"), ("grpo", "right"), ("grpo", "true"))
-        changed = [
-            shown(difference(found[other], mine, part), True) if name not in ("zero-shot", other) else ""
+        differences = [
+            shown(difference(evaluations[other], mine, part), True) if name not in ("zero-shot", other) else ""
             for other, part in compared
         ]
         shares = [shown(measure(mine, part)) for part in ("right", "true")]
-        rows.append([name, str(len(mine)), *shares, rounded(said, 2), *changed])
+        rows.append([name, str(len(mine)), *shares, rounded(statements, 2), *differences])
     head = ["", "seeds", "right answers", "true statements", "statements per response"]
     return markdown([*head, "true, over zero-shot", "right, over plain GRPO", "true, over plain GRPO"], rows)
 
@@ -267,11 +267,11 @@ def truth_table(found: dict[str, list[Evaluation]]) -> str:
 def kept_table(places: dict) -> str:
     """The variant that keeps the reasoning true, on every set, against the policy before training and plain GRPO of
     the same seeds."""
-    kept = by_place(load_results(CELLS, variant=KEPT))
+    of_variant = by_place(load_results(CELLS, variant=KEPT))
     rows = []
     for name in (*SETS, "mean of 4 sets"):
-        start, plain, mine = (of_set(found, method, name) for found, method in (
-            (places, "zero-shot"), (places, "grpo"), (kept, "grpo"),
+        start, plain, mine = (of_set(runs_by_place, method, name) for runs_by_place, method in (
+            (places, "zero-shot"), (places, "grpo"), (of_variant, "grpo"),
         ))  # fmt: skip
         seeds = sorted(plain.keys() & mine.keys())
         if not (start and seeds):
@@ -285,15 +285,15 @@ def kept_table(places: dict) -> str:
     return markdown([*head, "over plain GRPO"], rows)
 
 
-def variants_table(found: dict[str, dict[str, Measured | None]]) -> str:
+def variants_table(differences: dict[str, dict[str, Measured | None]]) -> str:
     rows = [
         [name, VARIANTS[name].about, *((number if part == "words" else shown)(row[part], True) for part in MEASURES)]
-        for name, row in found.items()
+        for name, row in differences.items()
     ]
     return markdown(["variant", "what is changed", *(about for about, _ in MEASURES.values())], rows)
 
 
-def draw(places: dict, found: dict[str, dict[str, Measured | None]]) -> None:
+def draw(places: dict, differences: dict[str, dict[str, Measured | None]]) -> None:
     """The figures, as far as there are cells for them."""
     lines: dict = {name: {} for name in SETS}
     for (method, name, shots), seeds in sorted(places.items()):
@@ -321,10 +321,10 @@ def draw(places: dict, found: dict[str, dict[str, Measured | None]]) -> None:
     }
     if all(shares.values()):
         plot_transfer(shares, SETS).savefig(FIGURES / "study_transfer.png")
-    if found:
-        plot_changes(found, HEADINGS).savefig(FIGURES / "study_changes.png")
-    if moved := moves(places):
-        plot_moves(moved, HEADINGS).savefig(FIGURES / "study_truth.png")
+    if differences:
+        plot_changes(differences, HEADINGS).savefig(FIGURES / "study_changes.png")
+    if levels := moves(places):
+        plot_moves(levels, HEADINGS).savefig(FIGURES / "study_truth.png")
     if curves := published_curves(places):
         draw_published(curves).savefig(FIGURES / "study_published.png")
 
@@ -333,7 +333,7 @@ def moves(places: dict) -> dict:
     """Levels before and after: the methods on the mean of the four sets, the attempts at true reasoning on one."""
 
     def levels(runs: Sequence[Evaluation]) -> dict[str, Measured]:
-        return {name: found for name in HEADINGS if (found := measure(runs, name)) is not None}
+        return {name: value for name in HEADINGS if (value := measure(runs, name)) is not None}
 
     def from_zero(start: Sequence[Evaluation], runs: Sequence[Evaluation]) -> dict[str, tuple[Measured, Measured]]:
         before, after = levels(start), levels(runs)
@@ -346,10 +346,10 @@ def moves(places: dict) -> dict:
     for name, runs in ends.items():
         if start and runs:
             groups["mean of four sets"][name] = from_zero(start, list(runs.values()))
-    found = mended(places)
-    for name, runs in found.items():
-        if name != "zero-shot" and "zero-shot" in found:
-            groups[SETS[0]][name] = from_zero(found["zero-shot"], runs)
+    evaluations = mended(places)
+    for name, runs in evaluations.items():
+        if name != "zero-shot" and "zero-shot" in evaluations:
+            groups[SETS[0]][name] = from_zero(evaluations["zero-shot"], runs)
     return {heading: rows for heading, rows in groups.items() if rows}
 
 
@@ -395,7 +395,7 @@ def draw_published(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
 def main() -> None:
     results = load_results(CELLS)
     places = by_place(results)
-    found = changes(places)
+    differences = changes(places)
     pages = {
         "gain": gain_table(places),
         "shots": shots_table(results),
@@ -404,13 +404,13 @@ def main() -> None:
         "transfer": transfer_table(places),
         "base_to_new": base_to_new_table(),
         "probes": probes_table(places),
-        "variants": variants_table(found),
+        "variants": variants_table(differences),
         "truth": truth_table(mended(places)),
         "kept": kept_table(places),
     }
     for name, page in pages.items():
         (HERE / f"study_{name}.md").write_text(page)
-    draw(places, found)
+    draw(places, differences)
     print("\n".join(pages.values()))
 
 

@@ -70,9 +70,9 @@ def page(trials: list[dict[str, Any]]) -> str:
         f"| --- |{' --- |' * len(RATES)}",
     ]
     for method in TRAINED:
-        shown = [percent(mean(trials, method, rate)) for rate in RATES]
-        shown = [f"**{s}**" if rate == best[method] else s for s, rate in zip(shown, RATES, strict=True)]
-        lines.append(f"| {method} | {' | '.join(shown)} |")
+        cells = [percent(mean(trials, method, rate)) for rate in RATES]
+        cells = [f"**{s}**" if rate == best[method] else s for s, rate in zip(cells, RATES, strict=True)]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += ["", f"| true statements | {' | '.join(f'{rate:g}' for rate in RATES)} |", lines[5]]
     for method in (method for method in TRAINED if METHODS[method] == "think"):
         true = [percent(mean(trials, method, rate, "truth_rate")) for rate in RATES]
@@ -82,16 +82,16 @@ def page(trials: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     target = HERE / "tune_methods.json"
-    done = json.loads(target.read_text()) if target.exists() else []
+    trials = json.loads(target.read_text()) if target.exists() else []
     for rate in RATES:
         for method in TRAINED:
             for seed in SEEDS:
-                if (method, rate, seed) not in [(t["method"], t["learning_rate"], t["seed"]) for t in done]:
-                    done.append(trial(method, rate, seed))
-                    target.write_text(json.dumps(done, indent=1) + "\n")
-                    print(done[-1], flush=True)
-    (HERE / "tune_methods.md").write_text(page(done))
-    print(page(done))
+                if (method, rate, seed) not in [(t["method"], t["learning_rate"], t["seed"]) for t in trials]:
+                    trials.append(trial(method, rate, seed))
+                    target.write_text(json.dumps(trials, indent=1) + "\n")
+                    print(trials[-1], flush=True)
+    (HERE / "tune_methods.md").write_text(page(trials))
+    print(page(trials))
 
 
 if __name__ == "__main__":

@@ -68,12 +68,12 @@ def trial(name: str, seed: int) -> dict[str, Any]:
         for _ in train(policy, shots, settings, rewards=PLAIN | {"third": reward}):
             pass
     after = evaluate(policy, shots.validation, shots.labels)
-    said = float(np.mean([answer.statements for answer in after.answers]))
+    statements = float(np.mean([answer.statements for answer in after.answers]))
     rates = {part: round(measure([after], part).mean, 3) for part in ("right", "true")}
-    return {"trial": name, "seed": seed, **rates, "said": round(said, 2)}
+    return {"trial": name, "seed": seed, **rates, "said": round(statements, 2)}
 
 
-def page(done: list[dict[str, Any]]) -> str:
+def page(trials: list[dict[str, Any]]) -> str:
     lines = [
         "# What was tried to keep the reasoning true",
         "",
@@ -86,23 +86,23 @@ def page(done: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for name in TRIALS:
-        if mine := [row for row in done if row["trial"] == name]:
-            right, true, said = (np.mean([row[part] for row in mine]) for part in ("right", "true", "said"))
-            lines.append(f"| {name} | {len(mine)} | {percent(right)} | {percent(true)} | {rounded(said, 2)} |")
+        if mine := [row for row in trials if row["trial"] == name]:
+            right, true, statements = (np.mean([row[part] for row in mine]) for part in ("right", "true", "said"))
+            lines.append(f"| {name} | {len(mine)} | {percent(right)} | {percent(true)} | {rounded(statements, 2)} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     target = HERE / "tune_truth.json"
-    done = json.loads(target.read_text()) if target.exists() else []
+    trials = json.loads(target.read_text()) if target.exists() else []
     for name in TRIALS:
         for seed in SEEDS[:1] if name == UNTRAINED else SEEDS:
-            if (name, seed) not in [(row["trial"], row["seed"]) for row in done]:
-                done.append(trial(name, seed))
-                target.write_text(json.dumps(done, indent=1) + "\n")
-                print(done[-1], flush=True)
-    (HERE / "tune_truth.md").write_text(page(done))
-    print(page(done))
+            if (name, seed) not in [(row["trial"], row["seed"]) for row in trials]:
+                trials.append(trial(name, seed))
+                target.write_text(json.dumps(trials, indent=1) + "\n")
+                print(trials[-1], flush=True)
+    (HERE / "tune_truth.md").write_text(page(trials))
+    print(page(trials))
 
 
 if __name__ == "__main__":

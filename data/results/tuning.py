@@ -59,9 +59,9 @@ def page(trials: list[dict[str, Any]]) -> str:
     ]
     for t in trials:
         low, high = t["interval_95"]
-        changed = ", ".join(f"{name} {value}" for name, value in t["changes"].items())
+        changes = ", ".join(f"{name} {value}" for name, value in t["changes"].items())
         lines.append(
-            f"| {changed} | {percent(t['accuracy'])} ({rounded(100 * low)} to {rounded(100 * high)}) "
+            f"| {changes} | {percent(t['accuracy'])} ({rounded(100 * low)} to {rounded(100 * high)}) "
             f"| {percent(t['format_rate'])} | {percent(t['truth_rate'])} | {t['kl']:.3f} |"
         )
     return "\n".join(lines) + "\n"
@@ -69,14 +69,14 @@ def page(trials: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     target = HERE / "tuning.json"
-    done = json.loads(target.read_text()) if target.exists() else []
+    trials = json.loads(target.read_text()) if target.exists() else []
     for changes in TRIALS:
-        if changes not in [t["changes"] for t in done]:
-            done.append(trial(changes))
-            target.write_text(json.dumps(done, indent=1) + "\n")
-            print(done[-1], flush=True)
-    (HERE / "tuning.md").write_text(page(done))
-    print(page(done))
+        if changes not in [t["changes"] for t in trials]:
+            trials.append(trial(changes))
+            target.write_text(json.dumps(trials, indent=1) + "\n")
+            print(trials[-1], flush=True)
+    (HERE / "tuning.md").write_text(page(trials))
+    print(page(trials))
 
 
 if __name__ == "__main__":

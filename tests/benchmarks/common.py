@@ -147,11 +147,11 @@ def random_config(name: str) -> Qwen2VLConfig:
     """The configuration "2b" (Qwen2-VL-2B-Instruct's shape, 2 208 985 600 parameters) or "tiny", with the ids of the
     pocket tokenizer, whose tokens come first in its vocabulary."""
     config = Qwen2VLConfig.from_pretrained(POCKET_DIR, local_files_only=True).to_dict()
-    known = configuration("Qwen/Qwen2-VL-2B-Instruct").to_dict()
+    published = configuration("Qwen/Qwen2-VL-2B-Instruct").to_dict()
     for part, sizes in SIZES_OF_A_SHAPE.items():
-        config[part] |= {size: known[part][size] for size in sizes} if name == "2b" else TINY[part]
+        config[part] |= {size: published[part][size] for size in sizes} if name == "2b" else TINY[part]
         config[part].pop("layer_types", None)  # one entry per layer: it has to be made again
-    section = known["text_config"]["rope_parameters"]["mrope_section"] if name == "2b" else [2, 3, 3]
+    section = published["text_config"]["rope_parameters"]["mrope_section"] if name == "2b" else [2, 3, 3]
     config["text_config"]["rope_parameters"] |= {"mrope_section": section}
     return Qwen2VLConfig(**config)
 

@@ -116,16 +116,16 @@ def expected(points: Sequence[dict[str, Any]], bound: str = "bound") -> list[flo
 def doublings(points: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     """The factor by which each doubling of G multiplies the step's seconds, measured and counted: doubling adds only
     completion tokens, not prompts."""
-    found = []
+    pairs = []
     for one in points:
         for two in points:
             if two["group_size"] == 2 * one["group_size"]:
                 measured = two["seconds"]["median"] / one["seconds"]["median"]
                 counts = two["bound"]["step"] / one["bound"]["step"]
-                found.append(
+                pairs.append(
                     {"from": one["group_size"], "measured": measured, "counted": counts, "excess": measured / counts}
                 )
-    return found
+    return pairs
 
 
 def prompt_growth(points: Sequence[dict[str, Any]]) -> dict[str, float]:

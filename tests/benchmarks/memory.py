@@ -140,19 +140,19 @@ def start_process(args: argparse.Namespace, *extra: str) -> dict[str, Any]:
 def measure_cell(args: argparse.Namespace, cell: Cell, checkpoint: str) -> dict[str, Any]:
     """Its peak without a cap, and the smallest card on which it runs (None: none of them)."""
     extra = ["--cell", json.dumps(cell), "--checkpoint", checkpoint]
-    found = start_process(args, *extra)
-    if "allocated_bytes" not in found:
-        return found
-    tried: dict[str, str] = {}
-    found |= {"card_gb": None, "cards": tried}
-    for card in (card for card in CARDS if card * 1e9 >= found["allocated_bytes"]):
+    result = start_process(args, *extra)
+    if "allocated_bytes" not in result:
+        return result
+    attempts: dict[str, str] = {}
+    result |= {"card_gb": None, "cards": attempts}
+    for card in (card for card in CARDS if card * 1e9 >= result["allocated_bytes"]):
         capped = start_process(args, *extra, "--cap", str(card))
         if "error" in capped:
-            return found | {"error": f"capped at {card} GB: {capped['error']}"}
-        tried[str(card)] = "does not fit" if "oom" in capped else "fits"
+            return result | {"error": f"capped at {card} GB: {capped['error']}"}
+        attempts[str(card)] = "does not fit" if "oom" in capped else "fits"
         if "oom" not in capped:
-            return found | {"card_gb": card, "capped_reserved_bytes": capped["reserved_bytes"]}
-    return found
+            return result | {"card_gb": card, "capped_reserved_bytes": capped["reserved_bytes"]}
+    return result
 
 
 def known(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -164,19 +164,19 @@ def known(args: argparse.Namespace) -> list[dict[str, Any]]:
     return []
 
 
-def describe(cell: Cell, found: dict[str, Any]) -> str:
+def describe(cell: Cell, result: dict[str, Any]) -> str:
     """A cell in one line."""
     features = "kept" if cell["features"] == "kept" else "each step"
     weights = "4bit" if cell["weights"] == "4bit" else cell["dtype"]
     head = f"{weights:<9}G {cell['group_size']:<3}{cell['image_size']}² {cell['length']:>4} tokens, {features}: "
-    if "allocated_bytes" in found:
-        card = f"fits on {found['card_gb']} GB" if found["card_gb"] else f"fits on no card of {CARDS[-1]} GB or less"
-        allocated, reserved = found["allocated_bytes"] / 1e9, found["reserved_bytes"] / 1e9
-        estimate = max(found["estimate_bytes"].values(), default=0.0) / 1e9
+    if "allocated_bytes" in result:
+        card = f"fits on {result['card_gb']} GB" if result["card_gb"] else f"fits on no card of {CARDS[-1]} GB or less"
+        allocated, reserved = result["allocated_bytes"] / 1e9, result["reserved_bytes"] / 1e9
+        estimate = max(result["estimate_bytes"].values(), default=0.0) / 1e9
         return head + f"{allocated:.2f} GB allocated ({estimate:.2f} estimated), {reserved:.2f} reserved, {card}"
-    if "growth_bytes" in found:
-        return head + f"{found['growth_bytes'] / 1e6:.1f} MB more resident memory (CPU, no GPU figure)"
-    return head + next(f"{key}: {found[key]}" for key in ("oom", "error", "skipped") if key in found)
+    if "growth_bytes" in result:
+        return head + f"{result['growth_bytes'] / 1e6:.1f} MB more resident memory (CPU, no GPU figure)"
+    return head + next(f"{key}: {result[key]}" for key in ("oom", "error", "skipped") if key in result)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -186,9 +186,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     gpu = torch.device(args.device).type == "cuda"
     result: dict[str, Any] = {"kind": "gpu" if gpu else "cpu", "note": None if gpu else CPU_NOTE}
 
-    def note(cell: Cell, found: dict[str, Any]) -> None:
-        done.append({"cell": cell, **found})
-        tqdm.write(describe(cell, found))
+    def note(cell: Cell, cell_result: dict[str, Any]) -> None:
+        done.append({"cell": cell, **cell_result})
+        tqdm.write(describe(cell, cell_result))
         save(args, f"memory-{args.policy}", "memory", result | {"cells": done})
 
     if not gpu or importlib.util.find_spec("bitsandbytes") is None:

@@ -104,8 +104,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     lines = []
-    for part, found in result["parts"].items():
-        for way, entry in found.items():
+    for part, ways in result["parts"].items():
+        for way, entry in ways.items():
             low, high = entry["ratio"]["quartiles"]
             lines.append(
                 f"{part:<10} {way:<13}{entry['seconds']['median']:8.4f} s, {entry['ratio']['median']:.2f} times the"

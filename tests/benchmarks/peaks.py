@@ -71,8 +71,8 @@ def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[st
     """Peak bytes of tensors in each watched phase of the last of two steps; every completion has its full length."""
     clock = type("Clock", (Watch,), {"seen": {}})
     on_cpu = torch.device(args.device).type == "cpu"
-    held = [*policy.model.parameters(), *policy.model.buffers(), policy.forbidden]
-    weights = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in held}.values())
+    tensors = [*policy.model.parameters(), *policy.model.buffers(), policy.forbidden]
+    weights = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors}.values())
     watching: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True) if on_cpu else nullcontext()
     patches = [mock.patch.object(module, "Clock", clock) for module in (training, questions)]
     with patches[0], patches[1], endless(policy), watching:
@@ -92,11 +92,11 @@ def on_top(watched: Any) -> dict[str, int]:
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     times, levels = [time for time, _ in changes], [0, *itertools.accumulate(size for _, size in changes)]
     spans = [event for event in events if event.name().startswith("phase:")]
-    found = {}
+    peaks = {}
     for span in sorted(spans, key=lambda event: event.start_ns()):
         first, last = bisect.bisect_left(times, span.start_ns()), bisect.bisect_right(times, span.end_ns())
-        found[span.name().removeprefix("phase:")] = max(levels[first : last + 1])
-    return found
+        peaks[span.name().removeprefix("phase:")] = max(levels[first : last + 1])
+    return peaks
 
 
 def compare(args: argparse.Namespace, cell: dict[str, Any], policy: Policy | None = None) -> dict[str, Any]:
@@ -121,11 +121,11 @@ def compare(args: argparse.Namespace, cell: dict[str, Any], policy: Policy | Non
     }
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(result: dict[str, Any]) -> str:
     """A cell in one line."""
-    measured, estimate = found["measured_bytes"], found["estimate_bytes"]
+    measured, estimate = result["measured_bytes"], result["estimate_bytes"]
     parts = [f"{name} {measured[name] / 1e6:.1f} ({estimate[name] / 1e6:.1f})" for name in measured]
-    return f"{found['cell']}: MB measured (estimated): {', '.join(parts)}"
+    return f"{result['cell']}: MB measured (estimated): {', '.join(parts)}"
 
 
 def main(argv: Sequence[str] | None = None, progress: Callable[..., Any] = tqdm) -> None:

@@ -97,8 +97,8 @@ def step_text(result: Result) -> str:
     rows, unit = [], result.get("ours", result.get("trl"))["seconds"]["median"]
     for side, name in (("trl", "TRL GRPOTrainer"), ("ours", "favor_lab")):
         if side in result:
-            found = result[side]["seconds"]
-            middle, low, high = (amount(result, value, unit) for value in (found["median"], *found["quartiles"]))
+            stats = result[side]["seconds"]
+            middle, low, high = (amount(result, value, unit) for value in (stats["median"], *stats["quartiles"]))
             rows.append([name, f"{middle} ({low} to {high})", gigabytes(result[side].get("peak_bytes"))])
     head = "a step, median (quartiles)" + time_head(result, "favor_lab's step")
     text = table(["trainer", head, "peak memory"], rows) + "\n"
@@ -194,8 +194,8 @@ def growth_text(result: Result) -> str:
 def parts_text(result: Result) -> str:
     """Each part of a step, plainly and fast."""
     rows = []
-    for part, found in result["parts"].items():
-        for way, entry in found.items():
+    for part, ways in result["parts"].items():
+        for way, entry in ways.items():
             low, high = entry["ratio"]["quartiles"]
             rows.append([part, way, f"{entry['ratio']['median']:.2f} ({low:.2f} to {high:.2f})"])
     args = result["arguments"]
@@ -209,7 +209,7 @@ def parts_text(result: Result) -> str:
 
 def run_text(result: Result) -> str:
     """The long run: total, phases, memory, decoding."""
-    args, found = result["arguments"], result["decoding"]
+    args, decoding = result["arguments"], result["decoding"]
     phases = [[phase, seconds(value)] for phase, value in result["phases"].items()]
     text = f"{POLICIES[args['policy']]}; {args['steps']} steps of {setting(result)}.\n\n"
     text += table(
@@ -218,10 +218,11 @@ def run_text(result: Result) -> str:
     text += f"\n{args['steps']} steps in **{result['total_seconds'] / 60:.2f} min**, encoding the images included"
     text += f"; peak memory {gigabytes(result['peak_bytes'])}. " if "peak_bytes" in result else ". "
     return text + (
-        f"Decoding takes {seconds(found['decode_seconds'])} per step; reading {gigabytes(found['weight_bytes'])} of "
-        f"weights once per token position at {found['bytes_per_second'] / 1e9:.0f} GB/s takes "
-        f"{seconds(found['bound_seconds'])}: "
-        f"{100 * found['share']:.0f} % of this bound.\n"
+        f"Decoding takes {seconds(decoding['decode_seconds'])} per step; "
+        f"reading {gigabytes(decoding['weight_bytes'])} of weights once per token position "
+        f"at {decoding['bytes_per_second'] / 1e9:.0f} GB/s takes "
+        f"{seconds(decoding['bound_seconds'])}: "
+        f"{100 * decoding['share']:.0f} % of this bound.\n"
     )
 
 
@@ -250,9 +251,9 @@ def page(results: Sequence[Result]) -> str:
     if pictured(results):
         text += "\n![Steps, memory and growth](figures/benchmarks.png)\n"
     for benchmark, (title, write) in SECTIONS.items():
-        if found := of(results, benchmark):
+        if matching := of(results, benchmark):
             text += f"\n## {title}\n"
-        for result in found:
+        for result in matching:
             text += f"\n{write(result).rstrip()}\n\n{origin(result)}\n"
     return text
 
@@ -263,12 +264,12 @@ def summary(results: Sequence[Result]) -> str:
     for result in of(results, "step"):
         if "ratio" in result:
             low, high = result["ratio"]["quartiles"]
-            found = f"**{result['ratio']['median']:.1f}** times as fast as TRL ({low:.1f} to {high:.1f})"
+            measured = f"**{result['ratio']['median']:.1f}** times as fast as TRL ({low:.1f} to {high:.1f})"
             if result["environment"].get("gpu"):
                 trl, ours = (seconds(result[side]["seconds"]["median"]) for side in ("trl", "ours"))
-                found += f": {ours}, TRL {trl}"
-            found += f"; {result['ours']['seconds']['median'] / sum(result['bound'].values()):.1f} times the bound"
-            rows.append([f"a step, {short(result)}", found, place(result)])
+                measured += f": {ours}, TRL {trl}"
+            measured += f"; {result['ours']['seconds']['median'] / sum(result['bound'].values()):.1f} times the bound"
+            rows.append([f"a step, {short(result)}", measured, place(result)])
     for result in of(results, "run"):
         share = f"decoding at {100 * result['decoding']['share']:.0f} % of the bandwidth bound"
         minutes = f"{result['total_seconds'] / 60:.1f} min, {share}"
@@ -281,12 +282,12 @@ def summary(results: Sequence[Result]) -> str:
     for result in of(results, "growth"):
         if result.get("doubling"):
             worst = max(step["excess"] for step in result["doubling"])
-            found = f"at most {worst:.2f} times what its completion tokens alone cost"
-            rows.append([f"doubling G, {policy_of(result)}", found, place(result)])
+            measured = f"at most {worst:.2f} times what its completion tokens alone cost"
+            rows.append([f"doubling G, {policy_of(result)}", measured, place(result)])
     for result in of(results, "import"):
         ours, theirs = result["imports"]["favor_lab"], result["imports"]["torch_transformers"]
-        found = f"1/{theirs['median'] / ours['median']:.0f} of the time of `import torch, transformers`"
-        rows.append(["`import favor_lab`", found, place(result)])
+        measured = f"1/{theirs['median'] / ours['median']:.0f} of the time of `import torch, transformers`"
+        rows.append(["`import favor_lab`", measured, place(result)])
     return table(["what", "measured", "on"], rows)
 
 
@@ -360,8 +361,8 @@ def draw_steps(axes: Any, results: Sequence[Result]) -> None:
                 value = result[side]["seconds"]["median"]
                 axes.barh(i + shift, value / slowest, height=0.34, color=colour)
                 name = "TRL" if side == "trl" else "favor_lab"
-                shown = amount(result, value, result.get("ours", result.get("trl"))["seconds"]["median"])
-                axes.text(value / slowest + 0.01, i + shift, f"{name} {shown}", va="center", fontsize=8)
+                label = amount(result, value, result.get("ours", result.get("trl"))["seconds"]["median"])
+                axes.text(value / slowest + 0.01, i + shift, f"{name} {label}", va="center", fontsize=8)
         names.append(f"{result['arguments']['policy']}, {result['arguments']['length']} tokens\n{place(result)}")
     axes.set_yticks(range(len(names)), names)
     axes.set(

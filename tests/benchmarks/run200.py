@@ -108,7 +108,7 @@ def decoding(policy: Policy, shots: FewShot, args: argparse.Namespace, result: d
 
 def report(result: dict[str, Any], args: argparse.Namespace) -> str:
     """The lines to print."""
-    total, found = result["total_seconds"], result["decoding"]
+    total, decode = result["total_seconds"], result["decoding"]
     lines = [f"{args.steps} steps x {args.prompts} prompts x G {args.group_size}: {total / 60:.2f} min"]
     if args.steps != 200:
         lines[0] += f", {200 * result['seconds']['median'] / 60:.2f} min for 200 at the median step"
@@ -117,10 +117,10 @@ def report(result: dict[str, Any], args: argparse.Namespace) -> str:
         allocated, reserved = result["peak_bytes"] / 1e9, result["peak_reserved_bytes"] / 1e9
         lines.append(f"peak memory {allocated:.2f} GB allocated, {reserved:.2f} GB reserved")
     lines.append(
-        f"decoding {found['decode_seconds']:.3f} s per step; bound by reading {found['weight_bytes'] / 1e9:.2f} GB of"
-        f" weights per token position at {found['bytes_per_second'] / 1e9:.0f} GB/s: {found['bound_seconds']:.3f} s,"
-        f" {100 * found['share']:.0f} % of it reached"
-        f" ({100 * found['counted_share']:.0f} % of the bound with keys, values and FLOPs)"
+        f"decoding {decode['decode_seconds']:.3f} s per step; bound by reading {decode['weight_bytes'] / 1e9:.2f} GB of"
+        f" weights per token position at {decode['bytes_per_second'] / 1e9:.0f} GB/s: {decode['bound_seconds']:.3f} s,"
+        f" {100 * decode['share']:.0f} % of it reached"
+        f" ({100 * decode['counted_share']:.0f} % of the bound with keys, values and FLOPs)"
     )
     return "\n".join(lines)
 

@@ -68,8 +68,8 @@ class Side:
             self.peaks.append(torch.cuda.max_memory_allocated(self.device) - self.before + self.own())
 
     def result(self, warmup: int) -> dict[str, Any]:
-        found: dict[str, Any] = {"seconds": summary(self.seconds[warmup:]), "warmup_seconds": self.seconds[:warmup]}
-        return found | ({"peak_bytes": max(self.peaks[warmup:])} if self.gpu else {})
+        values: dict[str, Any] = {"seconds": summary(self.seconds[warmup:]), "warmup_seconds": self.seconds[:warmup]}
+        return values | ({"peak_bytes": max(self.peaks[warmup:])} if self.gpu else {})
 
 
 def held(model: Any, optimiser: Any) -> float:

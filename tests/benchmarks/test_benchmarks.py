@@ -174,8 +174,8 @@ def test_doubling_is_measured_against_what_is_counted():
     def point(group, seconds, bound):
         return {"group_size": group, "seconds": {"median": seconds}, "bound": {"step": bound}}
 
-    (found,) = script("growth").doublings([point(4, 2.0, 1.0), point(8, 3.0, 1.25), point(12, 9.0, 9.0)])
-    assert found == {"from": 4, "measured": 1.5, "counted": 1.25, "excess": 1.2}
+    (pair,) = script("growth").doublings([point(4, 2.0, 1.0), point(8, 3.0, 1.25), point(12, 9.0, 9.0)])
+    assert pair == {"from": 4, "measured": 1.5, "counted": 1.25, "excess": 1.2}
 
 
 def test_run(tmp_path):
@@ -237,9 +237,9 @@ def test_memory_finds_the_smallest_card_by_trying(monkeypatch):
         return {"oom": "no room"} if caps[-1] < 12 else {"allocated_bytes": 7e9, "reserved_bytes": 11e9}
 
     monkeypatch.setattr(memory, "start_process", process)
-    found = memory.measure_cell(None, {}, "")
+    result = memory.measure_cell(None, {}, "")
     assert caps == [8, 12], "6 GB cannot do, 8 GB may"
-    assert found["card_gb"] == 12 and found["cards"] == {"8": "does not fit", "12": "fits"}
+    assert result["card_gb"] == 12 and result["cards"] == {"8": "does not fit", "12": "fits"}
 
 
 def test_the_cells_in_four_bits_get_a_whole_checkpoint(tmp_path, capsys):

@@ -90,11 +90,11 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 456) -> Qwen2Tokeniz
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    learnt = json.loads(learner.to_str())["model"]
-    specials = {token: len(learnt["vocab"]) + i for i, token in enumerate(SPECIAL_TOKENS)}
+    trained_bpe = json.loads(learner.to_str())["model"]
+    specials = {token: len(trained_bpe["vocab"]) + i for i, token in enumerate(SPECIAL_TOKENS)}
     tokenizer = Qwen2Tokenizer(
-        vocab=learnt["vocab"] | specials,
-        merges=[tuple(pair) for pair in learnt["merges"]],
+        vocab=trained_bpe["vocab"] | specials,
+        merges=[tuple(pair) for pair in trained_bpe["merges"]],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=[token for token in SPECIAL_TOKENS if token != "<|endoftext|>"],

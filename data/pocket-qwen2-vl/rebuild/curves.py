@@ -18,10 +18,10 @@ def draw_curves(directory: Path) -> Path:
     figure = Figure(figsize=(9, 3.2), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2)
     left.plot([t["images"] / 1000 for t in tower], [t["f1"] for t in tower], color="#9db8d2", label="training batch")
-    kept = [t for t in tower if "held_out" in t]
+    evaluated = [t for t in tower if "held_out" in t]
     left.plot(
-        [t["images"] / 1000 for t in kept],
-        [t["held_out"]["f1"] for t in kept],
+        [t["images"] / 1000 for t in evaluated],
+        [t["held_out"]["f1"] for t in evaluated],
         "o-",
         color="#1f5a96",
         label="held-out scenes",

@@ -86,17 +86,17 @@ def loose_name(label: str, r: Random, among: tuple[str, ...] = ACTIVITIES) -> st
             return name
 
 
-def evidence(said: list[str], r: Random) -> list[str]:
+def evidence(statements: list[str], r: Random) -> list[str]:
     """True statements, most telling first; what stands nearby is mentioned four times in five."""
-    return [s for s in said if not s.endswith(("nearby", "in a hand")) or r.random() < 0.8]
+    return [s for s in statements if not s.endswith(("nearby", "in a hand")) or r.random() < 0.8]
 
 
-def conversation(kind: str, label: str | None, said: list[str], r: Random) -> tuple[str, str]:
+def conversation(kind: str, label: str | None, statements: list[str], r: Random) -> tuple[str, str]:
     """One request and one response about a scene with these true statements.
 
     ``kind``: "describe" asks for the evidence alone, "open" for a name, "list" for a name out of a list.
     """
-    words = evidence(said, r)
+    words = evidence(statements, r)
     thought = f"<think>{', '.join(words)}</think>"
     if kind == "describe" or label is None:
         return build_prompt(None, "describe"), thought
@@ -137,8 +137,8 @@ class Batcher:
     def request(self, text: str) -> list[int]:
         if text not in self.requests:
             turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
-            written = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            ids = self.tokenizer(written).input_ids
+            rendered_text = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            ids = self.tokenizer(rendered_text).input_ids
             at = ids.index(self.image)
             if len(self.requests) > 50_000:
                 self.requests.clear()
@@ -148,12 +148,12 @@ class Batcher:
     def __call__(self, scenes: Scenes, rows: np.ndarray, kind: str, r: Random) -> tuple[Tensor, Tensor]:
         """(B, T) ids, and (B, T) targets: the next token where it belongs to a response, else -100."""
         pairs = [conversation(kind, *facts(scenes, int(row)), r) for row in rows]
-        asked = [self.request(request) for request, _ in pairs]
-        told = [self.tokenizer(response).input_ids + [self.end] for _, response in pairs]
-        width = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
+        requests = [self.request(request) for request, _ in pairs]
+        responses = [self.tokenizer(response).input_ids + [self.end] for _, response in pairs]
+        width = max(len(a) + len(t) for a, t in zip(requests, responses, strict=True))
         ids = torch.full((len(rows), width), self.end)
         targets = torch.full((len(rows), width), -100)
-        for k, (a, t) in enumerate(zip(asked, told, strict=True)):
+        for k, (a, t) in enumerate(zip(requests, responses, strict=True)):
             ids[k, : len(a) + len(t)] = torch.tensor(a + t)
             targets[k, len(a) - 1 : len(a) + len(t) - 1] = torch.tensor(t)
         return ids, targets
@@ -173,13 +173,14 @@ def language_loss(
     pixels = torch.from_numpy(scenes.pixels[rows])
     features = see(model.model.visual, pixels)  # (B, I, D)
     embeds = model.get_input_embeddings()(ids)  # (B, T, D)
-    seen = (ids == batcher.image)[..., None].expand_as(embeds)
-    embeds = embeds.masked_scatter(seen, features)
+    is_image = (ids == batcher.image)[..., None].expand_as(embeds)
+    embeds = embeds.masked_scatter(is_image, features)
     where = positions(model, ids, batcher.image, pixels.shape[1] // 14)
     hidden = model.model.language_model(inputs_embeds=embeds, position_ids=where, use_cache=False).last_hidden_state
-    wanted = targets >= 0
-    logits = model.lm_head(hidden[wanted])  # (response tokens, V)
-    return F.cross_entropy(logits, targets[wanted]), (logits.argmax(-1) == targets[wanted]).float().mean().item()
+    answer_mask = targets >= 0
+    logits = model.lm_head(hidden[answer_mask])  # (response tokens, V)
+    targets = targets[answer_mask]  # (response tokens,)
+    return F.cross_entropy(logits, targets), (logits.argmax(-1) == targets).float().mean().item()
 
 
 def train_language(
@@ -194,8 +195,8 @@ def train_language(
     torch.manual_seed(settings.seed)
     batcher = Batcher(tokenizer, (scenes.pixels.shape[1] // 28) ** 2)
     tower = list(model.model.visual.parameters())
-    known = {id(p) for p in tower}
-    rest = [p for p in model.parameters() if id(p) not in known]
+    tower_ids = {id(p) for p in tower}
+    rest = [p for p in model.parameters() if id(p) not in tower_ids]
     optimiser = torch.optim.AdamW(
         [{"params": rest, "lr": settings.learning_rate}, {"params": tower, "lr": settings.tower_learning_rate}],
         betas=(0.9, 0.98),
@@ -228,23 +229,23 @@ def train_language(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        done = step + 1
-        if done % 25 == 0 or done == settings.steps:
+        steps_done = step + 1
+        if steps_done % 25 == 0 or steps_done == settings.steps:
             line = {
-                "step": done,
-                "responses": done * settings.batch,
+                "step": steps_done,
+                "responses": steps_done * settings.batch,
                 "minutes": round((time.time() - started) / 60, 2),
                 "kind": kind,
                 "loss": loss.item(),
                 "right": right,
             }
-            if done % 200 == 0 or done == settings.steps:
+            if steps_done % 200 == 0 or steps_done == settings.steps:
                 torch.save(
                     {
                         "model": model.state_dict(),
                         "optimiser": optimiser.state_dict(),
                         "schedule": schedule.state_dict(),
-                        "step": done,
+                        "step": steps_done,
                         "settings": asdict(settings),
                     },
                     state,

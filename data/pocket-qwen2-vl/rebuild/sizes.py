@@ -51,13 +51,13 @@ def measure(size: int, minutes: float, count: int, work: Path) -> dict[str, Any]
         spent = time.time() - started
         heads = Heads(visual.merger.mlp[-1].out_features)
         heads.load_state_dict(torch.load(Path(folder) / "tower.pt", weights_only=True)["heads"])
-    seen = held_out(visual, heads, scenes, np.arange(HELD))
+    scores = held_out(visual, heads, scenes, np.arange(HELD))
     return {
         "size": size,
         "image_tokens": (size // 28) ** 2,
         "minutes": round(spent / 60, 2),
         "images": steps * batch,
-        "statement_f1": round(seen["f1"], 4),
+        "statement_f1": round(scores["f1"], 4),
     }
 
 

@@ -62,8 +62,8 @@ def see(visual: nn.Module, pixels: Tensor) -> Tensor:
         heads = block.attn.num_heads
         q, k, v = block.attn.qkv(block.norm1(x)).view(b, side * side, 3, heads, -1).unbind(2)  # (B, patches, heads, d)
         q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        x = x + block.attn.proj(attended.transpose(1, 2).flatten(2))
         x = x + fast_mlp(block.mlp, block.norm2(x))
     return visual.merger(x.flatten(0, 1)).view(b, side * side // 4, -1)
 
@@ -120,15 +120,15 @@ def tower_loss(heads: Heads, tokens: Tensor, scenes: Scenes, rows: np.ndarray) -
     cells = round(tokens.shape[1] ** 0.5)
     presence, place = cell_targets(scenes, rows, cells)
     truth = torch.from_numpy(scenes.statements[rows]).float()
-    presence_logits, place_guess, said = heads(tokens)
+    presence_logits, place_guess, statement_logits = heads(tokens)
     weight = torch.where(presence > 0, 4.0, 1.0)
     cell = F.binary_cross_entropy_with_logits(presence_logits, presence, weight)
     here = presence[..., : len(KINDS), None]
     offset = (here * (place_guess.view_as(place) - place).abs()).sum() / here.sum().clamp(min=1) / 2
-    statement = F.binary_cross_entropy_with_logits(said, truth)
+    statement = F.binary_cross_entropy_with_logits(statement_logits, truth)
     with torch.no_grad():
-        hits = ((said > 0) & (truth > 0)).sum().item()
-        f1 = 2 * hits / max(1.0, (said > 0).sum().item() + truth.sum().item())
+        hits = ((statement_logits > 0) & (truth > 0)).sum().item()
+        f1 = 2 * hits / max(1.0, (statement_logits > 0).sum().item() + truth.sum().item())
     return cell + 0.3 * offset + 2 * statement, {
         "cell": cell.item(),
         "offset": offset.item(),
@@ -193,15 +193,15 @@ def train_tower(
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
-        done = step + 1
-        if done % 50 == 0 or done == settings.steps:
+        steps_done = step + 1
+        if steps_done % 50 == 0 or steps_done == settings.steps:
             line = {
-                "step": done,
-                "images": done * settings.batch,
+                "step": steps_done,
+                "images": steps_done * settings.batch,
                 "minutes": round((time.time() - started) / 60, 2),
                 **values,
             }
-            if done % 250 == 0 or done == settings.steps:
+            if steps_done % 250 == 0 or steps_done == settings.steps:
                 line["held_out"] = held_out(visual, heads, scenes, np.arange(held))
                 torch.save(
                     {
@@ -209,7 +209,7 @@ def train_tower(
                         "heads": heads.state_dict(),
                         "optimiser": optimiser.state_dict(),
                         "schedule": schedule.state_dict(),
-                        "step": done,
+                        "step": steps_done,
                         "settings": asdict(settings),
                     },
                     state,
