@@ -172,13 +172,13 @@ FIVE = ["reading", "phoning", "riding a bike", "fishing", "running"]
 
 def test_the_first_half_of_the_labels_is_learnt_and_the_second_is_new():
     data = dots(labels=FIVE, train=20, test=9)
-    found = base_to_new(data, shots=3, seed=1, validation=2, test=4)
-    assert found.source.labels == FIVE[:3] and found.target.labels == FIVE[3:]  # the odd one is base
-    assert [e.label for e in found.source.train] == FIVE[:3] * 3
-    assert [e.label for e in found.source.validation] == FIVE[:3] * 2 and [e.label for e in found.target.test] == FIVE[
-        3:
-    ] * 4
-    assert found.target.train == found.target.validation == [] and found.overlap == {}
+    splits = base_to_new(data, shots=3, seed=1, validation=2, test=4)
+    assert splits.source.labels == FIVE[:3] and splits.target.labels == FIVE[3:]  # the odd one is base
+    assert [e.label for e in splits.source.train] == FIVE[:3] * 3
+    assert [e.label for e in splits.source.validation] == FIVE[:3] * 2 and [
+        e.label for e in splits.target.test
+    ] == FIVE[3:] * 4
+    assert splits.target.train == splits.target.validation == [] and splits.overlap == {}
 
 
 def test_halves_can_be_drawn_and_keep_the_order_of_the_set():
@@ -193,13 +193,13 @@ def test_halves_can_be_drawn_and_keep_the_order_of_the_set():
 @pytest.mark.parametrize("pools", POOLS)
 def test_the_images_are_those_that_few_shot_has_for_the_labels(pools):
     data = dots(labels=FIVE, **pools)
-    whole, found = few_shot(data, 3, 2, 1, 4), base_to_new(data, 3, 2, 1, 4)
+    whole, splits = few_shot(data, 3, 2, 1, 4), base_to_new(data, 3, 2, 1, 4)
     for part in ("train", "validation", "test"):
-        both = getattr(found.source, part) + (found.target.test if part == "test" else [])
-        wanted = [e for e in getattr(whole, part) if part == "test" or e.label in FIVE[:3]]
-        assert sorted(sources(both)) == sorted(sources(wanted))
+        both = getattr(splits.source, part) + (splits.target.test if part == "test" else [])
+        expected = [e for e in getattr(whole, part) if part == "test" or e.label in FIVE[:3]]
+        assert sorted(sources(both)) == sorted(sources(expected))
     unseen = base_to_new(data, 3, 7, 1, 4).target
-    assert sources(unseen.test) == sources(found.target.test)
+    assert sources(unseen.test) == sources(splits.target.test)
 
 
 def test_new_labels_need_test_images_alone():
@@ -232,12 +232,12 @@ def test_a_part_of_a_set_keeps_its_order_names_and_records():
 def test_cross_dataset_trains_on_one_set_and_tests_on_the_other_with_its_own_labels():
     one = dots("one", labels=FIVE, train=20, test=9)
     two = dots("two", labels=["Riding_a-bike", "bike", "diving"], colour=1000, train=5, test=6)
-    found = cross_dataset(one, two, shots=2, seed=3, validation=1, test=4)
-    assert sources(found.source.train) == sources(few_shot(one, 2, 3, 1, 4).train)
-    assert found.target.labels == two.labels and [e.label for e in found.target.test] == two.labels * 4
-    assert {e.source.split("/")[0] for e in found.target.test} == {"test"}
-    assert found.target.train == found.target.validation == []
-    assert found.overlap == {"riding a bike": "Riding_a-bike"}
+    splits = cross_dataset(one, two, shots=2, seed=3, validation=1, test=4)
+    assert sources(splits.source.train) == sources(few_shot(one, 2, 3, 1, 4).train)
+    assert splits.target.labels == two.labels and [e.label for e in splits.target.test] == two.labels * 4
+    assert {e.source.split("/")[0] for e in splits.target.test} == {"test"}
+    assert splits.target.train == splits.target.validation == []
+    assert splits.overlap == {"riding a bike": "Riding_a-bike"}
 
 
 def test_labels_overlap_whole_or_not_at_all():

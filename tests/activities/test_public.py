@@ -81,8 +81,8 @@ def test_a_good_tree_loads_is_clean_and_gives_shots(layout, tmp_path):
     data = load_activities(name, tmp_path)
     assert data.name == name and list(data.splits) == [s for s in ("train", "validation", "test") if s in data.splits]
     everything = [record.source for records in data.splits.values() for record in records]
-    counted = sum(count for split, (count, _, _) in report.counts.items() if split != "together")
-    assert len(set(everything)) == len(everything) == counted
+    total = sum(count for split, (count, _, _) in report.counts.items() if split != "together")
+    assert len(set(everything)) == len(everything) == total
     shots = few_shot(data, shots=1, validation=0, test=1)
     assert [example.label for example in shots.train] == data.labels == shots.labels
     assert len({example.image.size for example in few_shot(data, 2, validation=0, test=1).train}) > 1
@@ -141,21 +141,21 @@ def test_an_empty_folder_is_one_fault_about_the_layout(layout, tmp_path):
 
 
 def test_the_catalogue_agrees_with_what_is_published():
-    sizes = {name: (len(known.names), sum(known.counts.values())) for name, known in PUBLIC.items()}
+    sizes = {name: (len(entry.names), sum(entry.counts.values())) for name, entry in PUBLIC.items()}
     assert sizes == {"stanford40": (40, 9532), "har15": (15, 12600), "ucf101": (101, 13320), "ppmi": (24, 4800)}
-    for known in PUBLIC.values():
-        labels = readable_labels(known)
-        assert len({fold(label) for label in labels.values()}) == len(known.names)
-        for split, each in known.per_label.items():
-            assert each * len(known.names) == known.counts[split]
+    for entry in PUBLIC.values():
+        labels = readable_labels(entry)
+        assert len({fold(label) for label in labels.values()}) == len(entry.names)
+        for split, each in entry.per_label.items():
+            assert each * len(entry.names) == entry.counts[split]
 
 
 def test_two_names_that_read_as_one_label_are_refused():
     from dataclasses import replace
 
-    known = replace(PUBLIC["har15"], names=("using_laptop", "Using-Laptop"))
+    entry = replace(PUBLIC["har15"], names=("using_laptop", "Using-Laptop"))
     with pytest.raises(ValueError, match="'Using-Laptop' reads as one label with 'using_laptop'"):
-        readable_labels(known)
+        readable_labels(entry)
 
 
 def test_a_name_that_could_be_two_labels_is_refused(tmp_path):
@@ -211,17 +211,17 @@ def test_actions_txt_without_a_header_keeps_its_first_action(tmp_path):
     trees.stanford40(tmp_path)
     change = lambda lines: ["reading\t99", "riding_a_bike    98", *lines[3:]]  # noqa: E731
     edit_lines(tmp_path / "ImageSplits/actions.txt", change)
-    found = str(notes("stanford40", tmp_path, "count"))
-    assert "reading has 99 images here, 5 in" in found and "riding_a_bike has 98 images here, 5 in" in found
+    count_notes = str(notes("stanford40", tmp_path, "count"))
+    assert "reading has 99 images here, 5 in" in count_notes and "riding_a_bike has 98 images here, 5 in" in count_notes
 
 
 def test_auxiliary_lists_are_notes(tmp_path):
     trees.stanford40(tmp_path)
     write(tmp_path / "ImageSplits/actions.txt", b"reading\xff\t5\n")
     edit_lines(tmp_path / "ImageSplits/riding_a_bike_test.txt", lambda lines: lines[1:])
-    (differs, broken) = sorted(notes("stanford40", tmp_path, "list"), key=lambda note: "actions" in note)
+    (differs, unreadable) = sorted(notes("stanford40", tmp_path, "list"), key=lambda note: "actions" in note)
     assert "riding_a_bike_test.txt: differs from ImageSplits/test.txt" in differs and "riding_a_bike_003.jpg" in differs
-    assert broken.startswith("ImageSplits/actions.txt line 1: is not UTF-8")
+    assert unreadable.startswith("ImageSplits/actions.txt line 1: is not UTF-8")
     assert len(load_activities("stanford40", tmp_path).splits["test"]) == 9
 
 
@@ -394,9 +394,9 @@ def test_a_box_is_of_the_stored_image_not_of_the_one_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright
     one_photo(tmp_path, exif=exif)
-    with Image.open(tmp_path / "JPEGImages/reading_001.jpg") as stored:
-        wanted = stored.crop((5, 4, 15, 12)).rotate(-90, expand=True)
-    assert np.array_equal(crop_of(tmp_path, 0), wanted)
+    with Image.open(tmp_path / "JPEGImages/reading_001.jpg") as image:
+        expected = image.crop((5, 4, 15, 12)).rotate(-90, expand=True)
+    assert np.array_equal(crop_of(tmp_path, 0), expected)
 
 
 def test_of_several_people_the_one_who_does_it_and_of_those_the_largest(tmp_path):
@@ -547,8 +547,8 @@ def test_the_carved_set_depends_on_the_seed_and_the_names_alone(tmp_path):
     assert set(files(load_activities("har15", tmp_path), "test")) == set(files(first, "test"))
     left = [path for path in files(first, "train") if path == files(first, "train")[0]]
     without = load_activities("har15", tmp_path, exclude=[f"train/{left[0]}"])
-    kept = set(files(without, "test")) & set(files(first, "test"))
-    assert len(kept) >= len(without.splits["test"]) - 3 and left[0] not in files(without, "train")
+    common = set(files(without, "test")) & set(files(first, "test"))
+    assert len(common) >= len(without.splits["test"]) - 3 and left[0] not in files(without, "train")
 
 
 def test_the_published_test_images_are_never_used(tmp_path):
@@ -560,8 +560,10 @@ def test_the_published_test_images_are_never_used(tmp_path):
         everything = [record.source for records in data.splits.values() for record in records]
         assert len(everything) == 24 and not [source for source in everything if "/test/" in source]
     assert "are not real and are not used; a test set is carved" in str(notes("har15", tmp_path, "split"))
-    wanted = "together: 8 images instead of 840: calling, listening to music, using laptop"
-    assert wanted in notes("har15", tmp_path, "count") and ", 24 images (" in check_folder("har15", tmp_path).summary()
+    expected = "together: 8 images instead of 840: calling, listening to music, using laptop"
+    assert (
+        expected in notes("har15", tmp_path, "count") and ", 24 images (" in check_folder("har15", tmp_path).summary()
+    )
     assert check_folder("har15", tmp_path).counts["together"] == (24, 12600, 3)
 
 
@@ -644,16 +646,16 @@ def table_of(path: Path) -> list[dict]:
 
 def test_the_rows_of_the_hub_are_the_images(hub):
     data = load_activities("har15", hub)
-    written = table_of(hub / "data/train-00000-of-00001.parquet")
-    assert len(written) == 24 and len(data.splits["train"]) == 18 and len(data.splits["test"]) == 6
+    rows = table_of(hub / "data/train-00000-of-00001.parquet")
+    assert len(rows) == 24 and len(data.splits["train"]) == 18 and len(data.splits["test"]) == 6
     everything = [record for records in data.splits.values() for record in records]
     random.Random(0).shuffle(everything)  # rows of other groups in between
     for record in everything:
         path, _, row = record.source.rpartition("#")
         assert path == str(hub / "data/train-00000-of-00001.parquet")
-        with Image.open(io.BytesIO(written[int(row)]["image"]["bytes"])) as image:
+        with Image.open(io.BytesIO(rows[int(row)]["image"]["bytes"])) as image:
             assert data.read(record).image.tobytes() == image.tobytes()
-        assert record.label == {0: "calling", 9: "listening to music", 14: "using laptop"}[written[int(row)]["labels"]]
+        assert record.label == {0: "calling", 9: "listening to music", 14: "using laptop"}[rows[int(row)]["labels"]]
 
 
 def test_the_zeros_of_the_hubs_test_rows_are_never_used(hub):
@@ -767,15 +769,15 @@ def test_parquet_without_the_columns(hub):
 
 
 def test_rows_without_an_image_and_with_a_broken_one(hub):
-    made = blobs(8)
-    rewrite(hub, [0, 1] * 4, [*made[:5], None, b"", made[7][:40]])
+    cells = blobs(8)
+    rewrite(hub, [0, 1] * 4, [*cells[:5], None, b"", cells[7][:40]])
     faults = {fault.where[-2:]: fault for fault in check_folder("har15", hub).fatal}
     assert set(faults) == {"#5", "#6", "#7"} and {fault.kind for fault in faults.values()} == {"unreadable"}
     assert faults["#5"].what == "the row holds no image" and "0 bytes" in faults["#6"].what
     data = load_activities("har15", hub)
-    broken = [r for records in data.splits.values() for r in records if r.source.endswith("#5")]
+    bad_records = [r for records in data.splits.values() for r in records if r.source.endswith("#5")]
     with pytest.raises(ValueError, match=r"parquet#5: the row holds no image"):
-        data.read(broken[0])
+        data.read(bad_records[0])
     healed = check_folder("har15", hub, exclude=check_folder("har15", hub).exclude)
     assert not healed.fatal and healed.counts["together"][0] == 5
 
@@ -1041,11 +1043,11 @@ HOWS = ["zero bytes", "text", "a Git LFS pointer", "the first half", "the first 
 @pytest.mark.parametrize("decode", [False, True])
 def test_every_broken_image_is_named_with_and_without_decoding(decode, tmp_path):
     trees.stanford40(tmp_path, train=9, test=2)
-    spoilt = {f"JPEGImages/reading_{i + 1:03d}.jpg": how for i, how in enumerate(HOWS)}
-    for path, how in spoilt.items():
+    faults = {f"JPEGImages/reading_{i + 1:03d}.jpg": how for i, how in enumerate(HOWS)}
+    for path, how in faults.items():
         broken(tmp_path / path, how)
     report = check_folder("stanford40", tmp_path, decode=decode)
-    assert [fault.where for fault in report.fatal] == list(spoilt) == report.exclude
+    assert [fault.where for fault in report.fatal] == list(faults) == report.exclude
     assert {fault.kind for fault in report.fatal} == {"unreadable"}
     assert "empty (0 bytes)" in report.fatal[0].what and "git lfs pull" in report.fatal[2].what
     data = load_activities("stanford40", tmp_path)  # no image is read before it is requested
@@ -1187,19 +1189,19 @@ def test_counts_are_compared_by_split_and_label(tmp_path):
     photo(tmp_path / "norm_image/play_instrument/violin/train/0077.jpg")
     report = check_folder("ppmi", tmp_path)
     assert report.counts == {"train": (13, 2400, 4), "test": (8, 2400, 4)}
-    found = notes("ppmi", tmp_path, "count")
-    assert "train: 13 images, published are 2400" in found
-    assert "train: 4 images instead of 100: playing violin" in found
-    assert "train: 3 images instead of 100: playing French horn, holding French horn, holding violin" in found
-    assert any(note.startswith("test: 0 images instead of 100: playing bassoon, ") for note in found)
+    count_notes = notes("ppmi", tmp_path, "count")
+    assert "train: 13 images, published are 2400" in count_notes
+    assert "train: 4 images instead of 100: playing violin" in count_notes
+    assert "train: 3 images instead of 100: playing French horn, holding French horn, holding violin" in count_notes
+    assert any(note.startswith("test: 0 images instead of 100: playing bassoon, ") for note in count_notes)
 
 
 def test_labels_without_an_image_in_a_split_are_noted(tmp_path):
     trees.ucf101(tmp_path)
     edit_split(tmp_path, lambda table: table["val"].pop())
-    found = notes("ucf101", tmp_path, "count")
-    assert [note for note in found if "push ups" in note and "validation: no image: apply lipstick" in note]
-    assert not [note for note in found if "push ups" in note and not note.startswith("validation")]
+    count_notes = notes("ucf101", tmp_path, "count")
+    assert [note for note in count_notes if "push ups" in note and "validation: no image: apply lipstick" in note]
+    assert not [note for note in count_notes if "push ups" in note and not note.startswith("validation")]
 
 
 def test_counts_that_agree_are_no_notes(tmp_path, monkeypatch):
@@ -1266,22 +1268,22 @@ def test_only_what_lies_on_disk_can_be_checked(tmp_path):
 
 def test_progress_sees_every_image_in_order(tmp_path):
     trees.ucf101(tmp_path)
-    seen = []
+    calls = []
 
     def progress(records):
         for record in records:
-            seen.append(record.source)
+            calls.append(record.source)
             yield record
 
     check_folder("ucf101", tmp_path, progress=progress)
     data = load_activities("ucf101", tmp_path)
-    assert seen == [record.source for records in data.splits.values() for record in records]
+    assert calls == [record.source for records in data.splits.values() for record in records]
 
 
 def test_the_guide_says_where_which_terms_and_which_folder():
-    for name, known in PUBLIC.items():
-        guide = known.guide(name)
+    for name, entry in PUBLIC.items():
+        guide = entry.guide(name)
         assert "http" in guide.split("Where")[1].split("Terms")[0] and "ROOT/" in guide.split("Folder")[1]
-        assert "not known" in known.terms or "No licence is known" in known.terms
+        assert "not known" in entry.terms or "No licence is known" in entry.terms
         assert guide.endswith(f"favor-lab data {name} --root ROOT") and max(map(len, guide.splitlines())) <= 122
         assert json.dumps(guide)

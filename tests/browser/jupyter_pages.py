@@ -131,10 +131,10 @@ class NotebookPage:
         """Clear the stored outputs and counts, then run from top to bottom."""
         self.menu("Edit", "Clear Outputs of All Cells")
         self.until(lambda: not any(self.counts()), "the stored counts are gone")
-        tried = 0.0
+        last_try = 0.0
         while not any(self.counts()):  # JupyterLab drops cells that are run before its kernel has answered
-            if time.monotonic() - tried > 15:
-                tried = time.monotonic()
+            if time.monotonic() - last_try > 15:
+                last_try = time.monotonic()
                 self.menu("Run", "Run All Cells")
             self.page.wait_for_timeout(200)
 
@@ -146,8 +146,8 @@ class NotebookPage:
         """Wait until a condition holds on the page. The TimeoutError names the condition."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            if found := true():
-                return found
+            if value := true():
+                return value
             self.page.wait_for_timeout(200)
         self.photograph("timeout")
         raise TimeoutError(f"{self.name}: waited {PATIENCE} s until {what}")
@@ -174,8 +174,8 @@ class NotebookPage:
 
     def newest(self, which: int = 0) -> int:
         """The newest step, from the dashboard's status line; 0 before the first."""
-        found = re.search(r"step (\d+)", self.status(which))
-        return int(found[1]) if found else 0
+        match = re.search(r"step (\d+)", self.status(which))
+        return int(match[1]) if match else 0
 
     def shown_step(self, which: int = 0) -> str:
         """The step that is shown, such as "3 of 80"."""

@@ -60,11 +60,11 @@ def script(name):
 )
 def test_the_estimate_is_within_15_percent_of_the_tensors_of_a_real_step(cell):
     peaks, common = script("peaks"), script("common")
-    found = peaks.compare(common.parse(common.parser("", "pocket"), ["--images", "16"]), cell)
-    assert list(found["error"]) == ["encode", "sample", "reference", "loss", "update"]
-    assert all(abs(error) < 0.15 for error in found["error"].values()), peaks.describe(found)
-    loss = found["measured_bytes"]["loss"] - found["weights_bytes"]
-    assert abs(found["estimate_bytes"]["loss"] - found["measured_bytes"]["loss"]) < 0.2 * loss, (
+    result = peaks.compare(common.parse(common.parser("", "pocket"), ["--images", "16"]), cell)
+    assert list(result["error"]) == ["encode", "sample", "reference", "loss", "update"]
+    assert all(abs(error) < 0.15 for error in result["error"].values()), peaks.describe(result)
+    loss = result["measured_bytes"]["loss"] - result["weights_bytes"]
+    assert abs(result["estimate_bytes"]["loss"] - result["measured_bytes"]["loss"]) < 0.2 * loss, (
         "on top of the weights too"
     )
 
@@ -82,12 +82,12 @@ def test_the_committed_measurements_are_within_15_percent():
 
 def test_caches_do_not_outlive_the_sampling(tiny_policy, tiny_examples):
     """A decoder in a reference cycle would keep gigabytes during the loss, until Python's garbage collector runs."""
-    prompts, seen = encode_prompts(tiny_policy, tiny_examples, None), []
+    prompts, alive = encode_prompts(tiny_policy, tiny_examples, None), []
     start = decoding.start_decoding
 
     def watched(*args, **kwargs):
-        seen.append(start(*args, **kwargs))
-        seen[-1] = weakref.ref(decoder := seen[-1])
+        alive.append(start(*args, **kwargs))
+        alive[-1] = weakref.ref(decoder := alive[-1])
         return decoder
 
     gc.disable()
@@ -95,7 +95,7 @@ def test_caches_do_not_outlive_the_sampling(tiny_policy, tiny_examples):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("favor_lab.grpo.sampling.start_decoding", watched)
             sample_groups(tiny_policy, prompts, 2, 4, seed=0)
-        assert seen[0]() is None
+        assert alive[0]() is None
     finally:
         gc.enable()
 
@@ -108,12 +108,12 @@ def test_the_entropy_that_is_only_reported_holds_no_logits(tiny_policy, tiny_exa
     graphs, scored, alive = [], training.score_completions, []
 
     def watched(*args, **kwargs):
-        found = scored(*args, **kwargs)
+        values = scored(*args, **kwargs)
         if kwargs.get("entropy"):
-            logps, entropy = found
+            logps, entropy = values
             graphs.append(weakref.ref(entropy))
             logps.register_hook(lambda gradient: alive.append(graphs[-1]() is not None))
-        return found
+        return values
 
     monkeypatch.setattr(training, "score_completions", watched)
     settings = GRPOSettings(steps=1, prompts_per_step=2, group_size=4, max_new_tokens=6)
@@ -211,11 +211,11 @@ def test_every_preset_fits_its_card_with_room_to_spare(model):
 
 
 def test_presets_of_the_2b_model():
-    found = presets()
-    assert found[6].policy["quantize"] == "4bit", "its weights alone have 4.4 GB in bfloat16"
-    assert all(not found[card].given_up for card in (8, 12, 16, 24))
-    assert found[8].settings.gradient_checkpointing and not found[24].settings.gradient_checkpointing
-    assert found[24].settings.learning_rate == PUBLISHED_SETTINGS["learning_rate"] and found[24].settings.steps == 200
+    chosen = presets()
+    assert chosen[6].policy["quantize"] == "4bit", "its weights alone have 4.4 GB in bfloat16"
+    assert all(not chosen[card].given_up for card in (8, 12, 16, 24))
+    assert chosen[8].settings.gradient_checkpointing and not chosen[24].settings.gradient_checkpointing
+    assert chosen[24].settings.learning_rate == PUBLISHED_SETTINGS["learning_rate"] and chosen[24].settings.steps == 200
 
 
 def test_a_larger_card_never_gets_a_worse_preset():
@@ -232,8 +232,8 @@ def test_quality_is_given_up_only_where_no_way_to_save_memory_is_left():
     """The first change of each rung gives up one more thing than the last change of the rung before, in the stated
     order."""
     order = list(changes())
-    given = [{k: v for k, v in change.items() if k in PUBLISHED} for change in order]
-    rungs = [rung for i, rung in enumerate(given) if i == 0 or rung != given[i - 1]]
+    relevant = [{k: v for k, v in change.items() if k in PUBLISHED} for change in order]
+    rungs = [rung for i, rung in enumerate(relevant) if i == 0 or rung != relevant[i - 1]]
     assert len(rungs) == len(GIVEN_UP) + 1 and rungs[0] == {} and rungs[1] == {"quantize": "4bit"}
     assert all(
         before.items() <= after.items() or set(before) == set(after) for before, after in itertools.pairwise(rungs)
@@ -255,10 +255,10 @@ def test_what_is_settled_stays():
 @pytest.fixture
 def parsed(monkeypatch):
     """Parse a printed command instead of running it."""
-    seen = {}
+    call = {}
 
     def remember(command, data, policy, method, run, settings):
-        seen.update(policy=policy, settings=GRPOSettings(**dataclasses.asdict(settings)))
+        call.update(policy=policy, settings=GRPOSettings(**dataclasses.asdict(settings)))
 
     monkeypatch.setattr(training, "start_or_resume", remember)
 
@@ -266,7 +266,7 @@ def parsed(monkeypatch):
         words = shlex.split(command)
         assert words[0] == "favor-lab"
         assert main(words[1:]) == 0
-        return seen
+        return call
 
     return parse
 
@@ -274,9 +274,9 @@ def parsed(monkeypatch):
 @pytest.mark.parametrize("card", CARDS)
 def test_the_printed_command_is_the_preset(parsed, card):
     preset = recommend(card)
-    seen = parsed(preset.command)
-    assert seen["settings"] == preset.settings
-    policy = dataclasses.asdict(seen["policy"])
+    call = parsed(preset.command)
+    assert call["settings"] == preset.settings
+    policy = dataclasses.asdict(call["policy"])
     assert policy["policy"] == preset.policy["name"]
     assert all(policy[name] == value for name, value in preset.policy.items() if name != "name")
 

@@ -99,8 +99,8 @@ def test_forward_flops_are_torchs(plain_pass):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         forward()
     whole_square = 2 * 24 * 24  # eager attention computes the future too, and masks it
-    counted = linear_flops(shape, 48) + attention_flops(shape, whole_square) + head_flops(shape, 48)
-    assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
+    expected = linear_flops(shape, 48) + attention_flops(shape, whole_square) + head_flops(shape, 48)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
     assert causal_pairs(24) == 24 * 25 / 2
 
 
@@ -112,9 +112,9 @@ def test_backward_flops_are_torchs(tiny_checkpoint, rank):
     with FlopCounterMode(display=False) as counter:
         logits.sum().backward()
     shape = shape_of(policy)
-    counted = backward_flops(shape, 48, 2 * 24 * 24, 48)
-    counted -= 0.5 * attention_flops(shape, 2 * 24 * 24)  # eager attention kept its scores
-    assert counter.get_total_flops() == pytest.approx(counted, rel=0.03)
+    expected = backward_flops(shape, 48, 2 * 24 * 24, 48)
+    expected -= 0.5 * attention_flops(shape, 2 * 24 * 24)  # eager attention kept its scores
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("family", ["Qwen2VL", "Qwen2_5_VL"])
@@ -159,7 +159,7 @@ def test_memory_of_the_2b_model():
     assert 4.5e9 < max(peaks.values()) < 8e9
     gone = step_memory(shape, replace(checkpointing, offload_tower=True))
     assert peaks["backward"] - gone["backward"] == 2 * 665_271_296
-    kept = step_memory(shape, step)
+    memory = step_memory(shape, step)
     split = step_memory(shape, replace(step, micro_batch=2))
-    assert kept["backward"] > 1.5 * peaks["backward"] and split["backward"] < 0.75 * kept["backward"]
+    assert memory["backward"] > 1.5 * peaks["backward"] and split["backward"] < 0.75 * memory["backward"]
     assert "reference" not in step_memory(shape, replace(step, beta=0.0))

@@ -139,16 +139,16 @@ def test_while_encoding_the_images_count(tiny_policy, shots):
 
 def test_what_the_phase_held_is_let_go():
     """A notebook keeps the error, which would otherwise keep the activations of the failed pass."""
-    held = []
+    references = []
 
     def loss():
         activations = torch.ones(1000)
-        held.append(weakref.ref(activations))
+        references.append(weakref.ref(activations))
         ask_for_too_much()
 
     with pytest.raises(torch.OutOfMemoryError) as caught, Clock(1, CPU)("loss"):
         loss()
-    assert held[0]() is None and "DefaultCPUAllocator" in str(caught.value.__cause__)
+    assert references[0]() is None and "DefaultCPUAllocator" in str(caught.value.__cause__)
 
 
 def failing_run(phase=None):
@@ -188,13 +188,13 @@ def test_advice_that_fails_hides_nothing(tiny_policy, shots, monkeypatch):
 
 def test_a_wrapped_run_can_be_closed_and_interrupted(tiny_policy, shots):
     """As the dashboard and notebooks do: the run itself must be closed or interrupted too."""
-    seen = []
+    records = []
 
     def run():
         try:
             yield "a record"
         except (GeneratorExit, KeyboardInterrupt) as error:
-            seen.append(type(error))
+            records.append(type(error))
             raise
 
     for stop in (lambda wrapped: wrapped.close(), lambda wrapped: wrapped.throw(KeyboardInterrupt())):
@@ -204,7 +204,7 @@ def test_a_wrapped_run_can_be_closed_and_interrupted(tiny_policy, shots):
             stop(wrapped)
         except KeyboardInterrupt:
             pass
-    assert seen == [GeneratorExit, KeyboardInterrupt]
+    assert records == [GeneratorExit, KeyboardInterrupt]
 
 
 def test_the_command_line_says_it_in_a_line(tiny_checkpoint, tmp_path, monkeypatch, capsys):
@@ -308,17 +308,17 @@ def test_the_tower_leaves_after_encoding_and_comes_back(tiny_policy, shots, else
     with torch.no_grad():
         for name, weight in tiny_policy.trainable_parameters():
             weight.copy_(start[name])
-    seen, features = [], encode_prompts(tiny_policy, shots.train, LABELS).image_features
+    devices, features = [], encode_prompts(tiny_policy, shots.train, LABELS).image_features
 
     def look(context):
-        seen.append(where_is_the_tower(context.policy))
+        devices.append(where_is_the_tower(context.policy))
         again = encode_prompts(context.policy, shots.train, LABELS).image_features  # moved to the device, and back
         assert all(torch.equal(a, b) for a, b in zip(again, features, strict=True))
-        seen.append(where_is_the_tower(context.policy))
+        devices.append(where_is_the_tower(context.policy))
 
     left = replace(SETTINGS, offload_tower=True)
     assert comparable(train(tiny_policy, shots, left, rewards=[even_ids], after_step=look)) == stayed
-    assert seen == ["meta"] * 6 and where_is_the_tower(tiny_policy) == "cpu"
+    assert devices == ["meta"] * 6 and where_is_the_tower(tiny_policy) == "cpu"
 
 
 @pytest.mark.parametrize("how", ["closed", "failed"])

@@ -59,21 +59,21 @@ def test_help_of_each_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    shown = capsys.readouterr().out
-    assert f"usage: favor-lab {command}" in shown
-    assert str(COMMANDS[command].__doc__).split()[:4] == shown.split("\n\n")[1].split()[:4]
+    output = capsys.readouterr().out
+    assert f"usage: favor-lab {command}" in output
+    assert str(COMMANDS[command].__doc__).split()[:4] == output.split("\n\n")[1].split()[:4]
 
 
 def test_help_of_train_documents_every_setting_with_its_choices(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    output = " ".join(capsys.readouterr().out.replace("│", "").split())
     for name in GRPOSettings.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')}" in shown
+        assert f"--{name.replace('_', '-')}" in output
     source = inspect.getsource(TrainSettings) + inspect.getsource(GRPOSettings)
     helps = re.findall(r'^    """([^"]+)\."""$', source, re.MULTILINE)
-    assert len(helps) == len(GRPOSettings.__dataclass_fields__) and all(text in shown for text in helps)
-    assert "{grpo,bnpo,dr_grpo,dapo,cispo}" in shown
+    assert len(helps) == len(GRPOSettings.__dataclass_fields__) and all(text in output for text in helps)
+    assert "{grpo,bnpo,dr_grpo,dapo,cispo}" in output
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["doctor", "--help"], ["nonsense"]])
@@ -102,9 +102,9 @@ def test_train_on_a_folder_of_odd_images(grpo, capsys):
     after = Evaluation.load("run/evaluation_after.json")
     assert after.labels == ["phoning", "reading", "riding a bike"] and len(after) == 3
     assert folder.settings["settings"]["group_size"] == 2
-    shown = capsys.readouterr()
-    assert "95 % interval" in shown.out and "2-shot GRPO" in shown.out and "run/report.html" in shown.out
-    assert "no group of completions ever differed" in shown.err
+    output = capsys.readouterr()
+    assert "95 % interval" in output.out and "2-shot GRPO" in output.out and "run/report.html" in output.out
+    assert "no group of completions ever differed" in output.err
 
 
 @pytest.mark.slow
@@ -167,10 +167,10 @@ def test_a_run_in_the_background_ends_well_on_sigterm(grpo, where, finished):
     """Between two updates the step is abandoned, during one it is finished; Ctrl-C stays ignored."""
     grpo += ["--temperature", "1.5"]
     command = [sys.executable, "-c", IN_THE_BACKGROUND, where, *grpo, "--out", "run"]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 143, ended.stderr
-    assert f"stopped after step {finished} of 3" in ended.stderr and "favor-lab train --resume run" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 143, result.stderr
+    assert f"stopped after step {finished} of 3" in result.stderr and "favor-lab train --resume run" in result.stderr
+    assert "Traceback" not in result.stderr
     assert [record["step"] for record in timeless("run")] == list(range(1, finished + 1))
     assert main(["train", "--resume", "run"]) == main([*grpo, "--out", "whole"]) == 0
     assert timeless("run") == timeless("whole")
@@ -258,8 +258,8 @@ def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
 
     monkeypatch.setattr(loading, "POCKET_DIR", tiny_checkpoint)
     assert main(["demo", "--steps", "1", "--shots", "1"]) == 0
-    shown = capsys.readouterr().out
-    assert "zero-shot" in shown and "1-shot GRPO" in shown and "of 128" in shown
+    output = capsys.readouterr().out
+    assert "zero-shot" in output and "1-shot GRPO" in output and "of 128" in output
     assert Path("runs/demo-cartoon/report.html").stat().st_size > 100_000
 
 
@@ -275,9 +275,9 @@ def test_data_lists_draws_and_exports(photos, capsys):
 @pytest.mark.parametrize("name", ["stanford40", "har15", "ucf101", "ppmi", "folder"])
 def test_data_without_a_root_says_where_to_get_a_set_and_how_it_must_lie(name, capsys):
     assert main(["data", name]) == 0
-    shown = capsys.readouterr().out
-    assert "ROOT/" in shown and f"favor-lab data {name} --root ROOT" in shown
-    assert name == "folder" or ("http" in shown and "Terms" in shown)
+    output = capsys.readouterr().out
+    assert "ROOT/" in output and f"favor-lab data {name} --root ROOT" in output
+    assert name == "folder" or ("http" in output and "Terms" in output)
 
 
 def faults_of(arguments, capsys) -> str:
@@ -294,17 +294,17 @@ def test_data_checks_a_public_set_names_every_fault_and_what_to_leave_out(tmp_pa
     root = trees.stanford40(tmp_path / "s40", train=4)
     where = ["stanford40", "--root", str(root)]
     assert main(["data", *where, "--person-crop", "0.1", "--decode"]) == 0
-    shown = capsys.readouterr().out
-    assert "train             12       4000       3" in shown and "every image decoded" in shown
-    assert "no fault that training would trip over" in shown and "3 labels (reading, riding a bike, throwing" in shown
+    output = capsys.readouterr().out
+    assert "train             12       4000       3" in output and "every image decoded" in output
+    assert "no fault that training would trip over" in output and "3 labels (reading, riding a bike, throwing" in output
     (root / "JPEGImages/reading_001.jpg").unlink()
     (root / "JPEGImages/reading_006.jpg").write_bytes((root / "JPEGImages/reading_002.jpg").read_bytes())
     (root / "JPEGImages/riding_a_bike_003.jpg").write_text("no image")
     (root / "XMLAnnotations/throwing_frisby_001.xml").unlink()
-    shown = faults_of(where, capsys)
-    assert "3 faults that training would trip over" in shown and "3 images are in doubt" in shown
+    output = faults_of(where, capsys)
+    assert "3 faults that training would trip over" in output and "3 images are in doubt" in output
     for name in ("reading_001", "reading_002", "riding_a_bike_003", "throwing_frisby_001"):
-        assert name in shown
+        assert name in output
     assert "4 faults" in faults_of([*where, "--person-crop", "0.1", "--write-exclude", "bad.txt"], capsys)
     bad = Path("bad.txt").read_text().splitlines()
     assert [Path(line).stem for line in bad] == [
@@ -416,8 +416,8 @@ def test_unknown_names(tiny_checkpoint, options, capsys):
     fails(["evaluate", *where, "--style", "rhyme"], capsys, "'rhyme'", "think, answer")
     with pytest.raises(SystemExit) as stop:
         main(["train", *options, "--style", "rhyme"])
-    shown = capsys.readouterr().err
-    assert stop.value.code == 2 and "rhyme" in shown and "think" in shown and "answer" in shown
+    output = capsys.readouterr().err
+    assert stop.value.code == 2 and "rhyme" in output and "think" in output and "answer" in output
 
 
 def test_a_group_of_one(options, capsys):
@@ -478,8 +478,8 @@ def test_the_seed_of_a_run_decides_the_start_of_its_adapter(tiny_checkpoint):
 def test_profile_prints_a_table_and_keeps_it(options, capsys):
     small = ["--group-size", "2", "--max-new-tokens", "4", "--repeats", "1", "--fixed-length", "--out", "profile"]
     assert main(["profile", *options, *small]) == 0
-    shown = capsys.readouterr().out
-    assert "prefill" in shown and "times the bound" in shown
+    output = capsys.readouterr().out
+    assert "prefill" in output and "times the bound" in output
     assert json.loads(Path("profile/profile.json").read_text())["setting"]["completion_tokens"] == 4
     assert Path("profile/profile.png").stat().st_size > 10_000
     assert main(["profile", *options, *small]) == 2 and "not empty" in capsys.readouterr().err
@@ -558,8 +558,8 @@ def test_a_number_that_is_none_leaves_the_last_good_state(grpo, monkeypatch, cap
     capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(training, "backward", broken)
-        kept = "the state after step 2 is in run/checkpoint"
-        fails([*grpo, "--out", "run", "--test", "0"], capsys, "step 3, phase loss", kept)
+        message = "the state after step 2 is in run/checkpoint"
+        fails([*grpo, "--out", "run", "--test", "0"], capsys, "step 3, phase loss", message)
     assert timeless("run") == timeless("whole")[:2]
     assert main(["train", "--resume", "run"]) == 0
     assert timeless("run") == timeless("whole")
@@ -567,8 +567,8 @@ def test_a_number_that_is_none_leaves_the_last_good_state(grpo, monkeypatch, cap
 
 def test_what_a_run_ran_on_is_kept_and_a_change_is_said(grpo, capsys):
     assert main([*grpo, "--out", "run", "--test", "0"]) == 0
-    kept = RunFolder.open("run").settings["versions"]
-    assert kept["threads"] == str(torch.get_num_threads()) and kept["device"] == "cpu" and kept["torch"]
+    versions = RunFolder.open("run").settings["versions"]
+    assert versions["threads"] == str(torch.get_num_threads()) and versions["device"] == "cpu" and versions["torch"]
     assert RunFolder.open("run").settings["settings"]["seed"] == 0
     capsys.readouterr()
     threads = torch.get_num_threads()

@@ -47,11 +47,11 @@ def test_everything_comes_back(tiny_policy, state, tmp_path):
     assert loaded.settings == state.settings and loaded.batch is None
     slow = loaded.memory["slow"]
     assert slow["weights"].tolist() == [0, 1, 2] and slow["names"] == ["x"] and repr(slow[4]) == "(None, nan, True)"
-    moments, kept = (
+    moments, restored = (
         [entry[name] for entry in of.optimiser.state_dict()["state"].values() for name in ("exp_avg", "step")]
         for of in (state, loaded)
     )
-    assert len(moments) == 2 * len(before) and all(map(torch.equal, moments, kept))
+    assert len(moments) == 2 * len(before) and all(map(torch.equal, moments, restored))
 
 
 def test_the_last_two_are_kept_and_a_course_left_behind_is_not(state, tmp_path):

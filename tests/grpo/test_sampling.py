@@ -265,17 +265,20 @@ def test_entropy_is_that_of_the_sampling_distribution(tiny_policy, prompts):
 
 def test_encoded_completions_are_scored_as_if_sampled(tiny_policy, prompts):
     texts = ["<think>a page.</think><answer>reading</answer>", "<answer>fishing</answer>"]
-    given = encode_completions(tiny_policy, texts, [1, 3])
-    assert given.texts == texts and given.origin == ["injected"] * 2
-    assert not given.truncated.any() and given.logps[given.mask].isnan().all()
-    assert not given.logps[~given.mask].any() and (given.completion_ids[~given.mask] == tiny_policy.pad_token_id).all()
-    ends = given.completion_ids.gather(1, given.lengths[:, None] - 1)
+    encoded = encode_completions(tiny_policy, texts, [1, 3])
+    assert encoded.texts == texts and encoded.origin == ["injected"] * 2
+    assert not encoded.truncated.any() and encoded.logps[encoded.mask].isnan().all()
+    assert (
+        not encoded.logps[~encoded.mask].any()
+        and (encoded.completion_ids[~encoded.mask] == tiny_policy.pad_token_id).all()
+    )
+    ends = encoded.completion_ids.gather(1, encoded.lengths[:, None] - 1)
     assert ends.unique().tolist() == [tiny_policy.end_token_ids[0]]
-    assert (given.temperature, given.group_size) == (1.0, 1)
+    assert (encoded.temperature, encoded.group_size) == (1.0, 1)
     other = encode_completions(tiny_policy, texts, torch.tensor([1, 3]), origin="label", temperature=0.7, group_size=4)
     assert (other.origin, other.temperature, other.group_size) == (["label"] * 2, 0.7, 4)
-    assert other.groups.tolist() == given.groups.tolist() == [1, 3]
-    assert score_completions(tiny_policy, prompts, given).isfinite().all()
+    assert other.groups.tolist() == encoded.groups.tolist() == [1, 3]
+    assert score_completions(tiny_policy, prompts, encoded).isfinite().all()
     with pytest.raises(ValueError, match="image_pad"):
         encode_completions(tiny_policy, ["<|image_pad|>"], [0])
 
@@ -305,10 +308,10 @@ def test_distributions_hold_the_scores_at_the_temperature_of_the_rollout(tiny_po
 
 
 def test_join_keeps_groups_together(tiny_policy, prompts, rollout):
-    given = encode_completions(tiny_policy, ["<answer>" + "reading" * 20 + "</answer>"], [1])
-    both = join(rollout, given)
+    encoded = encode_completions(tiny_policy, ["<answer>" + "reading" * 20 + "</answer>"], [1])
+    both = join(rollout, encoded)
     assert both.groups.tolist() == [0] * 8 + [1] * 9 + [2] * 8 + [3] * 8
-    assert both.origin[16] == "injected" and both.mask.shape[1] == given.mask.shape[1] > rollout.mask.shape[1]
+    assert both.origin[16] == "injected" and both.mask.shape[1] == encoded.mask.shape[1] > rollout.mask.shape[1]
     assert (
         score_completions(tiny_policy, prompts, both)[:8, : rollout.mask.shape[1]]
         - score_completions(tiny_policy, prompts, rollout)[:8]
@@ -338,6 +341,6 @@ def test_a_row_that_breaks_later_is_named_though_others_have_left(tiny_policy, p
         return logps
 
     monkeypatch.setattr(sampling, "next_token_logps", breaking)
-    said = f"token 2 is not finite in row {row}, a completion for tiny/{row // 8}"
-    with pytest.raises(FloatingPointError, match=said):
+    message = f"token 2 is not finite in row {row}, a completion for tiny/{row // 8}"
+    with pytest.raises(FloatingPointError, match=message):
         sample_groups(tiny_policy, prompts, group_size=8, max_new_tokens=24, seed=0)

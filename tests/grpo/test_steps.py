@@ -193,14 +193,14 @@ def test_rows_without_rewards_cannot_be_joined_to_rows_with(run):
 
 
 def test_later_steps_see_what_select_made_of_the_rows(run):
-    seen = []
+    calls = []
 
     def advantages(rewards, context, scale, eps, unbiased):
-        seen.append((len(context.rollout), context.rollout.rewards["even_ids"].shape))
+        calls.append((len(context.rollout), context.rollout.rewards["even_ids"].shape))
         return group_advantages(rewards, scale, eps, unbiased)
 
     run(replace(SHORT, steps=1), select=lambda rollout: rollout.rows([0, 1, 4, 5]), advantages=advantages)
-    assert seen == [(4, (4,))]
+    assert calls == [(4, (4,))]
 
 
 # --------------------------------------------------------------------------------------- the question has a slot
@@ -255,15 +255,15 @@ def test_a_changed_question_survives_a_checkpoint_between_two_updates(
 
 
 def test_a_question_of_another_style_is_rewarded_and_recorded_in_it(run, tiny_policy, shots):
-    seen = []
+    calls = []
 
     def watch(completions, style, **columns):
-        seen.append(style)
+        calls.append(style)
         return [0.0] * len(completions)
 
     question = Question(LABELS[:2], "answer")
     run(replace(SHORT, steps=1), question=question, rewards=[watch])
-    assert seen == ["answer"]
+    assert calls == ["answer"]
     state = TrainingState.start(tiny_policy, SHORT)
     next(train(tiny_policy, shots, SHORT, question=question, rewards=[even_ids], resume=state))
     assert state.settings.style == "answer" and "'riding a bike', 'reading'" in state.question

@@ -91,14 +91,14 @@ def comparable(records):
 
 def test_on_policy_ratio_is_exactly_one_at_the_first_step(run):
     """Bit for bit, since both sides use the first scoring pass; the sampler's own values agree to rounding."""
-    seen = []
+    calls = []
 
     def loss(logps, old_logps, ref_logps, advantages, mask, rollout):
-        seen.append((logps.detach().clone(), old_logps.clone(), rollout.logps))
+        calls.append((logps.detach().clone(), old_logps.clone(), rollout.logps))
         return grpo_loss(logps, old_logps, ref_logps, advantages, mask)
 
     records = run(replace(SHORT, updates_per_rollout=2), loss=loss)
-    (first, old, sampled), (second, old_again, _) = seen
+    (first, old, sampled), (second, old_again, _) = calls
     assert torch.equal(first, old) and torch.equal(old, old_again)
     assert not torch.equal(second, old)  # the policy has changed, the old log-probabilities have not
     assert 0 < records[0].sampling_gap < 1e-5
@@ -158,15 +158,15 @@ def test_a_fixed_seed_twice_gives_identical_records(run):
 
 
 def test_logged_entropy_is_normalised_once(run):
-    seen = []
+    calls = []
 
     def loss(logps, old_logps, ref_logps, advantages, mask, entropy, total_tokens):
-        seen.append((entropy.detach()[mask].sum().item(), int(mask.sum()), total_tokens))
+        calls.append((entropy.detach()[mask].sum().item(), int(mask.sum()), total_tokens))
         return grpo_loss(logps, old_logps, ref_logps, advantages, mask, total_tokens=total_tokens)
 
     record = run(replace(SHORT, steps=1, micro_batch=3), loss=loss)[0]
-    total, tokens = sum(part[0] for part in seen), sum(part[1] for part in seen)
-    assert len(seen) == 3 and {part[2] for part in seen} == {tokens} == {record.tokens}
+    total, tokens = sum(part[0] for part in calls), sum(part[1] for part in calls)
+    assert len(calls) == 3 and {part[2] for part in calls} == {tokens} == {record.tokens}
     assert record.entropy == pytest.approx(total / tokens, rel=1e-6)
 
 
@@ -290,16 +290,16 @@ def test_the_gradient_is_clipped_to_its_bound(run, tiny_policy):
 
 def spoil(**steps):
     """A fault in the result of a step of the loop, by step."""
-    return lambda policy, broken, undo: broken.update(steps)
+    return lambda policy, faults, undo: faults.update(steps)
 
 
-def spoil_weight(policy, broken, undo):
+def spoil_weight(policy, faults, undo):
     with torch.no_grad():
         policy.trainable_parameters()[3][1][0, 0] = torch.nan
 
 
 def spoil_gradient(factor):
-    def plant(policy, broken, undo):
+    def plant(policy, faults, undo):
         undo.callback(policy.trainable_parameters()[3][1].register_hook(lambda gradient: gradient * factor).remove)
 
     return plant
@@ -307,16 +307,16 @@ def spoil_gradient(factor):
 
 def spoil_scores(with_gradient):
     def scored(*arguments, **keywords):
-        given = score_completions(*arguments, **keywords)
+        scores = score_completions(*arguments, **keywords)
         if torch.is_grad_enabled() is not with_gradient:
-            return given
-        return (given[0] * torch.nan, given[1]) if with_gradient else given * torch.nan
+            return scores
+        return (scores[0] * torch.nan, scores[1]) if with_gradient else scores * torch.nan
 
     return replaced("score_completions", scored)
 
 
 def replaced(name, function, module=training):
-    def plant(policy, broken, undo):
+    def plant(policy, faults, undo):
         patch = undo.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(module, name, function)
 
@@ -340,37 +340,37 @@ FAULTS = {  # the fault that is planted before step 3, and what the loop says
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_stops_at_its_step_and_the_last_good_state_is_kept(run, tiny_policy, shots, tmp_path, fault):
-    settings, broken = replace(SHORT, steps=4, beta=0.04), {}
+    settings, faults = replace(SHORT, steps=4, beta=0.04), {}
 
     def same(value):
         return value
 
     def reward(completion_ids, **columns):
-        return broken.get("reward", same)(even_ids(completion_ids))
+        return faults.get("reward", same)(even_ids(completion_ids))
 
     def advantages(rewards):
-        return broken.get("advantages", same)(group_advantages(rewards))
+        return faults.get("advantages", same)(group_advantages(rewards))
 
     def loss(logps, old_logps, ref_logps, advantages, mask):
-        return broken.get("loss", same)(grpo_loss(logps, old_logps, ref_logps, advantages, mask))
+        return faults.get("loss", same)(grpo_loss(logps, old_logps, ref_logps, advantages, mask))
 
     steps = {"rewards": {"even_ids": reward}, "advantages": advantages, "loss": loss}
     unbroken, end = run(settings, **steps), weights(tiny_policy)
     run.reset()
     state, records = TrainingState.start(tiny_policy, settings), []
-    plant, said = FAULTS[fault]
-    with ExitStack() as undo, pytest.raises((FloatingPointError, ValueError), match=said) as error:
+    plant, message = FAULTS[fault]
+    with ExitStack() as undo, pytest.raises((FloatingPointError, ValueError), match=message) as error:
         for record in train(tiny_policy, shots, settings, resume=state, **steps):
             records.append(record)
             save_checkpoint(tmp_path, state)
             if record.step == 2:
-                plant(tiny_policy, broken, undo)
+                plant(tiny_policy, faults, undo)
     assert fault.endswith("reward") or str(error.value).startswith("step 3, phase ")
     assert state.step == 2 and comparable(records) == comparable(unbroken[:2])
     if state.out_of_range():
         with pytest.raises(FloatingPointError, match="after step 2 are out of range .* not saved"):
             save_checkpoint(tmp_path, state)
-    broken.clear()
+    faults.clear()
     records += train(tiny_policy, shots, resume=load_checkpoint(tmp_path, tiny_policy), **steps)
     assert comparable(records) == comparable(unbroken)
     assert all(torch.equal(weight, end[name]) for name, weight in weights(tiny_policy).items())
@@ -451,8 +451,8 @@ def test_flat_groups_may_be_skipped(run):
         return [0.0 if group == 0 else value for group, value in zip(groups, even_ids(completion_ids), strict=True)]
 
     one = replace(SHORT, steps=1)
-    kept, skipped = (run(replace(one, skip_flat_groups=skip), rewards=[half_flat])[0] for skip in (False, True))
-    assert (kept.rows, skipped.rows, kept.flat_groups, skipped.flat_groups) == (8, 4, 0.5, 0.5)
+    with_flat, skipped = (run(replace(one, skip_flat_groups=skip), rewards=[half_flat])[0] for skip in (False, True))
+    assert (with_flat.rows, skipped.rows, with_flat.flat_groups, skipped.flat_groups) == (8, 4, 0.5, 0.5)
     assert {sample["group"] for sample in skipped.samples} == {1}
 
 
@@ -467,11 +467,13 @@ def test_an_injected_labelled_completion_enters_a_group(run):
     chances = []
 
     def watch(context):
-        given = context.rollout.rows([origin == "injected" for origin in context.rollout.origin])
+        injected = context.rollout.rows([origin == "injected" for origin in context.rollout.origin])
         with torch.no_grad():
-            chances.append(score_completions(context.policy, context.prompts, given).sum(dim=1) - old(context, given))
+            chances.append(
+                score_completions(context.policy, context.prompts, injected).sum(dim=1) - old(context, injected)
+            )
 
-    def old(context, given):
+    def old(context, old_logps):
         return context.state.setdefault("old", {})[context.step].sum(dim=1)
 
     def remember(logps, old_logps, ref_logps, advantages, mask, rollout, context):
@@ -521,12 +523,12 @@ def test_advantages_may_be_given_per_token(run):
 def test_partial_settles_an_argument(run):
     """An argument fixed by a partial overrides the settings; the others still come from them."""
     settings = replace(SHORT, steps=1, max_grad_norm=0.0)
-    fixed, plain, wanted = (
+    fixed, plain, expected = (
         run(settings, loss=partial(grpo_loss, how="dr_grpo"))[0],
         run(settings)[0],
         run(replace(settings, how="dr_grpo"))[0],
     )
-    assert fixed.loss == wanted.loss != plain.loss
+    assert fixed.loss == expected.loss != plain.loss
     answer = partial(format_reward, style="answer")
     assert set(run(settings, rewards=[answer, even_ids])[0].rewards) == {"format_reward", "even_ids"}
 
@@ -542,7 +544,7 @@ def test_a_loss_that_cannot_be_split_says_so(run):
 
 def test_the_context_gives_what_a_recipe_needs(run, tiny_policy):
     """Progress, the step's examples, a seeded generator, a memory, and log-probabilities under another view."""
-    seen = []
+    calls = []
 
     def blurred_view(logps, old_logps, ref_logps, advantages, mask, rollout, context):
         blank = [replace(e, image=e.image.resize((56, 56)).convert("L")) for e in context.examples]
@@ -555,7 +557,7 @@ def test_the_context_gives_what_a_recipe_needs(run, tiny_policy):
         assert [e.label for e in context.examples] == context.prompts.labels
         assert torch.equal(context.reference_logps(context.rollout), context.reference_logps(context.rollout))
         context.state["steps"] = context.state.get("steps", 0) + 1
-        seen.append(
+        calls.append(
             (
                 context.step,
                 context.progress,
@@ -567,10 +569,10 @@ def test_the_context_gives_what_a_recipe_needs(run, tiny_policy):
 
     first = run(loss=blurred_view, after_step=look)
     assert "view_gap" in first[0].metrics and first[0].metrics["view_gap"] != 0.0
-    assert [entry[:4] for entry in seen] == [(0, 0.0, 1, 1), (1, 0.5, 2, 2)]
-    assert seen[0][4] != seen[1][4]
+    assert [entry[:4] for entry in calls] == [(0, 0.0, 1, 1), (1, 0.5, 2, 2)]
+    assert calls[0][4] != calls[1][4]
     run(loss=blurred_view, after_step=look)
-    assert seen[:2] == seen[2:]
+    assert calls[:2] == calls[2:]
 
 
 # ---------------------------------------------------------------------------------------------- stop and go on

@@ -43,8 +43,8 @@ class Numbers:
 
     def row(self) -> list[str]:
         share = f"{100 * self.compared / self.cells:.0f} %"
-        counted = [self.name, self.cells, share, f"{median(self.lines):g}", max(self.lines), self.exercises]
-        return [*map(str, counted), self.rejected]
+        columns = [self.name, self.cells, share, f"{median(self.lines):g}", max(self.lines), self.exercises]
+        return [*map(str, columns), self.rejected]
 
 
 def count(path: Path, rejected: str = "") -> Numbers:
@@ -59,8 +59,8 @@ def count(path: Path, rejected: str = "") -> Numbers:
 def exercises(notebook: nbformat.NotebookNode) -> int:
     """The numbered exercises of a lesson, the graded ones of a lab."""
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    asked = re.search(r"^## Exercises$(.*?)^## ", prose, re.MULTILINE | re.DOTALL)
-    return len(re.findall(r"^\d\. ", asked[1], re.MULTILINE)) if asked else len(labs.TITLE.findall(prose))
+    section = re.search(r"^## Exercises$(.*?)^## ", prose, re.MULTILINE | re.DOTALL)
+    return len(re.findall(r"^\d\. ", section[1], re.MULTILINE)) if section else len(labs.TITLE.findall(prose))
 
 
 def run(path: Path) -> float:
@@ -75,8 +75,8 @@ def run(path: Path) -> float:
 
 def judged(lab: str) -> list[tuple[labs.Exercise, labs.Wrong, str | None]]:
     """Each planted wrong answer with the check's message, None where it was accepted."""
-    student, planted = labs.Student(lab), labs.planted(lab)
-    return [(e, wrong, student.answer(e, wrong.answer)) for e in labs.exercises(lab) for wrong in planted[e.name]]
+    student, wrong_of = labs.Student(lab), labs.planted(lab)
+    return [(e, wrong, student.answer(e, wrong.answer)) for e in labs.exercises(lab) for wrong in wrong_of[e.name]]
 
 
 def wrong_answers(verdicts: list[tuple[labs.Exercise, labs.Wrong, str | None]]) -> str:
@@ -93,8 +93,8 @@ def wrong_answers(verdicts: list[tuple[labs.Exercise, labs.Wrong, str | None]]) 
         if title != f"{exercise.lab} · {exercise.title}":
             title = f"{exercise.lab} · {exercise.title}"
             lines += ["", f"## {title.replace('lab', 'Lab ')}", "", "| mistake | the check says |", "| --- | --- |"]
-        said = " ".join((message or "**taken**").split()).replace("|", "\\|")
-        lines.append(f"| {wrong.mistake} | {said} |")
+        cell = " ".join((message or "**taken**").split()).replace("|", "\\|")
+        lines.append(f"| {wrong.mistake} | {cell} |")
     return "\n".join(lines) + "\n"
 
 
@@ -131,12 +131,12 @@ def main() -> None:
     numbers = []
     for path in [*sorted(NOTEBOOKS.glob("*.ipynb")), *labs.SOURCES]:
         mine = verdicts.get(path.stem, [])
-        rejected = f"{sum(said is not None for *_, said in mine)} of {len(mine)}" if mine else ""
-        counted = count(path, rejected)
+        rejected = f"{sum(message is not None for *_, message in mine)} of {len(mine)}" if mine else ""
+        numbers_of = count(path, rejected)
         if not options.no_run:
-            counted = Numbers(**{**vars(counted), "seconds": run(path)})
-        numbers.append(counted)
-        print(" ".join(counted.row()), "" if options.no_run else f"{counted.seconds:.0f} s", flush=True)
+            numbers_of = Numbers(**{**vars(numbers_of), "seconds": run(path)})
+        numbers.append(numbers_of)
+        print(" ".join(numbers_of.row()), "" if options.no_run else f"{numbers_of.seconds:.0f} s", flush=True)
     print("\n" + table(numbers))
     if options.write:
         put(GUIDE, "course.md", table(numbers))

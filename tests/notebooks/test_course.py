@@ -15,8 +15,8 @@ PLANTED = {path.stem: sum(map(len, labs.planted(path.stem).values())) for path i
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_the_stated_counts_are_those_of_the_notebooks(path):
     """Whether each wrong answer is rejected is tested one by one in test_labs."""
-    planted = PLANTED.get(path.stem)
-    row = course.count(path, f"{planted} of {planted}" if planted else "").row()
+    count = PLANTED.get(path.stem)
+    row = course.count(path, f"{count} of {count}" if count else "").row()
     assert f"| {' | '.join(row)} |" in TABLE, "run python tests/notebooks/course.py --write"
 
 
@@ -40,12 +40,12 @@ def test_a_row_counts_what_is_there(tmp_path):
     import nbformat
 
     notebook = nbformat.v4.new_notebook()
-    asked = "## Exercises\n\n1. *Look.* At it.\n2. *Vary.* It.\n\n## Summary"
+    text = "## Exercises\n\n1. *Look.* At it.\n2. *Vary.* It.\n\n## Summary"
     notebook.cells = [
-        nbformat.v4.new_markdown_cell(asked),
+        nbformat.v4.new_markdown_cell(text),
         nbformat.v4.new_code_cell("1\n2\n3"),
         nbformat.v4.new_code_cell("4", metadata={"tags": ["nbval-ignore-output"]}),
     ]
     nbformat.write(notebook, tmp_path / "x.ipynb")
-    counted = course.count(tmp_path / "x.ipynb")
-    assert counted.row() == ["x", "2", "50 %", "2", "3", "2", ""]
+    numbers = course.count(tmp_path / "x.ipynb")
+    assert numbers.row() == ["x", "2", "50 %", "2", "3", "2", ""]

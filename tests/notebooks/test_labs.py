@@ -61,16 +61,16 @@ def test_the_planted_answers_differ(exercise):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lab_has_exercises_of_three_levels(name):
-    found = list(labs.exercises(name))
-    assert {exercise.level for exercise in found} == set(labs.LEVELS)
-    assert [exercise.title for exercise in found] == list(dict.fromkeys(exercise.title for exercise in found))
+    exercises = list(labs.exercises(name))
+    assert {exercise.level for exercise in exercises} == set(labs.LEVELS)
+    assert [exercise.title for exercise in exercises] == list(dict.fromkeys(exercise.title for exercise in exercises))
     numbers = [
         labs.TITLE.findall(cell.source)
         for cell in nbformat.read(labs.LABS / "source" / name / f"{name}.ipynb", as_version=4).cells
         if cell.cell_type == "markdown"
     ]
-    assert [(lab, number) for found in numbers for lab, number, *_ in found] == [
-        (name.removeprefix("lab"), str(i)) for i in range(1, len(found) + 1)
+    assert [(lab, number) for exercises in numbers for lab, number, *_ in exercises] == [
+        (name.removeprefix("lab"), str(i)) for i in range(1, len(exercises) + 1)
     ]
 
 
@@ -83,8 +83,8 @@ def course(tmp_path_factory):
     shutil.copytree(labs.LABS / "source", folder / "source", ignore=shutil.ignore_patterns(".*"))
     for name in NAMES:
         nbgrader(folder, "generate_assignment", name)
-        for student, made in (("solved", "source"), ("empty", "release")):
-            shutil.copytree(folder / made / name, folder / "submitted" / student / name)
+        for student, folder_name in (("solved", "source"), ("empty", "release")):
+            shutil.copytree(folder / folder_name / name, folder / "submitted" / student / name)
     return folder
 
 
@@ -93,8 +93,8 @@ def nbgrader(folder, *arguments):
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": paths, "JUPYTER_CONFIG_DIR": str(folder / "config")}
     command = [sys.executable, "-m", "nbgrader", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,9 +107,9 @@ def test_the_student_copy_is_valid_python_without_answers(name, course):
             assert not cell.outputs and "SOLUTION" not in cell.source and "HIDDEN" not in cell.source
     for exercise in labs.exercises(name):
         assert "raise NotImplementedError" in cells[exercise.name].source
-        kept, answer = cells[exercise.name].source, exercise.solution.split("### BEGIN SOLUTION")[1]
+        released, answer = cells[exercise.name].source, exercise.solution.split("### BEGIN SOLUTION")[1]
         for line in answer.split("### END SOLUTION")[0].strip().splitlines():
-            assert line.strip() not in kept.splitlines()
+            assert line.strip() not in released.splitlines()
 
 
 @pytest.mark.slow

@@ -261,8 +261,8 @@ def oracle(text: str, label: str) -> tuple[float, float, float]:
         return " ".join("".join(" " if letter in hyphens else letter for letter in letters).split()).rstrip(". ")
 
     def held(inside: str) -> bool:
-        seen = any(unicodedata.category(letter)[0] not in "CZ" for letter in inside)
-        return seen and not any(tag in inside for tag in TAGS)
+        visible = any(unicodedata.category(letter)[0] not in "CZ" for letter in inside)
+        return visible and not any(tag in inside for tag in TAGS)
 
     before, opened, rest = text.partition("<answer>")
     inside, closed, after = rest.partition("</answer>")
@@ -270,41 +270,41 @@ def oracle(text: str, label: str) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     right = len(inside.strip()) <= 1000 and words(inside.strip()) == words(label)
     thought = before.strip()
-    formed = thought.startswith("<think>") and thought.endswith("</think>") and held(thought[7:-8])
-    return float(right), float(formed), float(not thought)
+    well_formed = thought.startswith("<think>") and thought.endswith("</think>") and held(thought[7:-8])
+    return float(right), float(well_formed), float(not thought)
 
 
-def broken(text: str, label: str, found: tuple[float, float, float]) -> list[str]:
+def broken(text: str, label: str, given_scores: tuple[float, float, float]) -> list[str]:
     """The promises that the rewards break on one completion; found: its `scores`."""
 
     def same(completion: Any, gold: str = label) -> bool:
-        return scores([completion], [gold])[0] == found
+        return scores([completion], [gold])[0] == given_scores
 
     others = [*truth_reward([text], [SCENE]), *published_reward([text], [label]), *published_format([text])]
     another = LABELS[LABELS.index(label) - 1]
     checks = {
-        "a float from 0 to 1": all(type(score) is float and 0 <= score <= 1 for score in (*found, *others)),
-        "as another reading has it": found == oracle(text, label),
+        "a float from 0 to 1": all(type(score) is float and 0 <= score <= 1 for score in (*given_scores, *others)),
+        "as another reading has it": given_scores == oracle(text, label),
         "space around": same(f"\n {text}\t"),
         "spelling of the label": same(text, label.upper().replace(" ", "_")) and same(text, label.replace(" ", "-")),
         "chat messages": same(chat(text)) and same(chat([{"type": "text", "text": text}])),
-        "a second answer": not any(found) or not any(scores([text + ANSWER], [label])[0]),
+        "a second answer": not any(given_scores) or not any(scores([text + ANSWER], [label])[0]),
         "text after": not any(scores([text + " x"], [label])[0]),
         "format: text before": not any(scores(["x " + text], [label])[0][1:]),
     }
-    if found[0]:
+    if given_scores[0]:
         answer = re.escape(extract_answer(text) or "")
         respelled = re.sub(f"{answer}(?=\\s*</answer>)", label.title().replace(" ", "_"), text)
         checks["spelling of the answer"] = same(respelled)
         checks["another label"] = not scores([text], [another])[0][0]
         checks["another answer"] = not scores([respelled.replace("</answer>", "s</answer>")], [label])[0][0]
-    return [name for name, kept in checks.items() if not kept]
+    return [name for name, holds in checks.items() if not holds]
 
 
 def examine(count: int, seed: int) -> tuple[Counter[str], Counter[str]]:
     """Broken promises by name, over generated completions; and how many were paid what."""
     failures: Counter[str] = Counter()
-    paid: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     cases = list(generated(count, seed))
     together: list[tuple[float, float, float]] | None = None
     try:
@@ -318,10 +318,10 @@ def examine(count: int, seed: int) -> tuple[Counter[str], Counter[str]]:
             alone = scores([text], [label])[0]
             failures["the others in the batch"] += together is not None and alone != together[number]
             failures.update(broken(text, label, alone))
-            paid.update(name for name, score in zip(("accuracy", "think", "answer"), alone, strict=True) if score)
+            counts.update(name for name, score in zip(("accuracy", "think", "answer"), alone, strict=True) if score)
         except Exception as error:
             failures[f"exception: {type(error).__name__}"] += 1
-    return +failures, paid
+    return +failures, counts
 
 
 LONG: dict[str, Callable[[int], str]] = {  # texts of about n characters on which a careless pattern takes n * n steps
@@ -387,11 +387,11 @@ def train_against(name: str, steps: int, temperature: float, seed: int) -> dict[
     and what was paid in the last steps although the strict rewards give 0."""
     from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy, train
 
-    style, paid = RUNS[name]
-    watched = [*paid, *({"accuracy", "format"} - set(paid))]  # those that are not paid are recorded
+    style, reward_names = RUNS[name]
+    watched = [*reward_names, *({"accuracy", "format"} - set(reward_names))]  # those that are not paid are recorded
     settings = GRPOSettings(
         steps=steps, style=style, temperature=temperature, seed=seed, beta=0.0, learning_rate=2e-3,
-        schedule="constant", log_rows=32, reward_weights=tuple(float(reward in paid) for reward in watched),
+        schedule="constant", log_rows=32, reward_weights=tuple(float(reward in reward_names) for reward in watched),
     )  # fmt: skip
     shots = few_shot(load_activities("cartoon"), 4, seed=seed, validation=4, test=0)
     policy = load_policy("pocket", seed=seed)
@@ -400,25 +400,25 @@ def train_against(name: str, steps: int, temperature: float, seed: int) -> dict[
     after = evaluate(policy, shots.validation, shots.labels, style, settings.max_new_tokens)
     rows = [sample for record in records[-LAST:] for sample in record.samples]
     holes: Counter[str] = Counter()
-    found: Counter[tuple[str, str]] = Counter()
+    examples: Counter[tuple[str, str]] = Counter()
     texts: dict[tuple[str, str], str] = {}  # the last of each kind
     for row in rows:
-        if sum(row["rewards"][reward] for reward in paid) > 0.5 * len(paid):
-            right, formed = row["rewards"]["accuracy"] > 0, row["rewards"]["format"] > 0
-            if not (right and formed):
-                kind = f"{'right' if right else 'wrong'}, {'well' if formed else 'badly'} formed"
+        if sum(row["rewards"][reward] for reward in reward_names) > 0.5 * len(reward_names):
+            right, well_formed = row["rewards"]["accuracy"] > 0, row["rewards"]["format"] > 0
+            if not (right and well_formed):
+                kind = f"{'right' if right else 'wrong'}, {'well' if well_formed else 'badly'} formed"
                 holes[kind] += 1
                 group = kind, gist(name, row["text"])
-                found[group] += 1
+                examples[group] += 1
                 texts[group] = row["text"]
     ends = [[record.reward or 0.0 for record in part] for part in (records[:LAST], records[-LAST:])]
     return {
-        "paid": name, "style": style, "reward": [sum(part) / len(part) / len(paid) for part in ends],
+        "paid": name, "style": style, "reward": [sum(part) / len(part) / len(reward_names) for part in ends],
         "accuracy": [before.accuracy, after.accuracy], "format": [before.format_rate, after.format_rate],
         "rows": len(rows), "holes": dict(holes.most_common()),
         "examples": [
             {"count": count, "kind": group[0], "gist": group[1], "text": texts[group]}
-            for group, count in found.most_common(3)
+            for group, count in examples.most_common(3)
         ],
     }  # fmt: skip
 
@@ -444,8 +444,8 @@ def table(runs: Sequence[dict[str, Any]], steps: int, temperature: float) -> str
         if run["examples"]:
             lines += ["", f"Paid by {run['paid']}, most often (the last one of each kind):", ""]
             lines += [
-                f"- {found['count']} x {found['kind']}, {found['gist']}: `{ascii(found['text'])[:200]}`"
-                for found in run["examples"]
+                f"- {example['count']} x {example['kind']}, {example['gist']}: `{ascii(example['text'])[:200]}`"
+                for example in run["examples"]
             ]
     return "\n".join(lines) + "\n"
 
@@ -461,13 +461,13 @@ def show_attacks() -> int:
         must, gets = (case.accuracy, case.think, case.answer), case.scores()
         paid_too_much += any(got > due for got, due in zip(gets, must, strict=True))
         paid_too_little += any(got < due for got, due in zip(gets, must, strict=True))
-        shown = [" ".join(f"{score:.0f}" for score in triple) for triple in (must, gets)]
-        print(f"{'honest' if case.honest else 'attack'}  {case.name:27} {shown[0]} -> {shown[1]}  {case.why}")
+        triples = [" ".join(f"{score:.0f}" for score in triple) for triple in (must, gets)]
+        print(f"{'honest' if case.honest else 'attack'}  {case.name:27} {triples[0]} -> {triples[1]}  {case.why}")
     print(f"{paid_too_much} of {len(attacks)} attacks paid beyond what they should get")
     print(f"{paid_too_little} of {len(CORPUS)} completions paid less than they should get")
     short = [case for case in attacks if short_text(case) is not None]  # on long ones it takes quadratic time
     loose = published_reward([case.completion for case in short], [case.label for case in short])
-    wrong = sum(paid > case.accuracy for paid, case in zip(loose, short, strict=True))
+    wrong = sum(reward > case.accuracy for reward, case in zip(loose, short, strict=True))
     print(f"the published substring reward, kept as an exhibit: {wrong} of {len(short)} attacks paid beyond that")
     return paid_too_much + paid_too_little
 
@@ -480,8 +480,8 @@ def show_others() -> int:
     print(f"truth: {wrong} of {len(TRUTHS)} reasonings get another share than the one that is true")
     texts = [text for text, _ in SPANS] + [text for text in map(short_text, CORPUS) if text is not None]
     due = [len(parts) == 2 for _, parts in SPANS] + [len(response_spans(text)) == 2 for text in texts[len(SPANS) :]]
-    paid = consistency_of(load_policy("pocket"), texts)
-    for_nothing = sum(not 0 <= score <= 1 or score > 0 and not both for score, both in zip(paid, due, strict=True))
+    rewards = consistency_of(load_policy("pocket"), texts)
+    for_nothing = sum(not 0 <= score <= 1 or score > 0 and not both for score, both in zip(rewards, due, strict=True))
     print(f"consistency: {for_nothing} of {len(texts)} texts paid without reasoning or answer, or out of bounds")
     return wrong + for_nothing
 
@@ -493,11 +493,11 @@ def short_text(case: Attack) -> str | None:
 
 
 def show_generated(count: int, seed: int) -> int:
-    failures, paid = examine(count, seed)
+    failures, counts = examine(count, seed)
     exceptions = sum(number for name, number in failures.items() if name.startswith("exception"))
     bounds = "all" if not failures["a float from 0 to 1"] else "NOT all"
     print(f"{exceptions} exceptions in {count} completions, {bounds} within bounds; "
-          f"{', '.join(f'{number} paid by {name}' for name, number in sorted(paid.items()))}")  # fmt: skip
+          f"{', '.join(f'{number} paid by {name}' for name, number in sorted(counts.items()))}")  # fmt: skip
     print(f"{sum(failures.values())} broken promises" + "".join(f"; {name}: {n}" for name, n in failures.items()))
     return sum(failures.values())
 

@@ -93,20 +93,20 @@ SETS = {
 
 def read_as_training_does(data: str, root: Path) -> Found:
     """List, draw, decode and convert; the result includes errors and warnings."""
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             crop = 0.1 if "boxes" in data else None
             shots = few_shot(load_activities(data.split()[0], root, person_crop=crop), shots=2, validation=0, test=2)
         except (ValueError, OSError) as error:
-            return Found(said=warned(said), error=str(error))
+            return Found(said=warned(caught), error=str(error))
         # No error may occur after this point: a policy would already have been loaded.
         images = {example.source: prepare_image(example) for example in [*shots.train, *shots.test]}
-    return Found(images, warned(said))
+    return Found(images, warned(caught))
 
 
-def warned(said: list[warnings.WarningMessage]) -> str:
-    return "\n".join(str(warning.message) for warning in said)
+def warned(caught: list[warnings.WarningMessage]) -> str:
+    return "\n".join(str(warning.message) for warning in caught)
 
 
 # ------------------------------------------------------------------------------------------------------------ spoiling
@@ -271,8 +271,8 @@ def cells(*images: object) -> Callable[[Path], object]:
     return spoil
 
 
-def near(pixel: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return all(abs(a - b) <= 8 for a, b in zip(pixel, wanted, strict=True))
+def near(pixel: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return all(abs(a - b) <= 8 for a, b in zip(pixel, expected, strict=True))
 
 
 WHITE, RED, BLUE = (255, 255, 255), (255, 0, 0), (0, 0, 255)
@@ -417,28 +417,28 @@ def trial(kind: Kind, root: Path) -> tuple[bool, str]:
     """Whether a kind is handled as required, and the result in one line: warnings, then the error."""
     SETS[kind.data](root)
     kind.spoil(root)
-    found = read_as_training_does(kind.data, root)
-    told = f"{found.error} (warned: {found.said})" if found.said else found.error
-    told = re.sub(r" in ROOT|ROOT: |ROOT/| \(`favor-lab data.*?`[^)]*\)", "", told.replace(str(root), "ROOT"))
-    said = " ".join(told.split())
+    result = read_as_training_does(kind.data, root)
+    message = f"{result.error} (warned: {result.said})" if result.said else result.error
+    message = re.sub(r" in ROOT|ROOT: |ROOT/| \(`favor-lab data.*?`[^)]*\)", "", message.replace(str(root), "ROOT"))
+    line = " ".join(message.split())
     if kind.handled is None:
-        named = all(part in found.error for part in kind.refused)
-        return bool(found.error) and named, said or "PASSED SILENTLY"
-    return not found.error and kind.handled(found), said or f"{len(found.images)} images read"
+        named = all(part in result.error for part in kind.refused)
+        return bool(result.error) and named, line or "PASSED SILENTLY"
+    return not result.error and kind.handled(result), line or f"{len(result.images)} images read"
 
 
 def met_by_a_run(root: Path) -> tuple[bool, str]:
     """Whether `favor-lab train` names ten bad files at once and stops before it loads a policy, and what it says."""
     ten_at_once(good_folder(root / "images"))
-    asked = ["train", "--data", "folder", "--root", str(root / "images"), "--shots", "2", "--test", "2"]
-    loaded, said, load = [], io.StringIO(), run.open_policy
+    arguments = ["train", "--data", "folder", "--root", str(root / "images"), "--shots", "2", "--test", "2"]
+    loaded, output, load = [], io.StringIO(), run.open_policy
     run.open_policy = lambda *_: loaded.append(True) or sys.exit("a policy was loaded")
     try:
-        with contextlib.redirect_stderr(said):
-            status = cli.main([*asked, "--out", str(root / "run")])
+        with contextlib.redirect_stderr(output):
+            status = cli.main([*arguments, "--out", str(root / "run")])
     finally:
         run.open_policy = load
-    named = said.getvalue().count("cannot be read as an image")
+    named = output.getvalue().count("cannot be read as an image")
     return (status, named, loaded) == (2, 10, []), f"{named} of 10 files named, no policy loaded"
 
 

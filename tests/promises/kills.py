@@ -90,9 +90,9 @@ def start(arguments: list[str], where: str = "") -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> float:
     """Wait for a run that ends by itself; seconds it took. RuntimeError, with its output, for one that fails."""
     begun = time.perf_counter()
-    said = process.communicate()[1]
+    output = process.communicate()[1]
     if process.returncode:
-        raise RuntimeError(f"a run ended with {process.returncode}:\n{said[-3000:]}")
+        raise RuntimeError(f"a run ended with {process.returncode}:\n{output[-3000:]}")
     return time.perf_counter() - begun
 
 
@@ -102,9 +102,9 @@ def killed(arguments: list[str], where: str, wait: float) -> bool:
     if not where:
         time.sleep(wait)
         process.kill()
-    said = process.communicate()[1]
+    output = process.communicate()[1]
     if process.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"a run ended with {process.returncode}:\n{said[-3000:]}")
+        raise RuntimeError(f"a run ended with {process.returncode}:\n{output[-3000:]}")
     return process.returncode != 0
 
 
@@ -160,28 +160,28 @@ def run(kills: int, seed: int, folder: Path, say: Any = tqdm.write) -> int:
     unbroken = outcome(folder / "unbroken")
     rewards = [record["reward"] for record in unbroken["records"]]
     say(f"the unbroken run: {len(rewards)} steps, mean reward {min(rewards):.2f} to {max(rewards):.2f}")
-    done = identical = 0
+    hits = identical = 0
     with tqdm(total=kills, unit="kill") as bar:
         for number in range(1, 2 * kills + 1):
-            count = min(KILLS_A_RUN, kills - done)
+            count = min(KILLS_A_RUN, kills - hits)
             plan = [
                 ("", chance.uniform(0, span / KILLS_A_RUN))
-                if (done + i) % 2 == 0
+                if (hits + i) % 2 == 0
                 else (f"{next(places)} {chance.randint(1, 2)}", 0.0)
                 for i in range(count)
             ]
             say(f"run {number}")
             struck = trial(folder / f"run-{number}", plan, say)
-            found = outcome(folder / f"run-{number}")
-            unlike = [name for name in unbroken if not same(found[name], unbroken[name])]
+            result = outcome(folder / f"run-{number}")
+            unlike = [name for name in unbroken if not same(result[name], unbroken[name])]
             say(f"   resumed to its end: {'unlike in ' + ', '.join(unlike) if unlike else 'identical'}")
-            done, identical = done + struck, identical + (0 if unlike else struck)
+            hits, identical = hits + struck, identical + (0 if unlike else struck)
             bar.update(struck)
             if not unlike:
                 shutil.rmtree(folder / f"run-{number}")
-            if done == kills:
+            if hits == kills:
                 break
-    print(f"{identical} of {done} kills ended identical to the unbroken run")
+    print(f"{identical} of {hits} kills ended identical to the unbroken run")
     return identical
 
 

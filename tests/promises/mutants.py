@@ -186,17 +186,17 @@ def mutants_of(module: str, source: bytes) -> list[Mutant]:
     tree = ast.parse(source)
     faults = Edits(source, tree)
     edits = sorted({edit for node in live(tree) for edit in faults.of(node)})
-    found, seen = [], {ast.dump(tree)}
+    mutants, trees = [], {ast.dump(tree)}
     for edit in edits:
         mutant = Mutant(module, source, *edit)
         try:
             meaning = ast.dump(ast.parse(mutant.mutated))
         except SyntaxError:
             continue
-        if meaning not in seen:
-            seen.add(meaning)
-            found.append(mutant)
-    return found
+        if meaning not in trees:
+            trees.add(meaning)
+            mutants.append(mutant)
+    return mutants
 
 
 def live(node: ast.AST) -> Iterator[ast.AST]:
@@ -247,10 +247,10 @@ class Edits:
             yield from getattr(self, f"of_{kind.__name__}", lambda _: ())(node)
 
     def operator(self, left: Any, op: ast.AST, right: Any) -> Iterator[tuple[int, int, str]]:
-        written, *others = OPERATORS.get(type(op), ("",))
-        at = self.source.find(written.encode(), self.end(left), self.start(right))
+        symbol, *others = OPERATORS.get(type(op), ("",))
+        at = self.source.find(symbol.encode(), self.end(left), self.start(right))
         for other in others:
-            yield at, at + len(written), other
+            yield at, at + len(symbol), other
 
     def of_BinOp(self, node: ast.BinOp) -> Iterator[tuple[int, int, str]]:
         yield from self.operator(node.left, node.op, node.right)
@@ -278,11 +278,11 @@ class Edits:
         yield from ((self.start(node), self.end(node), other) for other in others)
 
     def of_Call(self, node: ast.Call) -> Iterator[tuple[int, int, str]]:
-        given = sorted([*node.args, *node.keywords], key=self.start)
-        for i, item in enumerate(given):  # an argument less: any keyword, the last of several positional ones
+        arguments = sorted([*node.args, *node.keywords], key=self.start)
+        for i, item in enumerate(arguments):  # an argument less: any keyword, the last of several positional ones
             if isinstance(item, ast.keyword) or (len(node.args) > 1 and item is node.args[-1]):
-                after = self.start(given[i + 1]) if i == 0 and len(given) > 1 else self.end(item)
-                yield self.end(given[i - 1]) if i else self.start(item), after, ""
+                after = self.start(arguments[i + 1]) if i == 0 and len(arguments) > 1 else self.end(item)
+                yield self.end(arguments[i - 1]) if i else self.start(item), after, ""
             if isinstance(item, ast.keyword) and item.arg in OTHER:
                 yield self.start(item), self.start(item) + len(item.arg), OTHER[item.arg]
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -382,14 +382,14 @@ def rehearse(tree: Path, modules: list[str]) -> float:
     os.chdir(tree)
     for module in modules:
         sys.path[:] = [str(tree), *path[1:]]
-        said, began = io.StringIO(), time.monotonic()
-        with contextlib.redirect_stdout(said):
+        output, began = io.StringIO(), time.monotonic()
+        with contextlib.redirect_stdout(output):
             status = pytest.main([*pytest_options(tree), MODULES[module][0], *MODULES[module][1]])
         if status:
-            raise RuntimeError(f"the tests of {module} fail without a mutant:\n{said.getvalue()}")
+            raise RuntimeError(f"the tests of {module} fail without a mutant:\n{output.getvalue()}")
         longest = max(longest, time.monotonic() - began)
-        for name, found in list(sys.modules.items()):
-            if str(getattr(found, "__file__", None)).startswith(str(tree)):
+        for name, loaded in list(sys.modules.items()):
+            if str(getattr(loaded, "__file__", None)).startswith(str(tree)):
                 del sys.modules[name]
     os.chdir(folder)
     sys.path[:] = path
@@ -458,11 +458,11 @@ def trials(mutants: list[Mutant], trees: list[Path], limit: float) -> Iterator[t
 
 def run(mutants: list[Mutant], workers: int, results: Path) -> dict[str, str | None]:
     """What killed each mutant, by digest; those in `results` are not run again."""
-    known: dict[str, str | None] = {}
+    killers: dict[str, str | None] = {}
     if results.exists():
         rows = map(json.loads, results.read_text().splitlines())
-        known = {row["digest"]: row["killer"] for row in rows}
-    todo = [mutant for mutant in mutants if mutant.digest not in known]
+        killers = {row["digest"]: row["killer"] for row in rows}
+    todo = [mutant for mutant in mutants if mutant.digest not in killers]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees = [copy_tree(Path(folder, str(k))) for k in range(min(workers, len(todo)))]
         limit = 20 + 10 * rehearse(trees[0], list(dict.fromkeys(m.module for m in todo))) if todo else 0.0
@@ -471,8 +471,8 @@ def run(mutants: list[Mutant], workers: int, results: Path) -> dict[str, str | N
             row = {"digest": mutant.digest, "module": mutant.module, "change": mutant.change, "killer": killer}
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            known[row["digest"]] = killer
-    return {mutant.digest: known[mutant.digest] for mutant in mutants}
+            killers[row["digest"]] = killer
+    return {mutant.digest: killers[mutant.digest] for mutant in mutants}
 
 
 def report(mutants: list[Mutant], killers: dict[str, str | None]) -> tuple[str, bool]:
@@ -505,25 +505,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "runs" / "mutants.jsonl", help="what was run before")
     parser.add_argument("--list", action="store_true", help="print the mutants and run none")
     parser.add_argument("--write", action="store_true", help="write data/results/mutants.md, from all mutants")
-    given = parser.parse_args(arguments)
-    part = given.module or given.only or given.sample
-    if given.write and part:
+    options = parser.parse_args(arguments)
+    part = options.module or options.only or options.sample
+    if options.write and part:
         parser.error("--write needs every mutant: leave out --module, --only and --sample")
-    mutants = [m for name in given.module or MODULES for m in mutants_of(name, (ROOT / MODULES[name][0]).read_bytes())]
-    mutants = [mutant for mutant in mutants if given.only is None or given.only in mutant.change]
-    if given.sample is not None:
-        chosen = set(random.Random(given.seed).sample(range(len(mutants)), min(given.sample, len(mutants))))
+    mutants = [
+        m for name in options.module or MODULES for m in mutants_of(name, (ROOT / MODULES[name][0]).read_bytes())
+    ]
+    mutants = [mutant for mutant in mutants if options.only is None or options.only in mutant.change]
+    if options.sample is not None:
+        chosen = set(random.Random(options.seed).sample(range(len(mutants)), min(options.sample, len(mutants))))
         mutants = [mutant for k, mutant in enumerate(mutants) if k in chosen]
-    if given.list:
+    if options.list:
         print("\n".join(f"{MODULES[mutant.module][0]}:{mutant.line} {mutant.change}" for mutant in mutants))
         return 0
     if not mutants:
         parser.error("no mutant is left")
-    text, enough = report(mutants, run(mutants, given.workers, given.results))
+    text, enough = report(mutants, run(mutants, options.workers, options.results))
     print(text, end="")
-    if given.write:
-        made = "Made by `python tests/promises/mutants.py --write`: single faults, and those that no test noticed."
-        (ROOT / "data" / "results" / "mutants.md").write_text(f"# Mutants\n\n{made}\n\n{text}")
+    if options.write:
+        intro = "Made by `python tests/promises/mutants.py --write`: single faults, and those that no test noticed."
+        (ROOT / "data" / "results" / "mutants.md").write_text(f"# Mutants\n\n{intro}\n\n{text}")
     return 0 if enough else 1
 
 

@@ -16,9 +16,9 @@ def test_each_completion_gets_what_it_must(case):
 
 
 def test_generated_completions_break_no_promise():
-    failures, paid = attacks.examine(5_000, seed=1)
+    failures, counts = attacks.examine(5_000, seed=1)
     assert not failures
-    assert min(paid[name] for name in ("accuracy", "think", "answer")) > 300  # some promises can be broken
+    assert min(counts[name] for name in ("accuracy", "think", "answer")) > 300  # some promises can be broken
 
 
 @pytest.mark.parametrize("name", attacks.LONG)
@@ -42,9 +42,9 @@ def test_reasoning_and_answer_are_parts_that_are_there(text, parts):
 
 def test_consistency_pays_nothing_for_a_part_that_is_not_there(tiny_policy):
     texts = [text for text, _ in attacks.SPANS]
-    paid = attacks.consistency_of(tiny_policy, texts)
-    assert [score > 0 for score in paid] == [len(parts) == 2 for _, parts in attacks.SPANS]
-    assert all(0 <= score <= 1 for score in paid)
+    rewards = attacks.consistency_of(tiny_policy, texts)
+    assert [score > 0 for score in rewards] == [len(parts) == 2 for _, parts in attacks.SPANS]
+    assert all(0 <= score <= 1 for score in rewards)
 
 
 def containing(text, label):
@@ -58,8 +58,8 @@ def contained(text, label):
 
 
 def first_pair(text):
-    found = re.search("<answer>(.+?)</answer>", text, re.DOTALL)
-    return found[1].strip() or None if found else None
+    match = re.search("<answer>(.+?)</answer>", text, re.DOTALL)
+    return match[1].strip() or None if match else None
 
 
 def whole_text(text):

@@ -20,8 +20,8 @@ def test_the_sets_are_good_before_they_are_spoilt(data, tmp_path):
     bad_files.SETS[data](tmp_path)
     if data == "folder":
         bad_files.picture(tmp_path / f"{bad_files.BAD}.png", 99)
-    found = bad_files.read_as_training_does(data, tmp_path)
-    assert not found.error and found.images
+    result = bad_files.read_as_training_does(data, tmp_path)
+    assert not result.error and result.images
 
 
 def test_a_run_stops_before_it_loads_a_policy_and_names_every_file(tmp_path, capsys):

@@ -10,9 +10,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_like_the_unbroken_one(tmp_path):
-    said = []
-    assert kills.run(4, seed=1, folder=tmp_path, say=said.append) == 4, "\n".join(said)
-    assert sum("killed" in line for line in said) == 4
+    lines = []
+    assert kills.run(4, seed=1, folder=tmp_path, say=lines.append) == 4, "\n".join(lines)
+    assert sum("killed" in line for line in lines) == 4
 
 
 def test_the_comparison_sees_a_bit():

@@ -21,8 +21,8 @@ def changes(code):
 
 def meanings(code):
     """The mutated line of each mutant of a function's one line."""
-    found = mutants.mutants_of("losses", f"def f(x, y):\n    {code}\n".encode())
-    return {mutant.mutated.decode().split("\n", 1)[1].strip() for mutant in found}
+    planted = mutants.mutants_of("losses", f"def f(x, y):\n    {code}\n".encode())
+    return {mutant.mutated.decode().split("\n", 1)[1].strip() for mutant in planted}
 
 
 @pytest.mark.parametrize(("code", "expected"), [
@@ -65,11 +65,11 @@ def test_the_text_of_an_error_is_left_alone_but_not_the_error():
 def test_mutants_of_the_library(module):
     """Every one differs from all others, and no docstring from the original's."""
     source = (mutants.ROOT / mutants.MODULES[module][0]).read_bytes()
-    found = mutants.mutants_of(module, source)
-    assert len({mutant.mutated for mutant in found} | {source}) == len(found) + 1 > 100
+    planted = mutants.mutants_of(module, source)
+    assert len({mutant.mutated for mutant in planted} | {source}) == len(planted) + 1 > 100
     documented = [line for line in source.split(b"\n") if line.strip().startswith((b">>> ", b'"""'))]
-    assert all(line in mutant.mutated for mutant in found for line in documented)
-    named = {mutant.change for mutant in found}
+    assert all(line in mutant.mutated for mutant in planted for line in documented)
+    named = {mutant.change for mutant in planted}
     assert set(mutants.EQUIVALENT.get(module, {})) <= named, "an excuse for a mutant that is no more"
 
 
@@ -95,7 +95,7 @@ def test_a_planted_fault_is_killed_and_a_harmless_change_survives(tmp_path: Path
     reasons = {reason for change, reason in mutants.EQUIVALENT["advantages"].items() if harmless in change}
     assert all(reason in survived.stdout for reason in reasons) and reasons
 
-    kept = results.read_bytes()
+    stored = results.read_bytes()
     assert run(results, harmless).stdout == survived.stdout
-    assert results.read_bytes() == kept  # nothing ran again
+    assert results.read_bytes() == stored  # nothing ran again
     assert ADVANTAGES.read_bytes() == before

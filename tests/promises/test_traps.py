@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parents[2] / "favor_lab"
 
 @pytest.mark.parametrize("trap", traps.TRAPS, ids=lambda trap: trap.name.replace(" ", "-"))
 def test_each_trap_is_met_and_each_opening_is_noticed(trap, tiny_checkpoint, capsys):
-    shut, *seen = traps.findings(trap, tiny_checkpoint)
+    shut, *faults = traps.findings(trap, tiny_checkpoint)
     assert shut is None, f"{trap.name}: {shut}"
-    assert seen and all(seen), f"{trap.name}: nobody notices opening {seen.index(None)} of {trap.openings}"
+    assert faults and all(faults), f"{trap.name}: nobody notices opening {faults.index(None)} of {trap.openings}"
 
 
 def test_generate_is_not_used():

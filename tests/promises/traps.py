@@ -124,8 +124,8 @@ class Bench:
         """The same by the cache of `prefix`."""
         rows = self.rollout
         with torch.no_grad():
-            shared = expand(run_prompt(self.policy, prompts or self.prompts), rows.groups)
-            hidden = completion_hidden(self.policy, shared, rows.completion_ids, rows.mask)
+            prefix = expand(run_prompt(self.policy, prompts or self.prompts), rows.groups)
+            hidden = completion_hidden(self.policy, prefix, rows.completion_ids, rows.mask)
             return token_logps(self.policy, hidden, rows.completion_ids).masked_fill(~rows.mask, 0.0)
 
     def packed(self, prompts: PromptBatch | None = None) -> Tensor:
@@ -143,15 +143,17 @@ class Bench:
         head.bias = torch.nn.Parameter(bias, requires_grad=False)
 
 
-def same(found: Tensor, truth: Tensor, what: str = "log-probabilities") -> None:
-    off = (found - truth).double().abs().max().item()
+def same(actual: Tensor, truth: Tensor, what: str = "log-probabilities") -> None:
+    off = (actual - truth).double().abs().max().item()
     assert off < 1e-4, f"{what} wrong by {off:.2g}"
 
 
-def refused_or_same(message: str, found: Callable[[], Tensor], truth: Tensor, what: str = "log-probabilities") -> None:
+def refused_or_same(
+    message: str, compute: Callable[[], Tensor], truth: Tensor, what: str = "log-probabilities"
+) -> None:
     """Either a clear error, or the right numbers."""
     try:
-        numbers = found()
+        numbers = compute()
     except NameError:
         raise  # a mistake in the edit
     except Exception as error:
@@ -163,14 +165,14 @@ def refused_or_same(message: str, found: Callable[[], Tensor], truth: Tensor, wh
 @contextmanager
 def no_network() -> Iterator[list[Any]]:
     """The addresses that the block tried to reach."""
-    tried: list[Any] = []
+    addresses: list[Any] = []
 
     def refuse(*place: Any, **_: Any) -> None:
-        tried.append(place[0])
+        addresses.append(place[0])
         raise OSError("no network here")
 
     with mock.patch.object(socket, "getaddrinfo", refuse), mock.patch.object(socket.socket, "connect", refuse):
-        yield tried
+        yield addresses
 
 
 # ----------------------------------------------------------------------------------------------------------- the checks
@@ -183,10 +185,10 @@ def both_ways(checkpoint: Path) -> None:
     same(bench.cached(), truth, "log-probabilities by the cache")
     same(bench.packed(), truth, "log-probabilities, packed,")
     for how in ("plain", "static"):
-        drawn = bench.sample(decoding=how)
-        bench.rollout = drawn
+        rollout = bench.sample(decoding=how)
+        bench.rollout = rollout
         del bench.truth
-        same(drawn.logps, bench.truth, f"log-probabilities of {how} decoding")
+        same(rollout.logps, bench.truth, f"log-probabilities of {how} decoding")
 
 
 def one_feature_an_image(checkpoint: Path) -> None:
@@ -241,9 +243,9 @@ def prompts_padded_on_the_right(checkpoint: Path) -> None:
         return torch.stack([row.roll(shift, -1) for row, shift in zip(values.unbind(-2), shifts, strict=True)], dim=-2)
 
     names = ("input_ids", "attention_mask", "position_ids")
-    moved = dataclasses.replace(bench.prompts, **{name: roll(getattr(bench.prompts, name)) for name in names})
-    assert bool(moved.attention_mask[:, 0].all()) and not bool(moved.attention_mask[:, -1].all())
-    refused_or_same("pad on the left", lambda: bench.cached(moved), bench.truth)
+    shifted = dataclasses.replace(bench.prompts, **{name: roll(getattr(bench.prompts, name)) for name in names})
+    assert bool(shifted.attention_mask[:, 0].all()) and not bool(shifted.attention_mask[:, -1].all())
+    refused_or_same("pad on the left", lambda: bench.cached(shifted), bench.truth)
 
 
 def a_tokenizer_that_pads_on_the_right(checkpoint: Path) -> None:
@@ -270,20 +272,20 @@ def cache_under_checkpointing(checkpoint: Path) -> None:
         hidden = completion_hidden(bench.policy, start, ids, torch.ones_like(ids, dtype=torch.bool))
         return token_logps(bench.policy, hidden, ids).detach()
 
-    wanted = scored()
+    expected = scored()
     checkpoint_in_train_mode(bench)
     same(bench.packed(prompts), truth)
-    refused_or_same("gradient_checkpointing_disable", scored, wanted)
+    refused_or_same("gradient_checkpointing_disable", scored, expected)
 
 
 def sampling_under_checkpointing(checkpoint: Path) -> None:
     bench = Bench(checkpoint, one_size=True)
-    wanted, groups, tokens = bench.sample(), torch.arange(4), torch.arange(4)
+    expected, groups, tokens = bench.sample(), torch.arange(4), torch.arange(4)
     with torch.no_grad():
         states = start_decoding(bench.policy, bench.prompts, groups, LENGTH, "plain").step(tokens)
         decoder = start_decoding(bench.policy, bench.prompts, groups, LENGTH, "plain")
         checkpoint_in_train_mode(bench)
-        refused_or_same("no error is due", lambda: bench.sample().completion_ids, wanted.completion_ids, "tokens")
+        refused_or_same("no error is due", lambda: bench.sample().completion_ids, expected.completion_ids, "tokens")
     # one step of the plain decoder with gradients enabled: without, transformers 5.24 keeps the cache
     refused_or_same("gradient_checkpointing_disable", lambda: decoder.step(tokens).detach(), states, "hidden states")
 
@@ -291,13 +293,13 @@ def sampling_under_checkpointing(checkpoint: Path) -> None:
 def near_greedy_configuration(checkpoint: Path) -> None:
     bench = Bench(checkpoint)
     assert bench.policy.base.generation_config.top_k == 1
-    drawn = sample_groups(bench.policy, bench.prompts[0], 8, 12, seed=0)
-    distinct = len({tuple(row.tolist()) for row in drawn.completion_ids})
+    rollout = sample_groups(bench.policy, bench.prompts[0], 8, 12, seed=0)
+    distinct = len({tuple(row.tolist()) for row in rollout.completion_ids})
     assert distinct == 8, f"{distinct} distinct of 8 completions"
     config = bench.policy.base.generation_config
     config.top_k, config.top_p, config.temperature, config.repetition_penalty = 50, 0.9, 0.3, 5.0
     again = sample_groups(bench.policy, bench.prompts[0], 8, 12, seed=0)
-    assert torch.equal(again.completion_ids, drawn.completion_ids), "other tokens under another generation_config"
+    assert torch.equal(again.completion_ids, rollout.completion_ids), "other tokens under another generation_config"
 
 
 def every_end_token(checkpoint: Path) -> None:
@@ -306,10 +308,10 @@ def every_end_token(checkpoint: Path) -> None:
     for end in ends:
         bench = Bench(checkpoint)
         bench.make_likely([end])
-        drawn = bench.sample()
-        assert bool((drawn.completion_ids[:, 0] == end).all()), f"end token {end} is never sampled"
-        length = int(drawn.lengths.max())
-        assert length == 1 and not drawn.truncated.any(), f"rows run on for {length} tokens"
+        rollout = bench.sample()
+        assert bool((rollout.completion_ids[:, 0] == end).all()), f"end token {end} is never sampled"
+        length = int(rollout.lengths.max())
+        assert length == 1 and not rollout.truncated.any(), f"rows run on for {length} tokens"
 
 
 def forbidden_tokens_are_not_sampled(checkpoint: Path) -> None:
@@ -318,9 +320,9 @@ def forbidden_tokens_are_not_sampled(checkpoint: Path) -> None:
     ids = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
     bench.make_likely(ids)
     for how in ("plain", "static"):
-        drawn = bench.sample(decoding=how)
-        count = int(torch.isin(drawn.completion_ids[drawn.mask], torch.tensor(ids)).sum())
-        assert not count, f"{count} of {int(drawn.mask.sum())} sampled tokens are image or vision tokens"
+        rollout = bench.sample(decoding=how)
+        count = int(torch.isin(rollout.completion_ids[rollout.mask], torch.tensor(ids)).sum())
+        assert not count, f"{count} of {int(rollout.mask.sum())} sampled tokens are image or vision tokens"
 
 
 def forbidden_tokens_are_not_injected(checkpoint: Path) -> None:
@@ -362,11 +364,11 @@ def few_logits_at_a_time(checkpoint: Path) -> None:
 def no_torchvision(checkpoint: Path) -> None:
     with mock.patch.dict(sys.modules, {"torchvision": None}):
         try:
-            made = processor.load_processor(str(checkpoint), local_files_only=True)
+            processor_made = processor.load_processor(str(checkpoint), local_files_only=True)
         except (ImportError, AttributeError, RuntimeError) as error:
             raise AssertionError(f"{type(error).__name__}: {str(error).strip().split(' but ')[0]}") from error
-    assert not hasattr(made, "video_processor"), "a video part, which needs torchvision"
-    assert type(made.image_processor).__name__ == "Qwen2VLImageProcessorPil"
+    assert not hasattr(processor_made, "video_processor"), "a video part, which needs torchvision"
+    assert type(processor_made.image_processor).__name__ == "Qwen2VLImageProcessorPil"
 
 
 def loading_asks_nobody(checkpoint: Path) -> None:
@@ -390,19 +392,19 @@ def loading_asks_nobody(checkpoint: Path) -> None:
 
         return mock.patch.object(reader, "from_pretrained", read)
 
-    with no_network() as tried, watch(readers[0]), watch(readers[1]), watch(readers[2]), watch(readers[3]):
+    with no_network() as addresses, watch(readers[0]), watch(readers[1]), watch(readers[2]), watch(readers[3]):
         loading.load_policy(checkpoint, adapter=adapter, device="cpu")
     assert not may_ask, f"{', '.join(may_ask)} may ask the Hub"
-    assert not tried, f"{tried[0]} was asked"
+    assert not addresses, f"{addresses[0]} was asked"
 
 
 def saving_asks_nobody(checkpoint: Path) -> None:
     model = Policy(make_policy(checkpoint).model, None, "a name")  # type: ignore[arg-type]
     model.model.peft_config["default"].base_model_name_or_path = "pocket"
-    with no_network() as tried, warnings.catch_warnings():
+    with no_network() as addresses, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save(tempfile.mkdtemp(dir=checkpoint.parent))
-    assert not tried, f"{tried[0]} was asked"
+    assert not addresses, f"{addresses[0]} was asked"
 
 
 def far_apart() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -669,11 +671,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_checkpoint(Path(folder) / "tiny")
         for trap in TRAPS:
-            shut, *seen = findings(trap, checkpoint)
-            covered += shut is None and all(seen)
-            print(row(trap.name, trap.met_by, shut or "passes", seen[0] or "PASSES"))
-            for found in seen[1:]:
-                print(row("", "", "", found or "PASSES"))
+            shut, *faults = findings(trap, checkpoint)
+            covered += shut is None and all(faults)
+            print(row(trap.name, trap.met_by, shut or "passes", faults[0] or "PASSES"))
+            for fault in faults[1:]:
+                print(row("", "", "", fault or "PASSES"))
     print(f"{covered} of {len(TRAPS)} traps covered")
     return int(covered != len(TRAPS))
 

@@ -29,8 +29,8 @@ SHORT = GRPOSettings(steps=2, prompts_per_step=2, group_size=2, max_new_tokens=8
 
 @pytest.fixture(scope="module")
 def scenes():
-    drawn = [draw_scene("cartoon", "train", index) for index in range(4)]
-    return [Example(scene.image, str(scene.label), scene.source) for scene in drawn]
+    all_scenes = [draw_scene("cartoon", "train", index) for index in range(4)]
+    return [Example(scene.image, str(scene.label), scene.source) for scene in all_scenes]
 
 
 @pytest.mark.slow
@@ -90,9 +90,9 @@ def test_an_unknown_recipe_is_refused_with_the_names():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_changes_something_and_only_of_grpo(variant):
     plain = settings_of(Cell("grpo", "cartoon", 4), chosen_settings()["grpo"])
-    changed = settings_of(Cell("grpo", "cartoon", 4, variant=variant), chosen_settings()["grpo"])
-    assert changed != plain or VARIANTS[variant].rewards
-    assert changed.learning_rate == plain.learning_rate * (0.5 if variant == "slow" else 1)
+    settings = settings_of(Cell("grpo", "cartoon", 4, variant=variant), chosen_settings()["grpo"])
+    assert settings != plain or VARIANTS[variant].rewards
+    assert settings.learning_rate == plain.learning_rate * (0.5 if variant == "slow" else 1)
     with pytest.raises(ValueError, match="is a variant of grpo"):
         Cell("sft", "cartoon", 4, variant=variant)
 
@@ -125,9 +125,9 @@ def test_consistency_is_the_answers_probability_behind_its_reasoning_without_the
     texts = ["<think>a page</think><answer>reading</answer>", "<answer>reading</answer>", "<think>a page</think>"]
     rollout = encode_completions(tiny_policy, texts, [0, 0, 1], origin="written")
     context = make_context(tiny_policy, scenes[:2], ["reading", "running"], rollout, SHORT)
-    found = consistency_reward(texts, context)
-    assert 0 < found[0] < 1 and found[1:] == [0.0, 0.0]
-    assert right_consistency_reward(texts, ["reading"] * 3, context) == found
+    rewards = consistency_reward(texts, context)
+    assert 0 < rewards[0] < 1 and rewards[1:] == [0.0, 0.0]
+    assert right_consistency_reward(texts, ["reading"] * 3, context) == rewards
     assert right_consistency_reward(texts, ["running"] * 3, context) == [0.0] * 3
     image = scenes[0].image.convert("RGB")
     mean = tuple(round(float(value)) for value in np.asarray(image).reshape(-1, 3).mean(axis=0))
@@ -140,7 +140,7 @@ def test_consistency_is_the_answers_probability_behind_its_reasoning_without_the
     pieces = [tiny_policy.tokenizer.decode(ids[: end + 1], skip_special_tokens=True) for end in range(len(ids))]
     start, stop = texts[0].index("reading"), texts[0].index("reading</answer") + len("reading</answer")
     inside = [i for i, piece in enumerate(pieces) if len(piece) > start and len(pieces[i - 1]) < stop]
-    assert found[0] == pytest.approx(logps[inside].mean().exp().item(), rel=1e-4)
+    assert rewards[0] == pytest.approx(logps[inside].mean().exp().item(), rel=1e-4)
 
 
 def test_consistency_needs_something_sampled(tiny_policy):

@@ -59,10 +59,10 @@ def imported_names(path: Path) -> set[str]:
 
 def imported_modules(module: str) -> set[str]:
     """The modules of the library that a module imports."""
-    found = set()
+    modules = set()
     for name in imported_names(MODULES[module]):
-        found.add(name if name in MODULES else name.rpartition(".")[0])  # a module, or a name in one
-    return found & MODULES.keys() - {module, "favor_lab"}
+        modules.add(name if name in MODULES else name.rpartition(".")[0])  # a module, or a name in one
+    return modules & MODULES.keys() - {module, "favor_lab"}
 
 
 ARROWS = {module: imported_modules(module) for module in MODULES}

@@ -47,9 +47,9 @@ def test_patches_are_the_image_processors():
 
     image = draw_scene("cctv", "train", 2, 84).image
     processor = Qwen2VLImageProcessorPil(min_pixels=84 * 84, max_pixels=84 * 84)
-    wanted = processor([image], return_tensors="pt")["pixel_values"]
+    expected = processor([image], return_tensors="pt")["pixel_values"]
     patches = tower.patches_of(torch.tensor(np.array(image))[None]).view(36, 3, 1, 196).expand(-1, 3, 2, -1)
-    torch.testing.assert_close(patches.reshape(36, -1), wanted.to(torch.float32), atol=1e-5, rtol=0)
+    torch.testing.assert_close(patches.reshape(36, -1), expected.to(torch.float32), atol=1e-5, rtol=0)
 
 
 def test_names_are_as_loose_as_the_card_says():
@@ -66,9 +66,9 @@ def test_evidence_in_the_responses_is_true_and_free_scenes_get_no_name():
     r = Random(1)
     for k in range(60):
         scene = draw_scene("sketch", "pretrain", k, 28)
-        said = [s for s in STATEMENTS if s in scene.truth.statements]
+        statements = [s for s in STATEMENTS if s in scene.truth.statements]
         for kind in language.KINDS:
-            request, response = language.conversation(kind, scene.label, said, r)
+            request, response = language.conversation(kind, scene.label, statements, r)
             if "<think>" in response:
                 stated = response.split("<think>")[1].split("</think>")[0].split(", ")
                 assert set(stated) <= set(scene.truth.statements)

@@ -17,8 +17,8 @@ STUDY = RESULTS / "study"
 
 
 def evaluations(method, shots, dataset=SETS[0], variant=""):
-    found = load_results(STUDY, method=method, shots=shots, dataset=dataset, variant=variant)
-    return [result.evaluation for result in found]
+    results = load_results(STUDY, method=method, shots=shots, dataset=dataset, variant=variant)
+    return [result.evaluation for result in results]
 
 
 def test_every_cell_of_the_whole_study_is_committed():
@@ -66,8 +66,8 @@ def test_the_tables_hold_the_numbers_of_the_cells(small):
         assert gain[name]["right answers, after"].startswith(f"{100 * after.accuracy:.1f} (")
     truth = table((folder / "study_truth.md").read_text())
     assert truth["truth"]["seeds"] == "1" and truth["zero-shot"]["right, over plain GRPO"] == ""
-    said = [answer.statements for answer in evaluations("grpo", 4, variant="truth")[0].answers]
-    assert truth["truth"]["statements per response"] == f"{sum(said) / len(said):.2f}"
+    statements = [answer.statements for answer in evaluations("grpo", 4, variant="truth")[0].answers]
+    assert truth["truth"]["statements per response"] == f"{sum(statements) / len(statements):.2f}"
 
 
 def test_the_figures_are_drawn_as_far_as_there_are_cells(small):
@@ -78,8 +78,8 @@ def test_the_figures_are_drawn_as_far_as_there_are_cells(small):
     curves = module.published_curves(module.by_place(load_results(module.CELLS)))
     panel = curves["answer, temperature 1"]
     assert all(len(line) == 100 for line in panel.values())
-    paid, right, _ = panel.values()
-    assert (paid >= right).all(), "the published reward pays whatever is right"
+    rewarded, right, _ = panel.values()
+    assert (rewarded >= right).all(), "the published reward pays whatever is right"
 
 
 def test_without_cells_there_are_headings_and_no_figures(tmp_path):

@@ -27,20 +27,20 @@ ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|link|base|form)\b|\bon[a-z
 
 def dangers(code: str) -> list[str]:
     """The calls, imports and switches in a program that could run what it reads."""
-    found = []
+    uses = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in RUNNING:
-                found.append(node.func.id)
+                uses.append(node.func.id)
             if ast.unparse(node.func) in OPENING and "weights_only=True" not in map(ast.unparse, node.keywords):
-                found.append(ast.unparse(node.func))
+                uses.append(ast.unparse(node.func))
             for keyword in node.keywords:
                 if isinstance(keyword.value, ast.Constant) and keyword.arg in SWITCHES:
-                    found += [keyword.arg] * (keyword.value.value is SWITCHES[keyword.arg])
+                    uses += [keyword.arg] * (keyword.value.value is SWITCHES[keyword.arg])
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            found += [name for name in modules if name.split(".")[0] in UNPICKLING]
-    return found
+            uses += [name for name in modules if name.split(".")[0] in UNPICKLING]
+    return uses
 
 
 def code_of(path: Path) -> str:

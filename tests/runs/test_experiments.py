@@ -111,8 +111,8 @@ def test_results_are_found_by_what_they_are_of(tmp_path):
     for cell in cells:
         result_of(cell).save(tmp_path)
     assert len(load_results(tmp_path)) == len(cells) == 2 + 2 * 3
-    found = load_results(tmp_path, method="sft-reasoning", shots=4)
-    assert [result.cell.name for result in found] == [
+    results = load_results(tmp_path, method="sft-reasoning", shots=4)
+    assert [result.cell.name for result in results] == [
         f"sft-reasoning-{name}-4-{seed}" for name in ("cartoon", "thermal") for seed in (0, 1)
     ]
 
@@ -232,13 +232,13 @@ def test_self_written_reasoning_is_the_first_that_was_well_formed_and_right(tiny
     monkeypatch.setattr("favor_lab.study.groups.sample_and_score", sample)
     shots = FewShot(tiny_examples, [], [], [e.label for e in tiny_examples])
     assert self_written(tiny_policy, shots, SETTINGS, tries=3) == {"tiny/0": "two wheels.", "tiny/1": "a page."}
-    taught = []
+    targets = []
     monkeypatch.setattr(
         "favor_lab.study.sft.sft",
-        lambda policy, shots, settings, reasoning: taught.extend((e.source, reasoning(e)) for e in shots.train),
+        lambda policy, shots, settings, reasoning: targets.extend((e.source, reasoning(e)) for e in shots.train),
     )
     learn("sft-reasoning", tiny_policy, shots, SETTINGS)
-    assert taught == [("tiny/0", "two wheels."), ("tiny/1", "a page.")]
+    assert targets == [("tiny/0", "two wheels."), ("tiny/1", "a page.")]
     texts[:] = [""] * 12
     with pytest.raises(ValueError, match="none of 12 samples was right"):
         self_written(tiny_policy, shots, SETTINGS, tries=3)
@@ -254,10 +254,10 @@ def test_a_seed_gives_the_same_answers_again():
 
 @pytest.mark.slow
 def test_progress_is_told_each_step():
-    seen = []
+    calls = []
     settings = dataclasses.replace(SETTINGS, steps=3)
-    run_cell(Cell("sft", "cartoon", 1, 0), settings, Setup(("cartoon",), 1), lambda cell, doing: seen.append(doing))
-    assert seen == ["step 1 of 3", "step 2 of 3", "step 3 of 3", "test images of cartoon", "probes"]
+    run_cell(Cell("sft", "cartoon", 1, 0), settings, Setup(("cartoon",), 1), lambda cell, doing: calls.append(doing))
+    assert calls == ["step 1 of 3", "step 2 of 3", "step 3 of 3", "test images of cartoon", "probes"]
     assert set(experiments.SERIES) <= {field.name for field in dataclasses.fields(experiments.StepRecord)}
 
 
@@ -267,9 +267,9 @@ def test_the_table_averages_seeds_and_keeps_the_other_sets_apart():
     wrong = dataclasses.replace(results[1].evaluation.answers[0], correct=False)
     elsewhere = dataclasses.replace(results[1].evaluation, answers=[wrong])
     results[1].tests["sketch"] = elsewhere
-    shown = tables.table(results).splitlines()
-    assert shown[2].startswith("| zero-shot | cartoon | 0 | 1 | 0.0 % (0.0 % to 0.0 %) |  | 100.0 % | 50.0 % |")
-    assert shown[3].startswith("| sft | cartoon | 4 | 2 | 50.0 % (0.0 % to 100.0 %) | 0.0 % |")
+    lines = tables.table(results).splitlines()
+    assert lines[2].startswith("| zero-shot | cartoon | 0 | 1 | 0.0 % (0.0 % to 0.0 %) |  | 100.0 % | 50.0 % |")
+    assert lines[3].startswith("| sft | cartoon | 4 | 2 | 50.0 % (0.0 % to 100.0 %) | 0.0 % |")
     by_shots = tables.shots_table(results).splitlines()
     assert by_shots[0] == "| cartoon | 0 shots | 4 shots |"
     assert by_shots[2:] == ["| zero-shot | 0.0 (0.0 to 0.0) |  |", "| sft |  | 50.0 (0.0 to 100.0) |"]

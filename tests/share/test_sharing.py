@@ -84,10 +84,10 @@ def evaluation(verdicts, text="<think>x</think><answer>reading</answer>", label=
 
 
 def put(run, before=None, after=None):
-    for when, found in (("before", before), ("after", after)):
+    for when, evaluation in (("before", before), ("after", after)):
         (run.path / f"evaluation_{when}.json").unlink(missing_ok=True)
-        if found is not None:
-            found.save(run.path / f"evaluation_{when}.json")
+        if evaluation is not None:
+            evaluation.save(run.path / f"evaluation_{when}.json")
 
 
 def change(run, part, **values):
@@ -148,10 +148,10 @@ def logits(model, policy, examples) -> torch.Tensor:
     prompts = encode_prompts(policy, resized, ["reading", "phoning"])
     types = (prompts.input_ids == policy.base.config.image_token_id).int()
     with torch.no_grad():
-        found = model(
+        output = model(
             input_ids=prompts.input_ids, attention_mask=prompts.attention_mask, mm_token_type_ids=types, **pixels
         )
-    return found.logits
+    return output.logits
 
 
 # ------------------------------------------------------------------------------------------------------------ weights
@@ -164,14 +164,14 @@ def test_the_adapter_is_the_runs_in_favor_lab_and_in_plain_peft(sft_run, tiny_ch
     assert folder == tmp_path / "out" and files_of(folder) == ADAPTER | EVALUATED
     assert {oct(path.stat().st_mode) for path in folder.iterdir()} == {oct((folder / "README.md").stat().st_mode)}
     trained = load_policy(tiny_checkpoint, adapter=sft_run.adapter, device="cpu")
-    wanted = logits(trained.model, trained, tiny_examples)
+    expected = logits(trained.model, trained, tiny_examples)
     with trained.reference():
-        assert (logits(trained.model, trained, tiny_examples) - wanted).abs().max() > 0.1, "nothing was learnt"
+        assert (logits(trained.model, trained, tiny_examples) - expected).abs().max() > 0.1, "nothing was learnt"
     ours = load_policy(tiny_checkpoint, adapter=folder, device="cpu")
     base = Qwen2VLForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(base, str(folder))
     for model in (ours.model, theirs):
-        torch.testing.assert_close(logits(model, ours, tiny_examples), wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, ours, tiny_examples), expected, atol=1e-5, rtol=0)
 
 
 def test_a_merged_checkpoint_needs_no_adapter_and_gives_the_same_logits(
@@ -183,17 +183,17 @@ def test_a_merged_checkpoint_needs_no_adapter_and_gives_the_same_logits(
     whole |= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md", "settings.json"}
     assert files_of(folder) == adapter | whole | EVALUATED
     trained = load_policy(tiny_checkpoint, adapter=sft_run.adapter, device="cpu")
-    wanted = logits(trained.model, trained, tiny_examples)
+    expected = logits(trained.model, trained, tiny_examples)
     plain = Qwen2VLForConditionalGeneration.from_pretrained(folder)
     assert plain.dtype == torch.float32 and plain.lm_head.weight is plain.model.language_model.embed_tokens.weight
     ours = load_policy(folder, lora_rank=0, device="cpu")
     for model in (plain, ours.model):
-        torch.testing.assert_close(logits(model, ours, tiny_examples), wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, ours, tiny_examples), expected, atol=1e-5, rtol=0)
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert not [key for key in file.keys() if "lora" in key or "lm_head" in key]  # noqa: SIM118
         assert (folder / "model.safetensors").stat().st_mode == (folder / "README.md").stat().st_mode
     beside = load_policy(tiny_checkpoint, adapter=folder / "adapter", device="cpu")
-    torch.testing.assert_close(logits(beside.model, ours, tiny_examples), wanted)
+    torch.testing.assert_close(logits(beside.model, ours, tiny_examples), expected)
 
 
 def test_what_lies_beside_merged_weights_is_the_bases(run, tiny_checkpoint, tmp_path):
@@ -253,8 +253,8 @@ def test_the_numbers_of_the_card_are_those_of_the_evaluations(run, tmp_path):
     assert [f"{100 * bound:.1f} %" for bound in after.interval] == ["35.9 %", "91.8 %"]
     (by_label,) = (rows for rows in page.tables if rows[0][0] == "label")
     assert by_label[1:] == [["reading", "2 of 7", "5 of 7"], ["phoning", "0 of 0", "0 of 0"]]
-    found = compare(before, after)
-    assert found.summary() in card and (found.gained, found.lost) == (4, 1)
+    comparison = compare(before, after)
+    assert comparison.summary() in card and (comparison.gained, comparison.lost) == (4, 1)
     assert "sign test p = 0.38" in card and "does not show that training changed" in card
     (index,) = page.front["model-index"]
     (result,) = index["results"]
@@ -267,10 +267,10 @@ def test_the_numbers_of_the_card_are_those_of_the_evaluations(run, tmp_path):
 def test_no_number_of_the_results_comes_from_elsewhere(sft_run):
     card = model_card(sft_run)
     before, after = (Evaluation.load(sft_run.path / f"evaluation_{when}.json") for when in ("before", "after"))
-    known = {"95", "2", "0", "1"} | {str(n) for e in (before, after) for n in (e.correct, len(e))}
-    known |= {f"{100 * x:.1f}" for e in (before, after) for x in (e.accuracy, *e.interval, e.format_rate)}
-    known |= set(re.findall(r"[\d.]+", compare(before, after).summary()))
-    assert set(re.findall(r"\d+(?:\.\d+)?", section(card, "Results"))) <= known
+    allowed = {"95", "2", "0", "1"} | {str(n) for e in (before, after) for n in (e.correct, len(e))}
+    allowed |= {f"{100 * x:.1f}" for e in (before, after) for x in (e.accuracy, *e.interval, e.format_rate)}
+    allowed |= set(re.findall(r"[\d.]+", compare(before, after).summary()))
+    assert set(re.findall(r"\d+(?:\.\d+)?", section(card, "Results"))) <= allowed
 
 
 def test_the_settings_and_versions_are_the_runs(run, sft_run):
@@ -359,11 +359,11 @@ def test_what_the_policy_and_the_labels_say_does_not_act(run, right):
     put(run, evaluation([right], NASTY, label), evaluation([right], "<answer>" + NASTY, label))
     change(run, "data", root=f"/secret/{NASTY.replace('/', ':')}")
     page = Page(model_card(run))
-    shown, label = (text.replace("\u202e", "\\u202e") for text in (NASTY, label))
+    escaped, label = (text.replace("\u202e", "\\u202e") for text in (NASTY, label))
     (by_label,) = (rows for rows in page.tables if rows[0][0] == "label")
     assert by_label[1][0] == label and {len(row) for row in by_label} == {3}
-    assert "<answer>" + shown in [code.strip("\n") for code in page.code]
-    assert shown.replace("/", ":") in page.prose and label in page.prose
+    assert "<answer>" + escaped in [code.strip("\n") for code in page.code]
+    assert escaped.replace("/", ":") in page.prose and label in page.prose
     assert "script" not in page.tags and page.tags.count("em") == 1, "the title that the citation quotes"
     assert page.links == ["https://arxiv.org/abs/2508.10371", "https://arxiv.org/abs/2402.03300"]
     assert "\u202e" not in model_card(run)
@@ -414,14 +414,14 @@ def test_a_long_response_is_cut_and_said_to_be(run):
 
 
 def test_scenes_keep_their_keys_and_their_truth(run, sft_run):
-    drawn = evaluation([1, 0], statements=4, true_statements=3, source="cartoon/test/000001")
-    put(run, drawn, drawn)
+    of_scenes = evaluation([1, 0], statements=4, true_statements=3, source="cartoon/test/000001")
+    put(run, of_scenes, of_scenes)
     change(run, "data", data="cartoon", root=None)
     card = model_card(run)
     assert "75.0 %" in section(card, "Results") and "checked against the drawn scenes" in card
     assert "same people" not in card and "same people, places or clips" in model_card(sft_run)
     assert "scenes drawn by favor_lab" in card and "consent of people" not in card
-    assert public_sources({"after": drawn}, {"data": "cartoon"})["after"].answers[0].source == "cartoon/test/000001"
+    assert public_sources({"after": of_scenes}, {"data": "cartoon"})["after"].answers[0].source == "cartoon/test/000001"
 
 
 def test_a_public_set_comes_with_its_terms_and_paths_under_its_root(run):
@@ -471,28 +471,30 @@ def test_a_run_that_python_wrote_with_few_settings(tiny_policy, tmp_path):
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_no_file_tells_of_the_machine_or_of_file_names(runs, tiny_checkpoint, tmp_path, merged):
-    written = {
+    texts = {
         path: path.read_bytes()
         for path in share(runs / "sft", tmp_path / "out", merged=merged).rglob("*")
         if path.is_file()
     }
     secrets = [runs, tiny_checkpoint.parent, tmp_path, Path.home(), "annas-machine", "anna ", ".png"]
-    for path, content in written.items():
+    for path, content in texts.items():
         for secret in secrets:
             assert str(secret).encode() not in content, (path.name, secret)
     after = Evaluation.load(tmp_path / "out" / "evaluation_after.json")
     assert {answer.source for answer in after.answers} >= {"reading/001", "reading/002"}
     assert after.policy == tiny_checkpoint.name
-    kept = Evaluation.load(runs / "sft" / "evaluation_after.json")
-    assert [answer.text for answer in after.answers] == [answer.text for answer in kept.answers]
+    restored = Evaluation.load(runs / "sft" / "evaluation_after.json")
+    assert [answer.text for answer in after.answers] == [answer.text for answer in restored.answers]
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["data"]["root"] == "photos"
     config = json.loads(next((tmp_path / "out").rglob("adapter_config.json")).read_text())
     assert config["base_model_name_or_path"] == tiny_checkpoint.name
 
 
 def test_paths_of_any_system_are_cut(tmp_path):
-    found = without_paths([{"a": r"C:\Users\me\x"}, "/home/me/y/", "~/z", "Qwen/x", "../w", 3, None, r".*\.(q|k)_proj"])
-    assert found == [{"a": "x"}, "y", "z", "Qwen/x", "../w", 3, None, r".*\.(q|k)_proj"]
+    cleaned = without_paths(
+        [{"a": r"C:\Users\me\x"}, "/home/me/y/", "~/z", "Qwen/x", "../w", 3, None, r".*\.(q|k)_proj"]
+    )
+    assert cleaned == [{"a": "x"}, "y", "z", "Qwen/x", "../w", 3, None, r".*\.(q|k)_proj"]
 
 
 def test_the_base_is_named_for_the_adapter(run, tmp_path):
@@ -615,10 +617,10 @@ def test_a_push_creates_a_repository_and_uploads_the_whole_folder(run, tmp_path,
     assert hub.calls == []
     options = {} if private else {"private": False}
     folder = share(run, tmp_path / "out", push_to="me/mine", **options)
-    (create, name, made), (upload, sent) = hub.calls
+    (create, name, create_options), (upload, upload_options) = hub.calls
     assert (create, name, upload) == ("create_repo", "me/mine", "upload_folder")
-    assert made["private"] is private and made["exist_ok"] is False
-    assert sent["repo_id"] == "me/mine" and sent["files"] == ADAPTER | EVALUATED
+    assert create_options["private"] is private and create_options["exist_ok"] is False
+    assert upload_options["repo_id"] == "me/mine" and upload_options["files"] == ADAPTER | EVALUATED
     assert 'snapshot_download("me/mine")' in (folder / "README.md").read_text()
     assert push(folder, "me/other") == "https://huggingface.co/me/other"
 
@@ -662,14 +664,14 @@ def test_a_name_that_the_hub_does_not_have_is_refused_before_anything_is_written
 
 def test_the_command(run, monkeypatch, capsys):
     assert main(["share", str(run.path), "--out", "out"]) == 0
-    shown = capsys.readouterr().out
-    assert "model card   out/README.md" in shown and "no licence" in shown and "pushed" not in shown
+    output = capsys.readouterr().out
+    assert "model card   out/README.md" in output and "no licence" in output and "pushed" not in output
     assert files_of(Path("out")) == ADAPTER | EVALUATED
     hub = FakeHub(monkeypatch)
     more = ["--merged", "--dtype", "bfloat16", "--license", "mit", "--push", "me/mine", "--public"]
     assert main(["share", str(run.path), "--out", "whole", *more]) == 0
-    shown = capsys.readouterr().out
-    assert "pushed to    me/mine (public)" in shown and "no licence" not in shown
+    output = capsys.readouterr().out
+    assert "pushed to    me/mine (public)" in output and "no licence" not in output
     assert hub.calls[0][2]["private"] is False and Path("whole/model.safetensors").exists()
     card = Page(Path("whole/README.md").read_text())
     assert card.front["license"] == "mit" and "weights in bfloat16" in card.prose

@@ -16,11 +16,11 @@ def test_shots_have_a_line_and_a_band_for_each_method():
     lines = {"grpo": {1: near(0.6), 4: near(0.76), 16: near(0.84)}, "sft": {1: near(0.7), 4: near(0.8)}}
     figure = plot_shots({name: lines for name in SETS}, {"cartoon": {"zero-shot": 0.44}})
     cartoon, sketch = figure.axes
-    drawn = {line.get_label(): line for line in cartoon.lines}
-    assert list(drawn["grpo"].get_ydata()) == pytest.approx([60, 76, 84])
-    assert list(drawn["sft"].get_xdata()) == [0, 1], "its own shots, in the places of all"
+    line_of = {line.get_label(): line for line in cartoon.lines}
+    assert list(line_of["grpo"].get_ydata()) == pytest.approx([60, 76, 84])
+    assert list(line_of["sft"].get_xdata()) == [0, 1], "its own shots, in the places of all"
     assert [text.get_text() for text in cartoon.get_xticklabels()] == ["1", "4", "16"]
-    assert set(drawn["zero-shot"].get_ydata()) == {44.0} and len(sketch.lines) == 2
+    assert set(line_of["zero-shot"].get_ydata()) == {44.0} and len(sketch.lines) == 2
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"grpo", "sft", "zero-shot"}
     band = cartoon.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((57, 87))

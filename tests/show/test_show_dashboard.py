@@ -44,14 +44,14 @@ def record(step, text="<think>on pedals</think><answer>riding a bike</answer>", 
     return StepRecord(step=step, **values | changes)
 
 
-def endless(made):
+def endless(records):
     """A run that would go on for ever; it appends what it makes, and says when it was closed."""
     try:
         while True:
-            made.append(record(len(made) + 1))
-            yield made[-1]
+            records.append(record(len(records) + 1))
+            yield records[-1]
     finally:
-        made.append("closed")
+        records.append("closed")
 
 
 class Clock:
@@ -104,15 +104,15 @@ def test_another_run_takes_the_place_of_the_one_before():
 
 
 def test_stop_ends_a_run_that_would_go_on_for_ever():
-    made = []
+    produced = []
     dashboard = Dashboard(interactive=True)
     dashboard.widget()
     passed = []
-    for item in dashboard.watch(endless(made)):
+    for item in dashboard.watch(endless(produced)):
         passed.append(item)
         if item.step == 5:
             dashboard._view.stop.click()
-    assert made[-1] == "closed" and passed == made[:-1] == dashboard.records and len(passed) == 5
+    assert produced[-1] == "closed" and passed == produced[:-1] == dashboard.records and len(passed) == 5
     assert dashboard.state == "stopped" and dashboard._view.stop.disabled and dashboard._view.hold.disabled
     assert "stopped after step 5; the records so far are kept" in dashboard._view.status.value
 
@@ -255,15 +255,15 @@ def test_the_newest_step_is_followed_until_the_slider_is_moved():
     dashboard = Dashboard(total=9, interactive=True)
     dashboard.widget()
     slider = dashboard._view.slider
-    seen = []
+    steps = []
     for item in dashboard.watch(record(step) for step in range(1, 9)):
         dashboard.redraw()
-        seen.append((dashboard.step, slider.value))
+        steps.append((dashboard.step, slider.value))
         if item.step == 3:
             slider.value = 2
         if item.step == 6:
             slider.value = 6
-    assert seen == [(1, 1), (2, 2), (3, 3), (2, 2), (2, 2), (2, 2), (7, 7), (8, 8)]
+    assert steps == [(1, 1), (2, 2), (3, 3), (2, 2), (2, 2), (2, 2), (7, 7), (8, 8)]
 
 
 def test_the_slider_shows_a_past_step():
@@ -379,29 +379,29 @@ def test_redraws_are_few_however_many_steps_there_are():
     clock = Clock()
     dashboard = Dashboard(interactive=True, clock=clock)
     dashboard.widget()
-    drawn = []
-    dashboard._view.draw = lambda: drawn.append(clock.now)
+    redraws = []
+    dashboard._view.draw = lambda: redraws.append(clock.now)
     for _ in dashboard.watch(record(step) for step in range(1, 1001)):
         clock.now += 0.01
-    assert 30 <= len(drawn) <= 10.0 / module.PERIOD + 2, "ten seconds"
-    assert drawn[0] == 100.0, "the first record is shown at once"
+    assert 30 <= len(redraws) <= 10.0 / module.PERIOD + 2, "ten seconds"
+    assert redraws[0] == 100.0, "the first record is shown at once"
 
 
 def test_slow_drawing_takes_a_fiftieth_of_the_time_at_most():
     clock = Clock()
     dashboard = Dashboard(interactive=True, clock=clock)
     dashboard.widget()
-    drawn = []
+    redraws = []
 
     def draw():
-        drawn.append(clock.now)
+        redraws.append(clock.now)
         clock.now += 0.5
 
     dashboard._view.draw = draw
     for _ in dashboard.watch(record(step) for step in range(1, 2001)):
         clock.now += 0.2
-    assert len(drawn) * 0.5 <= 0.02 * (clock.now - 100) + 2 * 0.5, "and the first and the last one"
-    assert len(drawn) > 10
+    assert len(redraws) * 0.5 <= 0.02 * (clock.now - 100) + 2 * 0.5, "and the first and the last one"
+    assert len(redraws) > 10
 
 
 def test_without_widgets_a_picture_is_drawn_rarely(monkeypatch):
@@ -417,23 +417,23 @@ def test_without_widgets_a_picture_is_drawn_rarely(monkeypatch):
 def test_following_the_newest_step_draws_once_a_redraw(monkeypatch):
     dashboard = Dashboard([record(1)], interactive=True)
     dashboard.widget()
-    drawn, view = [], dashboard._view.view_of
-    monkeypatch.setattr(dashboard._view, "view_of", lambda *parts: drawn.append(1) or view(*parts))
+    redraws, view = [], dashboard._view.view_of
+    monkeypatch.setattr(dashboard._view, "view_of", lambda *parts: redraws.append(1) or view(*parts))
     for step in (2, 3, 4):
         dashboard._keep(record(step))
         dashboard.redraw()
-    assert len(drawn) == 3, "a slider that the dashboard moves asks for nothing"
+    assert len(redraws) == 3, "a slider that the dashboard moves asks for nothing"
 
 
 def test_an_image_is_encoded_once(monkeypatch):
     dashboard = Dashboard([record(1), record(2)], interactive=True)
-    asked = []
+    encodings = []
     image = dashboard.image
-    monkeypatch.setattr(dashboard, "image", lambda source: asked.append(source) or image(source))
+    monkeypatch.setattr(dashboard, "image", lambda source: encodings.append(source) or image(source))
     dashboard.widget()
     for _ in range(5):
         dashboard.redraw()
-    assert asked == ["cartoon/train/000002"]
+    assert encodings == ["cartoon/train/000002"]
 
 
 # -------------------------------------------------------------------------------------------- widgets or a picture

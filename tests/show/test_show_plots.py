@@ -28,7 +28,7 @@ LABELS = ["reading", "phoning", "fishing"]
 
 
 def records(count=30, **more):
-    made = []
+    all_records = []
     for step in range(1, count + 1):
         labels = {
             "reading": {"completions": 4, "right": 2, "right_so_far": 2 * step},
@@ -39,8 +39,8 @@ def records(count=30, **more):
             reward_spread=0.5, flat_groups=0.25, kl=0.01 * step, entropy=1.0, length_mean=20.0, length_min=10,
             length_max=30, labels=labels,
         )  # fmt: skip
-        made.append(StepRecord(**fields | more))
-    return made
+        all_records.append(StepRecord(**fields | more))
+    return all_records
 
 
 def evaluation(name="pocket", right=(True, False, True, False), truth=(3, 2)):
@@ -123,11 +123,11 @@ def group(**more):
 
 def test_a_group_shows_image_texts_rewards_and_advantages():
     figure = group()
-    shown = texts_of(figure)
-    assert {"G = 4 completions", "accuracy", "format", "advantage", "gold label", "+1.50"} <= set(shown)
-    assert shown.count("\N{MINUS SIGN}0.50") == 3 and shown.count("1") == 2 and shown.count("0") == 6
-    assert shown.count("\N{CHECK MARK}") == 1 and shown.count("\N{BALLOT X}") == 3
-    assert {"<think>", "a", "page", "</think>", "reading", "(nothing", "written)"} & set(shown)
+    texts = texts_of(figure)
+    assert {"G = 4 completions", "accuracy", "format", "advantage", "gold label", "+1.50"} <= set(texts)
+    assert texts.count("\N{MINUS SIGN}0.50") == 3 and texts.count("1") == 2 and texts.count("0") == 6
+    assert texts.count("\N{CHECK MARK}") == 1 and texts.count("\N{BALLOT X}") == 3
+    assert {"<think>", "a", "page", "</think>", "reading", "(nothing", "written)"} & set(texts)
     bars = [patch.get_width() for patch in figure.axes[0].patches]
     assert np.sign(bars).tolist() == [1, -1, -1, -1] and bars[0] == pytest.approx(-3 * bars[1])
     assert figure.axes[1].images[0].get_array().shape == (28, 28, 3)
@@ -193,9 +193,9 @@ def test_before_and_after_bars_are_the_rates_with_the_interval():
 
 
 def test_the_loop_picture_uses_the_library_s_advantages():
-    shown = texts_of(plot_loop(IMAGE))
-    assert {"sample", "judge", "compare", "learn", "sample_groups", "group_advantages", "grpo_loss"} <= set(shown)
-    assert shown.count("+0.78") == 2 and "\N{MINUS SIGN}1.31" in shown
+    texts = texts_of(plot_loop(IMAGE))
+    assert {"sample", "judge", "compare", "learn", "sample_groups", "group_advantages", "grpo_loss"} <= set(texts)
+    assert texts.count("+0.78") == 2 and "\N{MINUS SIGN}1.31" in texts
     png(plot_loop())
 
 
@@ -259,5 +259,5 @@ png = data["image/png"]
 print("MODE", Image.open(io.BytesIO(png if isinstance(png, bytes) else base64.b64decode(png))).mode)
 """
     command = [sys.executable, "-m", "IPython", "--quick", "--no-banner", "-c", code]
-    shown = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "IPYTHONDIR": str(tmp_path)})
-    assert "MODE P" in shown.stdout, shown.stdout + shown.stderr
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "IPYTHONDIR": str(tmp_path)})
+    assert "MODE P" in result.stdout, result.stdout + result.stderr

@@ -279,8 +279,8 @@ def test_a_character_that_stays_unfinished_is_marked(tokenizer):
     ids = tokenizer("a\U0001f6b4", add_special_tokens=False)["input_ids"]
     texts = token_texts(tokenizer, ids[:-1])
     assert texts[0] == "a" and texts[-1].endswith("\N{REPLACEMENT CHARACTER}")
-    broken = [ids[1], *tokenizer("b", add_special_tokens=False)["input_ids"]]
-    assert "".join(token_texts(tokenizer, broken)) == tokenizer.decode(broken)
+    unfinished = [ids[1], *tokenizer("b", add_special_tokens=False)["input_ids"]]
+    assert "".join(token_texts(tokenizer, unfinished)) == tokenizer.decode(unfinished)
 
 
 # ------------------------------------------------------------------------------------------------- colours and pages
@@ -354,8 +354,8 @@ def test_every_quantity_can_be_shown(name):
 def test_a_figure_of_tokens_has_every_token_once_a_quantity():
     tokens = [token(f" word{i}", ratio=1 + i / 40, muted=i > 30) for i in range(40)] + [token("", end=True)]
     figure = plot_tokens(tokens, ("ratio", "KL"), title="a title")
-    drawn = [text.get_text() for text in figure.axes[0].texts]
-    assert all(drawn.count(f" word{i}") == 2 for i in range(40)) and drawn.count("end") == 2
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert all(texts.count(f" word{i}") == 2 for i in range(40)) and texts.count("end") == 2
     assert len(figure.axes[0].lines) == 2 * 9, "dashes under what is muted"
     right = max(patch.get_x() + patch.get_width() for patch in figure.axes[0].patches)
     assert right <= WIDTH, "nothing runs out of the figure"

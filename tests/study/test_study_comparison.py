@@ -59,11 +59,11 @@ def test_pairing_is_what_makes_it_narrow():
     before = random.integers(0, 2, 400)
     after = before.copy()
     after[np.flatnonzero(before == 0)[:24]] = 1
-    found = compare(evaluation(before), evaluation(after))
-    assert found.difference == pytest.approx(0.06)
-    assert (found.gained, found.lost, found.runs, found.images) == (24, 0, 1, 400)
-    assert 0.03 < found.interval[0] < 0.06 < found.interval[1] < 0.09
-    assert found.summary().startswith("+6.0 points (95 % interval +")
+    comparison = compare(evaluation(before), evaluation(after))
+    assert comparison.difference == pytest.approx(0.06)
+    assert (comparison.gained, comparison.lost, comparison.runs, comparison.images) == (24, 0, 1, 400)
+    assert 0.03 < comparison.interval[0] < 0.06 < comparison.interval[1] < 0.09
+    assert comparison.summary().startswith("+6.0 points (95 % interval +")
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0), (2, 2, 2)])
@@ -97,8 +97,8 @@ def test_the_bounds_are_those_of_exact_arithmetic(kind):
     for seed in range(50):
         of_runs, of_images = redraws(3, 40, 1, seed)
         mean = drawn_mean(exact, weights.tolist(), of_runs[0], of_images[0])
-        given = weights if kind == "weighted" else None
-        bounds = bootstrap_interval(parts / wholes, draws=1, seed=seed, weights=given)
+        chosen_weights = weights if kind == "weighted" else None
+        bounds = bootstrap_interval(parts / wholes, draws=1, seed=seed, weights=chosen_weights)
         assert bounds == pytest.approx((float(mean), float(mean)), rel=4e-16, abs=0)
         if kind != "shares":  # one division: the float next to the exact mean
             assert bounds == (float(mean), float(mean))
@@ -129,8 +129,8 @@ def test_the_bounds_are_the_same_with_every_kernel_of_the_blas():
         subprocess.run([sys.executable, "-c", code], env=os.environ | kernel, capture_output=True, text=True)
         for kernel in ({}, {"OPENBLAS_CORETYPE": "Haswell"}, {"OPENBLAS_CORETYPE": "Prescott"})
     ]
-    assert all(done.returncode == 0 for done in run), run
-    assert len({done.stdout for done in run}) == 1
+    assert all(process.returncode == 0 for process in run), run
+    assert len({process.stdout for process in run}) == 1
 
 
 def test_a_printed_tie_does_not_depend_on_the_last_bit():

@@ -117,7 +117,7 @@ def test_greedy_texts_are_those_of_an_independent_argmax(lively_policy, tiny_exa
     for example, text in zip(tiny_examples, texts, strict=True):
         prompt = encode_prompts(lively_policy, [example], LABELS)
         pixels = lively_policy.processor.image_processor(images=prompt.images, return_tensors="pt")["pixel_values"]
-        ids, written = prompt.input_ids, []
+        ids, tokens = prompt.input_ids, []
         for _ in range(6):
             with torch.no_grad():
                 is_image = (ids == lively_policy.processor.image_token_id).int()
@@ -125,11 +125,11 @@ def test_greedy_texts_are_those_of_an_independent_argmax(lively_policy, tiny_exa
                     input_ids=ids, pixel_values=pixels, image_grid_thw=prompt.image_grid_thw, mm_token_type_ids=is_image
                 ).logits[0, -1]
             logits[lively_policy.forbidden_token_ids] = -torch.inf
-            written.append(int(logits.argmax()))
+            tokens.append(int(logits.argmax()))
             ids = torch.cat([ids, logits.argmax().view(1, 1)], dim=1)
-            if written[-1] in lively_policy.end_token_ids:
+            if tokens[-1] in lively_policy.end_token_ids:
                 break
-        assert text == lively_policy.tokenizer.decode(written, skip_special_tokens=True)
+        assert text == lively_policy.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def test_greedy_decoding_leaves_the_global_generator_alone(lively_policy, tiny_examples):

@@ -105,8 +105,8 @@ def test_the_truth_of_every_scene_fits_its_own_activity():
     for name in SETS:
         for i in range(160):
             scene = draw_scene(name, "validation", i, size=28)
-            found = read_reasoning(f"<think>{', '.join(scene.truth.statements)}")
-            assert scene.label in found.compatible, scene.source
+            reading = read_reasoning(f"<think>{', '.join(scene.truth.statements)}")
+            assert scene.label in reading.compatible, scene.source
 
 
 def test_each_activity_can_be_told_from_the_others():
@@ -133,9 +133,9 @@ def test_the_rule_says_nothing_where_nothing_tells():
 
 
 def test_an_answer_agrees_in_any_spelling_and_disagrees_otherwise():
-    found = read_reasoning("<think>feet on pedals, bike under the person</think>")
-    assert found.agrees("Riding_A-Bike.") is True
-    assert found.agrees("running") is False and found.agrees("flying") is False and found.agrees(None) is None
+    reading = read_reasoning("<think>feet on pedals, bike under the person</think>")
+    assert reading.agrees("Riding_A-Bike.") is True
+    assert reading.agrees("running") is False and reading.agrees("flying") is False and reading.agrees(None) is None
 
 
 def test_the_rule_refuses_labels_that_it_does_not_know():
@@ -152,9 +152,9 @@ def test_the_first_letters_of_an_answer_count_where_they_share_a_token_with_the_
     prompts, rollout = respond(pocket, tiny_examples[:1], LABELS, responses=[RESPONSE])
     masks = part_masks(pocket, rollout)
     tokens = [pocket.tokenizer.decode([token]) for token in rollout.completion_ids[0]]
-    said = {part: [t for t, keep in zip(tokens, mask[0], strict=True) if keep] for part, mask in masks.items()}
-    assert said["answer"] == [">riding", " a", " bike", "</", "answer"]
-    assert said["reasoning"][0].endswith("feet") and said["reasoning"][-2:] == ["</", "think"]
+    tokens_of = {part: [t for t, keep in zip(tokens, mask[0], strict=True) if keep] for part, mask in masks.items()}
+    assert tokens_of["answer"] == [">riding", " a", " bike", "</", "answer"]
+    assert tokens_of["reasoning"][0].endswith("feet") and tokens_of["reasoning"][-2:] == ["</", "think"]
     assert not bool((masks["answer"] & masks["reasoning"]).any())
 
 
@@ -178,13 +178,13 @@ def test_parts_are_there_where_the_rewards_would_find_them(text, parts):
 def test_the_probability_of_an_answer_is_that_of_plain_rows(tiny_policy, tiny_examples):
     """transformers' own forward pass over prompt and response, and the answer's tokens counted by hand."""
     example = tiny_examples[1]
-    found = explain(tiny_policy, example, LABELS, response=RESPONSE)
+    explanation = explain(tiny_policy, example, LABELS, response=RESPONSE)
     prompt = encode_prompts(tiny_policy, [example], LABELS)
-    written = tiny_policy.tokenizer(RESPONSE)["input_ids"]
+    response_ids = tiny_policy.tokenizer(RESPONSE)["input_ids"]
     before = len(tiny_policy.tokenizer("<think>feet on pedals, hands forward</think><answer")["input_ids"])
     last = len(tiny_policy.tokenizer(RESPONSE.removesuffix(">"))["input_ids"])
-    assert tiny_policy.tokenizer.decode(written[before:last]).removeprefix(">") == "riding a bike</answer"
-    ids = torch.cat([prompt.input_ids, torch.tensor([written])], dim=1)
+    assert tiny_policy.tokenizer.decode(response_ids[before:last]).removeprefix(">") == "riding a bike</answer"
+    ids = torch.cat([prompt.input_ids, torch.tensor([response_ids])], dim=1)
     pixels = tiny_policy.processor.image_processor(images=prompt.images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         logits = tiny_policy.model(
@@ -193,9 +193,9 @@ def test_the_probability_of_an_answer_is_that_of_plain_rows(tiny_policy, tiny_ex
         ).logits[0]  # fmt: skip
     logits[:, tiny_policy.forbidden_token_ids] = -torch.inf
     length = prompt.input_ids.shape[1]
-    logps = logits.log_softmax(-1)[length - 1 : -1].gather(1, torch.tensor(written)[:, None])[:, 0]
-    assert found.logps["answer"] == pytest.approx(logps[before:last].sum().item(), abs=1e-4)
-    assert found.answer_probability == pytest.approx(math.exp(found.logps["answer"]))
+    logps = logits.log_softmax(-1)[length - 1 : -1].gather(1, torch.tensor(response_ids)[:, None])[:, 0]
+    assert explanation.logps["answer"] == pytest.approx(logps[before:last].sum().item(), abs=1e-4)
+    assert explanation.answer_probability == pytest.approx(math.exp(explanation.logps["answer"]))
 
 
 # ----------------------------------------------------------------------------------------------- covering image patches
@@ -271,8 +271,8 @@ def test_own_responses_are_the_greedy_ones(tiny_policy, tiny_examples):
 def test_covering_with_the_colour_that_is_there_changes_nothing(tiny_policy):
     flat = Example(Image.new("RGB", (112, 84), (90, 120, 40)), "reading", "flat.png")
     prompts, rollout = respond(tiny_policy, [flat], LABELS, responses=[RESPONSE])
-    (found,) = occlude(tiny_policy, prompts, rollout, [[(0, 0, 28, 28), (28, 28, 84, 84)]])
-    assert np.abs(found.drops["answer"]).max() < 1e-5 and found.changed.tolist() == [0.0, 0.0]
+    (drops,) = occlude(tiny_policy, prompts, rollout, [[(0, 0, 28, 28), (28, 28, 84, 84)]])
+    assert np.abs(drops.drops["answer"]).max() < 1e-5 and drops.changed.tolist() == [0.0, 0.0]
     (other,) = occlude(tiny_policy, prompts, rollout, [[(0, 0, 28, 28)]], fill=(100, 120, 40))
     assert other.changed.tolist() == pytest.approx([10 / 3]) and abs(other.drops["answer"][0]) > 1e-4
 
@@ -294,9 +294,9 @@ def test_parts_of_ones_own_are_scored_in_their_place(pocket, monkeypatch):
     black = Example(Image.new("RGB", (140, 140)), "reading", "black.png")
     prompts, rollout = respond(pocket, [black], LABELS, responses=[RESPONSE])
     boxes = [[(0, 0, 28, 28), (84, 0, 112, 28)]]
-    (found,) = occlude(pocket, prompts, rollout, boxes, fill=(9, 9, 9), spans=statements)
-    assert found.drops["feet on pedals"].tolist() == [0, 0]
-    assert found.drops["hands forward"][0] == 0 and found.drops["hands forward"][1] >= 2 * 2
+    (drops,) = occlude(pocket, prompts, rollout, boxes, fill=(9, 9, 9), spans=statements)
+    assert drops.drops["feet on pedals"].tolist() == [0, 0]
+    assert drops.drops["hands forward"][0] == 0 and drops.drops["hands forward"][1] >= 2 * 2
 
 
 # ------------------------------------------------------------------------------------------------------ one explanation
@@ -306,44 +306,53 @@ def test_the_map_peaks_where_the_policy_looks(tiny_policy, monkeypatch):
     """4 x 3 tokens of 28 pixels; the answer looks at column 3 of row 0, the reasoning at column 1 of row 2."""
     monkeypatch.setattr(occlusion, "score_completions", looking_at({"answer": (90, 5), "reasoning": (50, 60)}))
     black = Example(Image.new("RGB", (112, 84)), "reading", "black.png")
-    found = explain(tiny_policy, black, LABELS, window=1, fill=(9, 9, 9), response=RESPONSE)
+    explanation = explain(tiny_policy, black, LABELS, window=1, fill=(9, 9, 9), response=RESPONSE)
     expected = np.zeros((3, 4))
     expected[0, 3] = 5
-    assert found.occlusion.grid == (3, 4) and (found.occlusion.heat("answer") == expected).all()
-    assert found.occlusion.peak("answer") == (3, 0, 4, 1)
-    assert found.occlusion.peak("reasoning") == (1, 2, 2, 3) and found.occlusion.drops["reasoning"].sum() == 3
-    assert found.blank_logps["answer"] == found.logps["answer"] - 5, "the whole image covered"
+    assert explanation.occlusion.grid == (3, 4) and (explanation.occlusion.heat("answer") == expected).all()
+    assert explanation.occlusion.peak("answer") == (3, 0, 4, 1)
+    assert (
+        explanation.occlusion.peak("reasoning") == (1, 2, 2, 3) and explanation.occlusion.drops["reasoning"].sum() == 3
+    )
+    assert explanation.blank_logps["answer"] == explanation.logps["answer"] - 5, "the whole image covered"
 
 
 def test_overlapping_windows_share_their_drops(tiny_policy, monkeypatch):
     """With windows of 2 x 2, every window over the token has the whole drop, and the token the highest mean."""
     monkeypatch.setattr(occlusion, "score_completions", looking_at({"answer": (40, 40)}))
     black = Example(Image.new("RGB", (112, 84)), "reading", "black.png")
-    found = explain(tiny_policy, black, LABELS, window=2, stride=1, fill=(9, 9, 9), response=RESPONSE)
-    over = [left <= 1 < right and top <= 1 < bottom for left, top, right, bottom in found.occlusion.windows]
-    assert found.occlusion.drops["answer"].tolist() == [5.0 * inside for inside in over] and sum(over) == 4
-    heat = found.occlusion.heat("answer")
+    explanation = explain(tiny_policy, black, LABELS, window=2, stride=1, fill=(9, 9, 9), response=RESPONSE)
+    over = [left <= 1 < right and top <= 1 < bottom for left, top, right, bottom in explanation.occlusion.windows]
+    assert explanation.occlusion.drops["answer"].tolist() == [5.0 * inside for inside in over] and sum(over) == 4
+    heat = explanation.occlusion.heat("answer")
     assert heat[1, 1] == 5 == heat.max() and heat[0, 3] == 0 and heat[0, 0] == 5, "a corner has one window alone"
     assert heat[1, 2] == pytest.approx(5 / 2), "2 of its 4 windows"
 
 
 def test_heat_is_the_mean_over_covering_windows():
-    made = OcclusionMap((1, 3), [(0, 0, 2, 1), (1, 0, 3, 1)], {"answer": np.array([1.0, 4.0])})
-    assert made.heat().tolist() == [[1.0, 2.5, 4.0]] and made.peak() == (1, 0, 3, 1)
+    occlusion = OcclusionMap((1, 3), [(0, 0, 2, 1), (1, 0, 3, 1)], {"answer": np.array([1.0, 4.0])})
+    assert occlusion.heat().tolist() == [[1.0, 2.5, 4.0]] and occlusion.peak() == (1, 0, 3, 1)
 
 
 def test_an_explanation_of_a_scene_holds_everything(pocket):
     scene = draw_scene("cartoon", "test", 6)  # phoning
     text = "<think>standing, hand at the ear, cup at the mouth</think><answer>Phoning</answer>"
-    found = explain(pocket, Example(scene.image, scene.label, scene.source), list(ACTIVITIES), response=text)
-    assert (found.answer, found.correct, found.well_formed, found.text) == ("Phoning", True, True, text)
-    assert [s.verdict for s in found.statements] == [s.verdict for s in judge_reasoning(text, scene.source)]
-    assert found.reading == read_reasoning(text) and found.consistent is True
-    assert found.evidence == evidence_region(scene) and found.image.size == (140, 140)
-    assert 0 < found.answer_probability <= 1 and found.blank_probability == math.exp(found.blank_logps["answer"])
-    assert found.occlusion.grid == (5, 5) and len(found.occlusion.windows) == 16
+    explanation = explain(pocket, Example(scene.image, scene.label, scene.source), list(ACTIVITIES), response=text)
+    assert (explanation.answer, explanation.correct, explanation.well_formed, explanation.text) == (
+        "Phoning",
+        True,
+        True,
+        text,
+    )
+    assert [s.verdict for s in explanation.statements] == [s.verdict for s in judge_reasoning(text, scene.source)]
+    assert explanation.reading == read_reasoning(text) and explanation.consistent is True
+    assert explanation.evidence == evidence_region(scene) and explanation.image.size == (140, 140)
+    assert 0 < explanation.answer_probability <= 1 and explanation.blank_probability == math.exp(
+        explanation.blank_logps["answer"]
+    )
+    assert explanation.occlusion.grid == (5, 5) and len(explanation.occlusion.windows) == 16
     for words in ("standing (", "answer     Phoning", "leads to drinking or phoning", "without the image"):
-        assert words in found.summary()
+        assert words in explanation.summary()
 
 
 def test_an_explanation_is_the_same_twice_and_in_any_batches(pocket):
@@ -357,26 +366,35 @@ def test_an_explanation_is_the_same_twice_and_in_any_batches(pocket):
 
 @pytest.mark.parametrize("text", ["<think>sitting</think>reading", "<think>sitting", "reading", ""])
 def test_a_response_without_an_answer_is_explained_without_one(tiny_policy, text):
-    found = explain(tiny_policy, photo(), LABELS, response=text)
-    assert found.answer is found.answer_probability is found.blank_probability is found.consistent is None
-    assert found.correct is False and not found.well_formed
-    assert "answer" not in found.logps and "answer" not in found.occlusion.drops
-    assert ("reasoning" in found.occlusion.drops) == ("<think>" in text)
-    assert "answer     none" in found.summary()
-    png(plot_explanation(found))
+    explanation = explain(tiny_policy, photo(), LABELS, response=text)
+    assert (
+        explanation.answer
+        is explanation.answer_probability
+        is explanation.blank_probability
+        is explanation.consistent
+        is None
+    )
+    assert explanation.correct is False and not explanation.well_formed
+    assert "answer" not in explanation.logps and "answer" not in explanation.occlusion.drops
+    assert ("reasoning" in explanation.occlusion.drops) == ("<think>" in text)
+    assert "answer     none" in explanation.summary()
+    png(plot_explanation(explanation))
 
 
 def test_a_photograph_without_a_label_is_explained_without_truth(tiny_policy):
-    found = explain(tiny_policy, photo(90, 200, label=""), None, response=RESPONSE)
-    assert found.correct is found.reading is found.consistent is found.evidence is None
-    assert {statement.verdict for statement in found.statements} == {"unknown"}
-    assert found.occlusion.grid == (found.image.height // 28, found.image.width // 28) and found.image.height > 84
+    explanation = explain(tiny_policy, photo(90, 200, label=""), None, response=RESPONSE)
+    assert explanation.correct is explanation.reading is explanation.consistent is explanation.evidence is None
+    assert {statement.verdict for statement in explanation.statements} == {"unknown"}
+    assert (
+        explanation.occlusion.grid == (explanation.image.height // 28, explanation.image.width // 28)
+        and explanation.image.height > 84
+    )
 
 
 def test_the_answer_only_style_has_no_reasoning_to_explain(tiny_policy):
-    found = explain(tiny_policy, photo(), LABELS, style="answer", response="<answer>reading</answer>")
-    assert found.well_formed and set(found.logps) == {"answer"} and found.statements == []
-    png(plot_explanation(found))
+    explanation = explain(tiny_policy, photo(), LABELS, style="answer", response="<answer>reading</answer>")
+    assert explanation.well_formed and set(explanation.logps) == {"answer"} and explanation.statements == []
+    png(plot_explanation(explanation))
 
 
 def test_images_that_cannot_be_explained(tiny_policy):
@@ -458,9 +476,9 @@ def area(box):
 def test_evidence_and_controls_are_equally_large_and_never_overlap(tiny_policy, monkeypatch):
     monkeypatch.setattr(occlusion, "score_completions", lambda policy, prompts, rollout: -rollout.mask.float())
     examples = [*scene_examples(16), *scene_examples(16, "cctv")]
-    found = evidence_effect(tiny_policy, examples, list(ACTIVITIES), responses=[RESPONSE] * 32, controls=4)
-    assert [one.source for one in found] == [example.source for example in examples]
-    for one in found:
+    effects = evidence_effect(tiny_policy, examples, list(ACTIVITIES), responses=[RESPONSE] * 32, controls=4)
+    assert [one.source for one in effects] == [example.source for example in examples]
+    for one in effects:
         assert len(one.controls) == len(set(one.controls)) == len(one.control_drops["answer"]) == 4
         a, b, c, d = one.region
         for left, top, right, bottom in one.controls:
@@ -471,7 +489,7 @@ def test_evidence_and_controls_are_equally_large_and_never_overlap(tiny_policy, 
         whole = area(snap(evidence_region(scene_from_source(one.source)), (8, 8)))
         assert one.share == area(one.region) / 14**2 / whole <= 1
         assert one.effect() == one.effect("reasoning") == one.matched_effect() == 0, "a scorer that looks at nothing"
-    assert sum(one.share == 1 for one in found) > 8, "most things have room beside them"
+    assert sum(one.share == 1 for one in effects) > 8, "most things have room beside them"
 
 
 def test_controls_depend_on_the_seed_and_the_source_alone(tiny_policy, monkeypatch):
@@ -495,22 +513,22 @@ def test_the_effect_is_the_drop_there_less_the_drop_elsewhere(tiny_policy, monke
     region = (0.25, 0.25, 0.5, 0.5)  # pixels 28 to 56
     monkeypatch.setattr(occlusion, "score_completions", looking_at({"answer": (30, 50), "reasoning": (5, 100)}))
     options = dict(regions=[region], fill=(9, 9, 9), responses=[RESPONSE])
-    (found,) = evidence_effect(tiny_policy, [black], LABELS, controls=1000, **options)
-    assert found.region == (28, 28, 56, 56) and len(found.controls) == 7 * 7 - 3 * 3
-    assert found.drops == {"answer": 5.0, "reasoning": 0.0} and set(found.control_drops["answer"]) == {0.0}
-    assert found.effect() == 5 and found.matched_effect() == 5
-    hit = sum(left <= 5 < right and top <= 100 < bottom for left, top, right, bottom in found.controls)
-    assert hit > 0 and found.effect("reasoning") == pytest.approx(-3 * hit / len(found.controls))
-    assert found.changed == 9 and set(found.control_changed) == {9.0}
+    (effect,) = evidence_effect(tiny_policy, [black], LABELS, controls=1000, **options)
+    assert effect.region == (28, 28, 56, 56) and len(effect.controls) == 7 * 7 - 3 * 3
+    assert effect.drops == {"answer": 5.0, "reasoning": 0.0} and set(effect.control_drops["answer"]) == {0.0}
+    assert effect.effect() == 5 and effect.matched_effect() == 5
+    hit = sum(left <= 5 < right and top <= 100 < bottom for left, top, right, bottom in effect.controls)
+    assert hit > 0 and effect.effect("reasoning") == pytest.approx(-3 * hit / len(effect.controls))
+    assert effect.changed == 9 and set(effect.control_changed) == {9.0}
 
 
 def test_regions_of_a_wide_picture_keep_their_place(tiny_policy, monkeypatch):
     """112 x 56 pixels: a region in picture units is scaled by each side on its own."""
     monkeypatch.setattr(occlusion, "score_completions", lambda policy, prompts, rollout: -rollout.mask.float())
     wide = photo(112, 56)
-    (found,) = evidence_effect(tiny_policy, [wide], LABELS, regions=[(0.75, 0.5, 1.0, 1.0)], responses=[RESPONSE])
-    assert found.region == (84, 28, 112, 56) and found.share == 1
-    assert max(box[2] for box in found.controls) > 56 and max(box[3] for box in found.controls) <= 56
+    (effect,) = evidence_effect(tiny_policy, [wide], LABELS, regions=[(0.75, 0.5, 1.0, 1.0)], responses=[RESPONSE])
+    assert effect.region == (84, 28, 112, 56) and effect.share == 1
+    assert max(box[2] for box in effect.controls) > 56 and max(box[3] for box in effect.controls) <= 56
 
 
 def test_the_matched_control_is_the_one_that_takes_as_much_away(tiny_policy, monkeypatch):
@@ -520,21 +538,21 @@ def test_the_matched_control_is_the_one_that_takes_as_much_away(tiny_policy, mon
     monkeypatch.setattr(occlusion, "score_completions", looking_at({"answer": (60, 60)}))
     example, region = Example(image, "reading", "two.png"), (0.0, 0.0, 0.25, 0.25)
     options = dict(regions=[region], fill=(0, 0, 0), responses=[RESPONSE], controls=1000)
-    (found,) = evidence_effect(tiny_policy, [example], LABELS, **options)
-    nearest = min(range(len(found.controls)), key=lambda i: abs(found.control_changed[i] - found.changed))
-    assert found.changed == 200 and found.controls[nearest] == (84, 84, 112, 112)
-    assert found.matched_effect() == found.drops["answer"] - found.control_drops["answer"][nearest]
-    changed = replace(found, control_drops={"answer": [float(i) for i in range(len(found.controls))]})
-    assert changed.matched_effect() == found.drops["answer"] - nearest
+    (effect,) = evidence_effect(tiny_policy, [example], LABELS, **options)
+    nearest = min(range(len(effect.controls)), key=lambda i: abs(effect.control_changed[i] - effect.changed))
+    assert effect.changed == 200 and effect.controls[nearest] == (84, 84, 112, 112)
+    assert effect.matched_effect() == effect.drops["answer"] - effect.control_drops["answer"][nearest]
+    with_drops = replace(effect, control_drops={"answer": [float(i) for i in range(len(effect.controls))]})
+    assert with_drops.matched_effect() == effect.drops["answer"] - nearest
 
 
 def test_evidence_of_a_photograph_must_be_given(tiny_policy, tiny_examples):
     with pytest.raises(ValueError, match="tiny/0 does not say where"):
         evidence_effect(tiny_policy, tiny_examples, LABELS)
-    found = evidence_effect(
+    effects = evidence_effect(
         tiny_policy, tiny_examples, LABELS, regions=[(0.0, 0.0, 0.4, 0.4)] * 4, responses=["nothing"] * 4
     )
-    assert [one.effect() for one in found] == [one.matched_effect() for one in found] == [None] * 4
+    assert [one.effect() for one in effects] == [one.matched_effect() for one in effects] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -558,10 +576,10 @@ def test_an_evidence_test_that_makes_no_sense(tiny_policy, options, words):
 def test_the_pocket_policy_sees_the_evidence_where_it_is(pocket):
     """Measured over 48 scenes: 4 nats (2 to 6.5) of the reasoning, 0.7 nats (0.3 to 1.1) of the answer."""
     examples = scene_examples(32, start=160)
-    found = evidence_effect(pocket, examples, list(ACTIVITIES), controls=3)
-    effects = np.array([one.effect("reasoning") for one in found])
+    explained = evidence_effect(pocket, examples, list(ACTIVITIES), controls=3)
+    effects = np.array([one.effect("reasoning") for one in explained])
     assert effects.mean() > 1 and bootstrap_interval(effects)[0] > 0
-    answers = [one.effect() for one in found if one.effect() is not None]
+    answers = [one.effect() for one in explained if one.effect() is not None]
     assert len(answers) >= 16 and np.mean(answers) > 0.1
 
 
@@ -570,9 +588,9 @@ def test_the_pocket_policy_sees_the_evidence_where_it_is(pocket):
 
 def test_reliance_is_that_of_the_explanation_and_in_order(pocket):
     examples = scene_examples(5, "sketch", 3)
-    found = image_reliance(pocket, examples, list(ACTIVITIES), batch_size=2)
-    assert [one.source for one in found] == [example.source for example in examples]
-    for example, one in zip(examples, found, strict=True):
+    reliance = image_reliance(pocket, examples, list(ACTIVITIES), batch_size=2)
+    assert [one.source for one in reliance] == [example.source for example in examples]
+    for example, one in zip(examples, reliance, strict=True):
         alone = explain(pocket, example, list(ACTIVITIES), window=5)
         assert (one.text, one.answer) == (alone.text, alone.answer)
         assert one.with_image == pytest.approx(alone.logps.get("answer"), abs=1e-4)
@@ -582,9 +600,9 @@ def test_reliance_is_that_of_the_explanation_and_in_order(pocket):
 
 
 def test_reliance_without_an_answer_is_unknown(tiny_policy, tiny_examples):
-    found = image_reliance(tiny_policy, tiny_examples[:2], LABELS, responses=["<think>a page", RESPONSE])
-    assert found[0].answer is found[0].with_image is found[0].without_image is found[0].drop is None
-    assert found[1].drop == found[1].with_image - found[1].without_image != 0
+    reliance = image_reliance(tiny_policy, tiny_examples[:2], LABELS, responses=["<think>a page", RESPONSE])
+    assert reliance[0].answer is reliance[0].with_image is reliance[0].without_image is reliance[0].drop is None
+    assert reliance[1].drop == reliance[1].with_image - reliance[1].without_image != 0
     with pytest.raises(ValueError, match="no examples"):
         image_reliance(tiny_policy, [], LABELS)
 
@@ -595,21 +613,21 @@ def test_reliance_without_an_answer_is_unknown(tiny_policy, tiny_examples):
 def test_the_picture_says_what_was_found(pocket):
     scene = draw_scene("cartoon", "test", 9)  # riding a bike
     text = "<think>feet on pedals, standing, a nice day</think><answer>running</answer>"
-    found = explain(pocket, Example(scene.image, scene.label, scene.source), list(ACTIVITIES), response=text)
-    figure = plot_explanation(found, title="why running?")
-    shown = [said for said in texts_of(figure) if said.strip()]
+    explanation = explain(pocket, Example(scene.image, scene.label, scene.source), list(ACTIVITIES), response=text)
+    figure = plot_explanation(explanation, title="why running?")
+    texts = [text_shown for text_shown in texts_of(figure) if text_shown.strip()]
     for statement, mark in (("feet on pedals", "✓"), ("standing", "✗"), ("a nice day", "–")):
-        assert shown[shown.index(statement) - 1] == mark
-    assert shown[shown.index("running") - 1] == "✗" and "gold label: riding a bike" in shown
-    assert f"probability {found.answer_probability:.2f}" in shown
-    assert f"{found.occlusion.drops['answer'].max():+.2f}".replace("-", "\N{MINUS SIGN}") in shown
+        assert texts[texts.index(statement) - 1] == mark
+    assert texts[texts.index("running") - 1] == "✗" and "gold label: riding a bike" in texts
+    assert f"probability {explanation.answer_probability:.2f}" in texts
+    assert f"{explanation.occlusion.drops['answer'].max():+.2f}".replace("-", "\N{MINUS SIGN}") in texts
     heats = [
         image.get_array() for axes in figure.axes[1:3] for image in axes.images if image.get_array().shape == (5, 5)
     ]
     for heat, part in zip(heats, ("answer", "reasoning"), strict=True):
-        np.testing.assert_allclose(heat, found.occlusion.heat(part))
+        np.testing.assert_allclose(heat, explanation.occlusion.heat(part))
     frame = figure.axes[0].patches[-1]
-    assert (frame.get_x() / 140, frame.get_y() / 140) == pytest.approx(found.evidence[:2])
+    assert (frame.get_x() / 140, frame.get_y() / 140) == pytest.approx(explanation.evidence[:2])
     labels = [axes.get_xlabel() for axes in figure.axes[1].child_axes + figure.axes[2].child_axes]
     assert labels == ["drop when covered, nats"] * 2
     assert png(figure).size[0] == 1080
@@ -618,6 +636,6 @@ def test_the_picture_says_what_was_found(pocket):
 def test_a_long_reasoning_is_cut_in_the_picture(tiny_policy):
     text = f"<think>{', '.join(f'a thing that stands at place number {i} of many' for i in range(9))}</think>"
     figure = plot_explanation(explain(tiny_policy, photo(), LABELS, response=text), max_lines=9)
-    shown = texts_of(figure)
-    assert "[...]" in shown and "a thing that stands at place" in shown and shown.count("?") < 9
+    texts = texts_of(figure)
+    assert "[...]" in texts and "a thing that stands at place" in texts and texts.count("?") < 9
     assert png(figure).size[1] < 400

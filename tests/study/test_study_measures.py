@@ -48,8 +48,8 @@ def test_only_the_same_images_can_be_stacked():
 
 def test_a_weighted_interval_leaves_out_what_has_no_weight():
     numbers, weights = np.array([[1.0, np.nan, 0.0]]), np.array([[1.0, 0.0, 1.0]])
-    found = mean_of(numbers, weights)
-    assert found.mean == 0.5 and (found.low, found.high) == (0.0, 1.0) and not found.excludes_zero
+    average = mean_of(numbers, weights)
+    assert average.mean == 0.5 and (average.low, average.high) == (0.0, 1.0) and not average.excludes_zero
     assert mean_of(numbers, 0 * weights) is None
     heavy = mean_of(np.array([[1.0, 0.0] * 50]), np.array([[3.0, 1.0] * 50]))
     assert heavy.mean == 0.75 and heavy.low > 0.6 and heavy.high < 0.9

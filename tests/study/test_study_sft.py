@@ -29,7 +29,7 @@ def test_the_loss_is_the_cross_entropy_of_plain_rows_over_the_target_tokens(tiny
     texts = [target(example.label) for example in tiny_examples]
     targets = encode_completions(tiny_policy, texts, range(4))
     loss = cross_entropy_backward(tiny_policy, prompts, targets)
-    shared = gradients(tiny_policy)
+    with_prefix = gradients(tiny_policy)
     tiny_policy.model.zero_grad()
     sums, tokens = torch.tensor(0.0), 0
     for b in range(4):
@@ -47,7 +47,7 @@ def test_the_loss_is_the_cross_entropy_of_plain_rows_over_the_target_tokens(tiny
     (sums / tokens).backward()
     assert loss == pytest.approx((sums / tokens).item(), abs=1e-5)
     for name, gradient in gradients(tiny_policy).items():
-        torch.testing.assert_close(shared[name], gradient, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(with_prefix[name], gradient, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(("micro_batch", "checkpointing"), [(1, False), (3, False), (3, True)])
@@ -81,24 +81,24 @@ def test_the_end_token_is_taught_and_counted(tiny_policy, shots):
 
 
 def test_reasoning_changes_prompt_and_target(tiny_policy, shots, monkeypatch):
-    asked, taught = [], []
+    prompt_texts, targets = [], []
     from favor_lab.study import sft as module
 
     def encode(policy, examples, question, completion_tokens):
-        asked.append(question.style)
+        prompt_texts.append(question.style)
         return encode_prompts(policy, examples, question, completion_tokens=completion_tokens)
 
     def complete(policy, texts, groups, origin):
-        taught.extend(texts)
+        targets.extend(texts)
         return encode_completions(policy, texts, groups, origin=origin)
 
     monkeypatch.setattr(module, "encode_prompts", encode)
     monkeypatch.setattr(module, "encode_completions", complete)
     next(sft(tiny_policy, shots, SETTINGS))
     next(sft(tiny_policy, shots, SETTINGS, reasoning=lambda example: f"{example.label} is seen"))
-    assert asked == ["answer", "think"]
-    assert taught[0] == f"<answer>{LABELS[0]}</answer>"
-    assert f"<think>{LABELS[0]} is seen</think><answer>{LABELS[0]}</answer>" in taught
+    assert prompt_texts == ["answer", "think"]
+    assert targets[0] == f"<answer>{LABELS[0]}</answer>"
+    assert f"<think>{LABELS[0]} is seen</think><answer>{LABELS[0]}</answer>" in targets
 
 
 def test_resumed_is_the_same_as_not_interrupted(tiny_policy, shots, tmp_path):

@@ -92,11 +92,11 @@ def write_tokenizer(folder: Path) -> Any:
     tokenizer.save_pretrained(folder)
     for extra in ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json"):
         (folder / extra).unlink(missing_ok=True)
-    held = json.loads((folder / "tokenizer_config.json").read_text())
-    names = held.pop("extra_special_tokens", None)
-    held |= {"additional_special_tokens": names, "chat_template": CHAT_TEMPLATE, "errors": "replace"}
-    held |= {"padding_side": "right", "clean_up_tokenization_spaces": False, "split_special_tokens": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(held, indent=2))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    names = config.pop("extra_special_tokens", None)
+    config |= {"additional_special_tokens": names, "chat_template": CHAT_TEMPLATE, "errors": "replace"}
+    config |= {"padding_side": "right", "clean_up_tokenization_spaces": False, "split_special_tokens": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}))
     return tokenizer
 

@@ -82,14 +82,14 @@ def gradients(policy):
 
 def our_step(policy, shots, settings, replayed=False):
     """One step of the loop: record, gradients, the completions; the policy is as before."""
-    kept = {}
+    values = {}
 
     def sample(policy, prompts, **options):
-        kept["rollout"] = uneven_rollout(policy, prompts, settings, replayed)
-        return kept["rollout"]
+        values["rollout"] = uneven_rollout(policy, prompts, settings, replayed)
+        return values["rollout"]
 
     def after_step(context):
-        kept["gradients"] = gradients(context.policy)
+        values["gradients"] = gradients(context.policy)
 
     before = {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
     (record,) = train(policy, shots, settings, sample=sample, rewards=[spread], after_step=after_step)
@@ -97,7 +97,7 @@ def our_step(policy, shots, settings, replayed=False):
         for name, weight in policy.trainable_parameters():
             weight.copy_(before[name])
             weight.grad = None
-    return record, kept["gradients"], kept["rollout"]
+    return record, values["gradients"], values["rollout"]
 
 
 def answer_with(trainer, rollout):
@@ -110,11 +110,11 @@ def their_step(policy, shots, settings, rollout, tmp_path, **overrides):
     """One step of TRL on these completions, through the model with its images: record and gradients."""
     from transformers import TrainerCallback
 
-    kept = {}
+    values = {}
 
     class Keep(TrainerCallback):
         def on_pre_optimizer_step(self, *args, **kwargs):
-            kept["gradients"] = gradients(policy)
+            values["gradients"] = gradients(policy)
 
     trainer = grpo_trainer(policy, shots, settings, [spread], tmp_path, **overrides)
     trainer.add_callback(Keep())
@@ -125,13 +125,13 @@ def their_step(policy, shots, settings, rollout, tmp_path, **overrides):
         batch = score(inputs)
         if rollout.origin[0] == "replayed":
             batch["old_per_token_logps"] = rollout.logps
-        kept["batch"] = batch
+        values["batch"] = batch
         return batch
 
     trainer._generate_and_score_completions = with_old_logps
     trainer.train()
     (record,) = trl_records(trainer)
-    return record, kept["gradients"], kept["batch"]
+    return record, values["gradients"], values["batch"]
 
 
 def assert_same_gradients(ours, theirs):
@@ -197,18 +197,18 @@ def test_several_updates_on_one_rollout(tiny_policy, shots, tmp_path):
     """The second update has ratios: those of the first update's change, which both trainers have made."""
     settings = replace(SMALL, steps=2, updates_per_rollout=2, learning_rate=3e-2, schedule="constant", max_grad_norm=1)
     before = {name: weight.detach().clone() for name, weight in tiny_policy.trainable_parameters()}
-    kept = []
+    values = []
 
     def sample(policy, prompts, **options):
-        kept.append(uneven_rollout(policy, prompts, settings, replayed=False))
-        return kept[-1]
+        values.append(uneven_rollout(policy, prompts, settings, replayed=False))
+        return values[-1]
 
     ours = list(train(tiny_policy, shots, settings, sample=sample, rewards=[spread]))
     with torch.no_grad():
         for name, weight in tiny_policy.trainable_parameters():
             weight.copy_(before[name])
     trainer = grpo_trainer(tiny_policy, shots, settings, [spread], tmp_path)
-    answer_with(trainer, *kept)
+    answer_with(trainer, *values)
     trainer.train()
     for record, other in zip(ours, trl_records(trainer), strict=True):
         for name in ("loss", "kl", "clip_share", "entropy", "reward", "grad_norm", "length_mean"):
@@ -287,8 +287,8 @@ def test_images_come_in_the_order_of_the_loop_and_none_is_dropped(tiny_policy, s
     settings = replace(SMALL, steps=5, prompts_per_step=3, updates_per_rollout=2)
     trainer = grpo_trainer(tiny_policy, shots, settings, [constant], tmp_path)
     sources = [example.source for example in shots.train]
-    drawn = [i for turn in range(3) for i in draw([e.label for e in shots.train], turn, 3, settings.seed)]
-    assert trainer.train_dataset["source"][:] == [sources[i] for i in drawn]
+    indices = [i for turn in range(3) for i in draw([e.label for e in shots.train], turn, 3, settings.seed)]
+    assert trainer.train_dataset["source"][:] == [sources[i] for i in indices]
     chunks = list(trainer._get_train_sampler())
     assert chunks == [i for turn in range(3) for _ in range(2) for p in range(3) for i in [3 * turn + p] * 4]
 
@@ -344,8 +344,8 @@ def test_no_setting_is_silently_ignored(name, tiny_policy, shots, tmp_path):
             trl_config(settings, tmp_path)
         assert "refused" in TRANSLATION[name]
         return
-    usual, changed = options(GRPOSettings(), tmp_path), options(settings, tmp_path)
-    differences = {key: value for key, value in changed.items() if value != usual[key]}
+    usual, with_change = options(GRPOSettings(), tmp_path), options(settings, tmp_path)
+    differences = {key: value for key, value in with_change.items() if value != usual[key]}
     if isinstance(outcome, dict):
         assert outcome.items() <= differences.items()
         assert any(key in TRANSLATION[name] for key in outcome)
@@ -404,8 +404,8 @@ def test_a_policy_without_adapter_needs_no_reference_or_says_so(tiny_checkpoint,
     trainer = grpo_trainer(policy, shots, settings, [spread], tmp_path)
     before = {name: weight.detach().clone() for name, weight in policy.model.named_parameters()}
     trainer.train()
-    moved = {name for name, weight in policy.model.named_parameters() if not torch.equal(weight, before[name])}
-    assert moved and not any("visual" in name for name in moved)
+    changed_names = {name for name, weight in policy.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed_names and not any("visual" in name for name in changed_names)
     decayed, spared = ({id(p) for p in group["params"]} for group in trainer.optimizer.param_groups)
     assert {id(weight) for _, weight in policy.trainable_parameters()} == decayed and not spared
 
@@ -433,11 +433,11 @@ def test_without_trl_it_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_reward_is_given_what_the_loop_gives_it(tiny_policy, shots, tmp_path):
     """Texts in place of chats, the columns, the groups, the style; only what it names."""
-    seen = {"loop": [], "trl": []}
+    calls = {"loop": [], "trl": []}
 
     def remember(where):
         def reward(completions, prompts, completion_ids, label, source, groups, style):
-            seen[where].append((prompts, label, source, groups, style))
+            calls[where].append((prompts, label, source, groups, style))
             assert all(isinstance(text, str) for text in completions)
             return [len(ids) / 10 for ids in completion_ids]
 
@@ -447,7 +447,7 @@ def test_a_reward_is_given_what_the_loop_gives_it(tiny_policy, shots, tmp_path):
     list(train(tiny_policy, shots, settings, rewards={"length": remember("loop")}))
     trainer = grpo_trainer(tiny_policy, shots, settings, {"length": remember("trl")}, tmp_path)
     trainer.train()
-    assert seen["loop"] == seen["trl"] and len(seen["trl"]) == 2
+    assert calls["loop"] == calls["trl"] and len(calls["trl"]) == 2
     assert trl_records(trainer)[0].rewards.keys() == {"length"}
 
 
@@ -501,8 +501,8 @@ def test_trl_trains_the_adapter_with_our_rewards_and_leaves_the_rest(trained):
     assert trained["calls"] == {"accuracy_reward": 3, "format_reward": 3}
     now = dict(policy.model.named_parameters())
     assert now.keys() == before.keys()
-    moved = {name for name in now if not torch.equal(now[name], before[name])}
-    assert moved and all("lora_" in name for name in moved)
+    changed_names = {name for name in now if not torch.equal(now[name], before[name])}
+    assert changed_names and all("lora_" in name for name in changed_names)
     assert {name for name, _ in policy.trainable_parameters()} == {name for name in now if "lora_" in name}
     assert not policy.model.training and not recomputes(policy.base)
 
@@ -690,13 +690,13 @@ def launch(tmp_path, processes, *arguments, fixed=True):
 def test_two_processes_make_the_step_of_one(tmp_path):
     arguments = ["--shots", "1", "--steps", "2", "--prompts", "2", "--group-size", "8", "--max-new-tokens", "40"]
     one, alone, _ = launch(tmp_path, 1, *arguments)
-    two, shared, ranks = launch(tmp_path, 2, *arguments)
+    two, step_of_two, ranks = launch(tmp_path, 2, *arguments)
     for rank in ranks:
         assert rank["backend"] == "gloo"
         assert [call[0] for call in rank["calls"]] == ["accuracy_reward", "format_reward"] * 2
         assert all(count == 8 and len(labels) == 1 for _, count, labels in rank["calls"]), "whole groups"
     assert ranks[0]["calls"] != ranks[1]["calls"], "each process judges its own prompts"
-    for a, b in zip(alone, shared, strict=True):
+    for a, b in zip(alone, step_of_two, strict=True):
         for name in ("loss", "reward", "grad_norm", "kl", "entropy", "learning_rate", "rewards", "rows", "tokens"):
             assert b[name] == pytest.approx(a[name], rel=1e-3, abs=1e-6), name
     policies = [load_policy(device="cpu"), *(load_policy(adapter=folder, device="cpu") for folder in (one, two))]
@@ -727,8 +727,8 @@ def test_the_readme_names_files_and_options_that_exist():
 
     page = (SCALING / "README.md").read_text()
     command = [sys.executable, str(SCALING / "train_trl.py"), "--help"]
-    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = {option for line in re.findall(r"train_trl\.py(.*)", page) for option in re.findall(r"--[\w-]+", line)}
-    assert len(used) > 3 and all(f"{option} " in known or f"{option}]" in known for option in used), used
+    assert len(used) > 3 and all(f"{option} " in help_text or f"{option}]" in help_text for option in used), used
     for target in re.findall(r"\]\(([^)#]+)\)", page):
         assert target.startswith("https://") or (SCALING / target).exists(), target

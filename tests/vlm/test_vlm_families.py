@@ -48,11 +48,11 @@ def test_log_probabilities_and_gradients_equal_plain_rows(policy, tiny_examples,
     rollout = Rollout(ids, mask, torch.zeros(mask.shape), [""] * len(ids), G)
     weights = torch.randn(4 * G, L, generator=torch.Generator().manual_seed(5))
     names, parameters = zip(*policy.trainable_parameters(), strict=True)
-    wanted = torch.autograd.grad((plain * weights)[mask].sum(), parameters)
+    expected = torch.autograd.grad((plain * weights)[mask].sum(), parameters)
     for logps in (score_completions(policy, prompts, rollout), score(policy, prompts, ids, mask)):
         assert (logps - plain)[mask].abs().max() < 1e-5
         gradients = torch.autograd.grad((logps * weights)[mask].sum(), parameters)
-        for name, a, b in zip(names, gradients, wanted, strict=True):
+        for name, a, b in zip(names, gradients, expected, strict=True):
             assert b.norm() > 1e-3 and (a - b).norm() < 1e-4 * b.norm(), name
 
 

@@ -24,9 +24,9 @@ def four_bit(monkeypatch):
     options = loading._four_bit
 
     def on_the_cpu(quantize, lora_rank, device):
-        made = options(quantize, lora_rank, torch.device("cuda"))
-        made["quantization_config"].bnb_4bit_compute_dtype = torch.float32
-        return made | {"device_map": {"": "cpu"}}
+        loading_options = options(quantize, lora_rank, torch.device("cuda"))
+        loading_options["quantization_config"].bnb_4bit_compute_dtype = torch.float32
+        return loading_options | {"device_map": {"": "cpu"}}
 
     monkeypatch.setattr(loading, "_four_bit", on_the_cpu)
 

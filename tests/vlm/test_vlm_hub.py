@@ -117,8 +117,8 @@ def test_the_whole_path_runs(written, tiny_examples, shots):
 
     (record,) = train(policy, shots, settings, rewards=[first_ids])
     assert record.grad_norm > 0 and record.reward_spread > 0
-    moved = {name for name, weight in policy.model.named_parameters() if not torch.equal(weight, before[name])}
-    assert moved and all("lora_" in name for name in moved)
+    changed_names = {name for name, weight in policy.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed_names and all("lora_" in name for name in changed_names)
 
 
 def test_special_tokens_are_found_and_kept_out(written):
@@ -135,10 +135,10 @@ def test_special_tokens_are_found_and_kept_out(written):
 @pytest.mark.parametrize("where", ["tokenizer_config.json", "chat_template.json", "chat_template.jinja"])
 def test_the_templates_default_system_turn_comes_first(copy, where, tiny_examples):
     """Wherever the template stands: the published files have it in two places, newer ones in a third."""
-    held = json.loads((copy / "tokenizer_config.json").read_text())
-    template = held.pop("chat_template")
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    template = config.pop("chat_template")
     if where != "tokenizer_config.json":
-        (copy / "tokenizer_config.json").write_text(json.dumps(held))
+        (copy / "tokenizer_config.json").write_text(json.dumps(config))
     if where != "chat_template.json":
         (copy / "chat_template.json").unlink()
     if where == "chat_template.jinja":
@@ -205,14 +205,14 @@ def test_parameters_are_the_published_ones(whole):
     name, config, adapted = whole
     base = adapted.get_base_model()
     lora = sum(weight.numel() for key, weight in adapted.named_parameters() if "lora_" in key)
-    found = (numbers(adapted) - lora, numbers(base.model.visual))
+    counts = (numbers(adapted) - lora, numbers(base.model.visual))
     tied = base.lm_head.weight is base.model.language_model.embed_tokens.weight
     if "2B" in name:
-        assert found == (2_208_985_600, 665_271_296) and found[0] - found[1] == 1_543_714_304 and tied
+        assert counts == (2_208_985_600, 665_271_296) and counts[0] - counts[1] == 1_543_714_304 and tied
     else:
-        assert 8.29e9 < found[0] < 8.30e9 and found[1] == 675_759_104 and not tied
+        assert 8.29e9 < counts[0] < 8.30e9 and counts[1] == 675_759_104 and not tied
     shape = shape_of(config)
-    assert (shape.language_parameters + shape.tower_parameters, shape.tower_parameters) == found
+    assert (shape.language_parameters + shape.tower_parameters, shape.tower_parameters) == counts
     assert shape.lora_weights == lora and shape.tied_head == tied
 
 
@@ -259,11 +259,13 @@ def test_a_download_happens_once_and_is_pinned(online, monkeypatch, written):
     server = online(**{"model.bin": b"pickled", "modeling.py": b"raise SystemExit", "README.md": b"long"})
     policy = load_policy(NAME, lora_rank=4, device="cpu")
     assert policy.revision == COMMIT and policy.name == NAME
-    asked = [path for _, path in server.requests]
-    assert all(COMMIT in path for path in asked if "/resolve/" in path or "/tree/" in path)
-    assert not any(path.endswith((".bin", ".py", ".md")) for path in asked)
-    held = policy.model.peft_config["default"]
-    assert (held.base_model_name_or_path, held.revision) == (NAME, COMMIT), "what a saved adapter says"
+    paths = [path for _, path in server.requests]
+    assert all(COMMIT in path for path in paths if "/resolve/" in path or "/tree/" in path)
+    assert not any(path.endswith((".bin", ".py", ".md")) for path in paths)
+    adapter_config = policy.model.peft_config["default"]
+    assert (adapter_config.base_model_name_or_path, adapter_config.revision) == (NAME, COMMIT), (
+        "what a saved adapter says"
+    )
     server.requests.clear()
     again = load_policy(NAME, lora_rank=4, device="cpu")
     assert server.requests == [], "a commit in the cache needs no Hub"
@@ -391,9 +393,9 @@ def cut(path, size):
 
 
 def edit(path, change):
-    held = json.loads(path.read_text())
-    change(held)
-    path.write_text(json.dumps(held))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def lose(folder, name):
@@ -504,8 +506,8 @@ def test_a_damaged_checkpoint_is_named(copy, what):
 
 
 def test_a_tokenizer_without_qwens_tokens(copy):
-    held = (copy / "tokenizer.json").read_text()
-    (copy / "tokenizer.json").write_text(held.replace("<|image_pad|>", "<|picture|>"))
+    content = (copy / "tokenizer.json").read_text()
+    (copy / "tokenizer.json").write_text(content.replace("<|image_pad|>", "<|picture|>"))
     text = (copy / "tokenizer_config.json").read_text()
     (copy / "tokenizer_config.json").write_text(text.replace('"<|image_pad|>"', '"<|picture|>"'))
     with pytest.raises(ValueError, match=r"lacks <\|image_pad\|>: take the tokenizer"):

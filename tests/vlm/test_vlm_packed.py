@@ -56,11 +56,11 @@ def test_prompts_and_completions_of_one_length(tiny_policy, tiny_examples, lengt
 def test_each_token_is_run_once(tiny_policy, prompts, completions, monkeypatch):  # noqa: F811
     """Prompt tokens without their group's copies and without padding, and all but the last completion tokens."""
     ids, mask = completions
-    seen = []
+    widths = []
     call = layers.Layer.__call__
-    monkeypatch.setattr(layers.Layer, "__call__", lambda self, x, *rest: seen.append(len(x)) or call(self, x, *rest))
+    monkeypatch.setattr(layers.Layer, "__call__", lambda self, x, *rest: widths.append(len(x)) or call(self, x, *rest))
     hidden = packed_hidden(tiny_policy, prompts, ids, mask, torch.arange(4).repeat_interleave(G))
-    assert seen == 2 * [int(prompts.attention_mask.sum() + (mask.sum(1) - 1).sum())]
+    assert widths == 2 * [int(prompts.attention_mask.sum() + (mask.sum(1) - 1).sum())]
     assert hidden.shape == (int(mask.sum()), 64)
 
 

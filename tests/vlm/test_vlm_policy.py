@@ -70,14 +70,14 @@ def test_the_reference_of_a_policy_without_adapter_is_the_checkpoint(tiny_checkp
     start = logps_of(policy)
     with torch.no_grad():
         policy.base.model.language_model.layers[0].mlp.up_proj.weight.mul_(1.5)
-    learnt, weights = logps_of(policy), [weight for _, weight in policy.trainable_parameters()]
-    assert (learnt - start).abs().max() > 0.01
+    trained_logps, weights = logps_of(policy), [weight for _, weight in policy.trainable_parameters()]
+    assert (trained_logps - start).abs().max() > 0.01
     for _ in range(2):
         with policy.reference():
             assert torch.equal(logps_of(policy), start)
     with pytest.raises(KeyError), policy.reference():
         raise KeyError("inside the block")
-    assert torch.equal(logps_of(policy), learnt)
+    assert torch.equal(logps_of(policy), trained_logps)
     assert all(a is b for a, (_, b) in zip(weights, policy.trainable_parameters(), strict=True)), "the optimiser's own"
     policy._initial = None
     del policy.initial_weights

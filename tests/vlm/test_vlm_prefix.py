@@ -56,15 +56,15 @@ def test_log_probabilities_and_gradients_equal_plain_rows(tiny_policy, tiny_exam
     weights = torch.randn(4 * G, L, generator=torch.Generator().manual_seed(5))
     names, parameters = zip(*tiny_policy.trainable_parameters(), strict=True)
 
-    shared = score(tiny_policy, prompts, ids, mask)
-    shared_gradients = torch.autograd.grad((shared * weights)[mask].sum(), parameters)
+    with_prefix = score(tiny_policy, prompts, ids, mask)
+    shared_gradients = torch.autograd.grad((with_prefix * weights)[mask].sum(), parameters)
     plain = torch.zeros(4 * G, L)
     for n in range(4 * G):
         row = plain_row(tiny_policy, tiny_examples[n // G], prompts.texts[n // G], ids[n][mask[n]])
         plain[n, : len(row)] = row
     plain_gradients = torch.autograd.grad((plain * weights)[mask].sum(), parameters)
 
-    assert (shared - plain)[mask].abs().max() < 1e-5
+    assert (with_prefix - plain)[mask].abs().max() < 1e-5
     for name, a, b in zip(names, shared_gradients, plain_gradients, strict=True):
         assert b.norm() > 1e-3, f"{name} has no gradient to compare"
         assert (a - b).norm() < 1e-4 * b.norm(), name
@@ -96,8 +96,8 @@ def test_rows_can_be_dropped_while_decoding(tiny_policy, prompts, completions):
     prefix = expand(run_prompt(tiny_policy, prompts), torch.arange(4).repeat_interleave(G))
     next_hidden(tiny_policy, prefix, ids[:, 0])
     keep = torch.tensor([7, 2])
-    kept = next_hidden(tiny_policy, expand(prefix, keep), ids[keep, 1])
-    assert (next_hidden(tiny_policy, prefix, ids[:, 1])[keep] - kept).abs().max() < 1e-5
+    hidden = next_hidden(tiny_policy, expand(prefix, keep), ids[keep, 1])
+    assert (next_hidden(tiny_policy, prefix, ids[:, 1])[keep] - hidden).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("rows", "length"), [(4 * G, 1), (4 * G, 2), (1, L), (1, 1)])

@@ -74,9 +74,9 @@ def test_exif_rotation_is_applied(tiny_policy):
     exif[0x0112] = 6  # turn clockwise: what is on the left comes to the top
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", exif=exif, quality=95)
-    stored = Image.open(buffer)
-    assert stored.size == (112, 56)
-    batch = encode_prompts(tiny_policy, [Example(stored, "reading", "x")], LABELS)
+    original = Image.open(buffer)
+    assert original.size == (112, 56)
+    batch = encode_prompts(tiny_policy, [Example(original, "reading", "x")], LABELS)
     assert batch.images[0].size == (56, 112)
     pixels = np.asarray(batch.images[0])  # (112, 56, 3)
     assert pixels[:50].min() > 200 and pixels[-50:].max() < 50
@@ -167,15 +167,15 @@ def test_features_beyond_the_cap_are_kept_on_the_cpu(tiny_policy, tiny_examples,
     """4, 8, 6 and 16 image tokens of 64 float32 values each are 1024, 2048, 1536 and 4096 bytes."""
     monkeypatch.setattr(processing, "TOWER_CHUNK", 3)
     everything = encode_prompts(tiny_policy, tiny_examples, LABELS)
-    moved, cpu = [], torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: moved.append(len(self)) or cpu(self))
+    copies, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(len(self)) or cpu(self))
     for cap, expected in ((8704, []), (8703, [16]), (3072, [6, 16]), (3071, [8, 6, 16]), (0, [4, 8, 6, 16])):
-        moved.clear()
+        copies.clear()
         batch = encode_prompts(tiny_policy, tiny_examples, LABELS, feature_cap=cap)
-        assert moved == expected, cap
+        assert copies == expected, cap
         assert all(torch.equal(a, b) for a, b in zip(batch.image_features, everything.image_features, strict=True))
-    kept = encode_prompts(tiny_policy, tiny_examples, LABELS, feature_cap=3072).image_features[1]
-    assert kept.untyped_storage().nbytes() == kept.nbytes, "what stays does not hold the memory of what has moved"
+    feature = encode_prompts(tiny_policy, tiny_examples, LABELS, feature_cap=3072).image_features[1]
+    assert feature.untyped_storage().nbytes() == feature.nbytes, "what stays does not hold the memory of what has moved"
 
 
 def test_features_come_together_in_the_order_of_the_prompts(tiny_policy, tiny_examples):
