@@ -22,7 +22,7 @@ from favor_lab.activities.faults import Fault
 from favor_lab.activities.folder import read_folder
 from favor_lab.activities.images import decode_image, fingerprint, image_header, pixel_box
 from favor_lab.activities.public.catalogue import PUBLIC
-from favor_lab.activities.public.listing import Listing
+from favor_lab.activities.listing import Listing
 from favor_lab.activities.public.load import read_listing, refuse_untrained
 
 # What each kind of fault means, in the order of a report.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from favor_lab.activities.images import LFS_POINTER, decode_image
-from favor_lab.activities.public.listing import Listing, Row
+from favor_lab.activities.listing import Listing, Row
 
 UNREAL_LABELS = "the published test labels are not real and are not used; a test set is carved out of train"
 

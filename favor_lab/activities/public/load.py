@@ -15,7 +15,7 @@ from favor_lab.activities.faults import all_at_once, shown, some, utf8
 from favor_lab.activities.folder import check_exclude, check_root
 from favor_lab.activities.public import har15, ppmi, stanford40, ucf101
 from favor_lab.activities.public.catalogue import PUBLIC, PublicSet
-from favor_lab.activities.public.listing import Listing, Row, climbs, has_image_suffix
+from favor_lab.activities.listing import Listing, Row, climbs, has_image_suffix
 
 READERS: dict[str, Callable[[Listing], list[Row]]] = {
     "stanford40": stanford40.read,

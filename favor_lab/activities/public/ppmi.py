@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from favor_lab.activities.public.listing import Listing, Row
+from favor_lab.activities.listing import Listing, Row
 
 
 def read(listing: Listing) -> list[Row]:

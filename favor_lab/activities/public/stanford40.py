@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from favor_lab.activities.faults import shown
 from favor_lab.activities.images import pixel_box
 from favor_lab.activities.public.annotations import read_box
-from favor_lab.activities.public.listing import Listing, Row
+from favor_lab.activities.listing import Listing, Row
 
 
 def read(listing: Listing) -> list[Row]:

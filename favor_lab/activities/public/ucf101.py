@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from favor_lab.activities.faults import shown, utf8
-from favor_lab.activities.public.listing import Listing, Row, climbs
+from favor_lab.activities.listing import Listing, Row, climbs
 
 IMAGES, SPLIT_FILE = "UCF-101-midframes", "split_zhou_UCF101.json"
 
