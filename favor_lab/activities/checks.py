@@ -1,8 +1,4 @@
-"""Is a folder of images fit for training? Everything that is wrong with it, at once and by name.
-
-Each file is read once: its content is hashed, its header parsed, its end checked. With `decode` every image is
-decoded as well, which takes several times as long, finds damage in the middle, and compares pixels instead of bytes.
-"""
+"""Is a folder of images fit for training? Everything that is wrong with it, at once and by name."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +17,9 @@ from favor_lab.activities.data import Record
 from favor_lab.activities.faults import Fault
 from favor_lab.activities.folder import read_folder
 from favor_lab.activities.images import decode_image, fingerprint, image_header, pixel_box
-from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.listing import Listing
-from favor_lab.activities.public.load import read_listing, refuse_untrained
+from favor_lab.activities.public.catalogue import PUBLIC
+from favor_lab.activities.public.load import read_listing
 
 # What each kind of fault means, in the order of a report.
 KINDS = {
@@ -43,13 +39,12 @@ KINDS = {
     "count": "counts that differ from the published ones",
     "unlisted": "there, but not used",
 }
-JPEG_SUFFIXES = {".jpg", ".jpeg"}
-SUFFIXES = {
-    "JPEG": JPEG_SUFFIXES, "MPO": JPEG_SUFFIXES,  # MPO: several pictures in one JPEG file, as some cameras write
-    "PNG": {".png"}, "BMP": {".bmp"}, "GIF": {".gif"}, "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"},
+SUFFIXES = {  # MPO: several pictures in one JPEG file, as some cameras write
+    "JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "BMP": {".bmp"}, "GIF": {".gif"},
+    "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"},
 }  # fmt: skip
-ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # how a complete file ends
-TAIL = 4096  # bytes at the end in which that must be
+ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # what the last TAIL bytes of a complete file have
+TAIL = 4096
 BATCH = 256  # images that are submitted to the threads at a time
 
 
@@ -91,12 +86,10 @@ class Report:
         yield f"{'split':<12}{'images':>8}{'published':>11}{'labels':>8}"
         for split, (count, published, labels) in self.counts.items():
             yield f"{split:<12}{count:>8}{'-' if published is None else published:>11}{labels:>8}"
-        for kind, meaning in KINDS.items():
-            for fatal in (True, False):
-                faults = [fault for fault in self.faults if fault.kind == kind and fault.fatal == fatal]
-                if faults:
-                    yield f"{'fault' if fatal else 'note'}, {meaning}: {len(faults)}"
-                    yield from (f"  {fault}" for fault in faults)
+        for (kind, meaning), fatal in product(KINDS.items(), (True, False)):
+            if faults := [fault for fault in self.faults if fault.kind == kind and fault.fatal == fatal]:
+                yield f"{'fault' if fatal else 'note'}, {meaning}: {len(faults)}"
+                yield from (f"  {fault}" for fault in faults)
 
 
 class Look(NamedTuple):
@@ -118,18 +111,31 @@ def check_folder(
 ) -> Report:
     """Everything wrong with a public set, or with "folder", any images sorted by label, under `root`.
 
-    Counts, lists, labels, names, missing and unused files, images that cannot be read, duplicates (equal bytes; with
-    `decode` equal pixels, as `few_shot` compares them), suffixes, person boxes. With `person_crop` a person's box that
-    is missing or wrong is a fault, otherwise a note. `progress` wraps the iteration over the images (tqdm fits).
-    Nothing is changed and nothing downloaded.
+    Counts, lists, labels, names, missing and unused files, images that cannot be read, duplicates, suffixes, person
+    boxes. Each file is read once: its content is hashed, its header parsed, its end checked. With `decode` every image
+    is decoded as well, which takes several times as long, finds damage in the middle, and finds duplicates by their
+    pixels, as `few_shot` does, instead of their bytes. With `person_crop` a person's box that is missing or wrong is a
+    fault, otherwise a note. `progress` wraps the iteration over the images (tqdm fits). Nothing is changed and nothing
+    downloaded.
 
     Raises ValueError for an unknown name and an `exclude` that names no image, FileNotFoundError or
     NotADirectoryError for the root.
     """
     root = Path(root)
-    listing = read_any_listing(name, root, exclude)
+    if name in PUBLIC:
+        listing = read_listing(name, root, name == "stanford40", 0, exclude)
+    elif name == "folder":
+        listing = read_folder(root, exclude)
+        if "train" in listing.splits:
+            listing.find_untrained()
+    else:
+        raise ValueError(f"unknown set {name!r}; sets on disk are {', '.join(PUBLIC)} and folder")
     records = [(split, record) for split, records in listing.splits.items() for record in records]
-    looks = list(_look_at_all(listing, records, decode, progress))
+    walked = iter(progress([record for _, record in records]))
+    looks: list[Look] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while batch := list(islice(walked, BATCH)):  # batch by batch, so that Ctrl-C takes effect soon
+            looks += pool.map(partial(_look_at, listing, decode), batch)
     faults = [fault if fault.kind != "box" else replace(fault, fatal=person_crop) for fault in listing.faults]
     for (_, record), look in zip(records, looks, strict=True):
         faults += look.faults + _check_box(listing, record, look, person_crop)
@@ -138,51 +144,15 @@ def check_folder(
     return Report(name, root, counts, faults + differing, decode)
 
 
-def read_any_listing(name: str, root: Path, exclude: Collection[str] = ()) -> Listing:
-    """The listing of a public set, or of a folder sorted by label; nothing that lies there raises an error."""
-    if name in PUBLIC:
-        return read_listing(name, root, name == "stanford40", 0, exclude)
-    if name != "folder":
-        raise ValueError(f"unknown set {name!r}; sets on disk are {', '.join(PUBLIC)} and folder")
-    data, unused, faults = read_folder(root, exclude)
-    labels = {name: label for label, name in data.folders.items()}
-    listing = Listing(name, root, labels, data.splits, faults)
-    for path in unused:
-        listing.note_fault("unlisted", path, "is no image, or does not lie in <label>/")
-    if "train" in data.splits:
-        refuse_untrained(listing)
-    return listing
-
-
-# ------------------------------------------------------------------------------------------------------------ one image
-
-
-def _look_at_all(
-    listing: Listing,
-    records: list[tuple[str, Record]],
-    decode: bool,
-    progress: Callable[[list[Record]], Iterable[Record]],
-) -> Iterator[Look]:
-    """A look at each record, in order, in threads; batch by batch, so that Ctrl-C takes effect soon."""
-    walked = iter(progress([record for _, record in records]))
-    look = partial(_look_at, listing, decode)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while batch := list(islice(walked, BATCH)):
-            yield from pool.map(look, batch)
-
-
 def _look_at(listing: Listing, decode: bool, record: Record) -> Look:
     path = listing.path_of(record.source)
     try:
         data = listing.read_bytes(record.source)
-    except (OSError, ValueError) as fault:
-        reason = str(fault).removeprefix(f"{record.source}: ")
-        return Look(None, None, [Fault("unreadable", path, reason, cure=(path,))])
-    try:
         form, size = image_header(data, path)
         image = decode_image(data, path) if decode or ENDS.get(form, b"?") not in data[-TAIL:] else None
-    except ValueError as fault:
-        return Look(None, None, [Fault("unreadable", path, str(fault).removeprefix(f"{path}: "), cure=(path,))])
+    except (OSError, ValueError) as fault:
+        reason = str(fault).removeprefix(f"{record.source}: ").removeprefix(f"{path}: ")
+        return Look(None, None, [Fault("unreadable", path, reason, cure=(path,))])
     content = fingerprint(image) if decode and image else hashlib.sha256(data).digest()
     if listing.packed or Path(record.source).suffix.lower() in SUFFIXES.get(form, ()):
         return Look(content, size, [])
@@ -191,32 +161,25 @@ def _look_at(listing: Listing, decode: bool, record: Record) -> Look:
 
 def _check_box(listing: Listing, record: Record, look: Look, fatal: bool) -> list[Fault]:
     """Faults of a person's box, now that the size of the image is known."""
-    path = listing.path_of(record.source)
     if record.box is None or look.size is None:
         return []
+    path, (width, height) = listing.path_of(record.source), look.size
     annotated = listing.sizes.get(path, look.size)
-    if annotated != look.size:
-        (wide, high), (width, height) = annotated, look.size
-        what = f"the annotation is of an image of {wide} x {high}, this is {width} x {height}"
-        return [Fault("box", path, what, fatal, (path,))]
     try:
+        if annotated != look.size:
+            of = f"{annotated[0]} x {annotated[1]}"
+            raise ValueError(f"the annotation is of an image of {of}, this is {width} x {height}")
         pixel_box(record.box, look.size)
     except ValueError as fault:
         return [Fault("box", path, str(fault), fatal, (path,))]
     return []
 
 
-# ----------------------------------------------------------------------------------------------------------- all images
-
-
 def _find_duplicates(
     listing: Listing, records: list[tuple[str, Record]], looks: list[Look], what: str
 ) -> Iterator[Fault]:
-    """A fault for each duplicate of another image.
-
-    The cure leaves out the copy in train where another is in test or validation, and every copy of an image with two
-    labels.
-    """
+    """A fault for each duplicate of another image. The cure leaves out the copy in train where another is in test or
+    validation, and every copy of an image with two labels."""
     groups: dict[bytes, list[tuple[str, Record]]] = {}
     for item, look in zip(records, looks, strict=True):
         if look.content is not None:
@@ -224,14 +187,14 @@ def _find_duplicates(
     order = ("test", "validation", "train")  # the first one stays
     for group in groups.values():
         (split, first), *others = sorted(group, key=lambda item: order.index(item[0]))
+        twin = listing.path_of(first.source)
         for other_split, record in others:
-            path, twin = listing.path_of(record.source), listing.path_of(first.source)
-            kind = "double" if split == other_split else "leak"
-            cure: tuple[str, ...] = (path,)
-            if record.label != first.label:
-                kind, cure = "contradiction", (path, twin)
+            path = listing.path_of(record.source)
             message = f"({other_split}, {record.label!r}) has the {what} of {twin} ({split}, {first.label!r})"
-            yield Fault(kind, path, message, cure=cure)
+            if record.label != first.label:
+                yield Fault("contradiction", path, message, cure=(path, twin))
+            else:
+                yield Fault("double" if split == other_split else "leak", path, message, cure=(path,))
 
 
 def _count(listing: Listing) -> tuple[dict[str, tuple[int, int | None, int]], list[Fault]]:
@@ -242,7 +205,7 @@ def _count(listing: Listing) -> tuple[dict[str, tuple[int, int | None, int]], li
     if facts and listing.carved:  # the published counts are those before a test set was set aside
         each = {"together": each["train"]} if len(published) == 1 else {}
         published = {"together": sum(published.values())}
-        pools["together"] = [record for records in listing.splits.values() for record in records]
+        pools["together"] = list(chain.from_iterable(listing.splits.values()))
     notes = []
     for split, count in published.items():
         records = pools.setdefault(split, [])

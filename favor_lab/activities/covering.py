@@ -9,17 +9,12 @@ from PIL import Image, ImageStat
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
 Region = tuple[float, float, float, float]  # the same in picture units, 0..1
 
-FILLS = ("mean", "grey")
-MIN_PLACES = 4  # a region to cover is cut until at least so many others of its size fit beside it
-
 
 def fill_colour(
     image: Image.Image, fill: str | tuple[int, int, int] = "mean", grey: tuple[int, ...] = (128, 128, 128)
 ) -> tuple[int, ...]:
-    """The colour (R, G, B) that covers a patch: the image's own "mean", "grey", or a given one.
-
-    grey: the colour that "grey" stands for, such as the one that an image processor normalises to 0.
-    Raises ValueError for another fill.
+    """The colour (R, G, B) that covers a patch: the image's own "mean", "grey" (the colour `grey`, such as the one that
+    an image processor normalises to 0), or a given one. Raises ValueError for another fill.
 
     >>> fill_colour(Image.new("RGB", (2, 2), (9, 8, 7))), fill_colour(Image.new("RGB", (2, 2)), (1, 2, 3))
     ((9, 8, 7), (1, 2, 3))
@@ -29,7 +24,7 @@ def fill_colour(
     if fill == "grey":
         return grey
     if isinstance(fill, str) or len(fill) != 3:
-        raise ValueError(f"unknown fill {fill!r}; valid: {', '.join(FILLS)}, or a colour such as (128, 128, 128)")
+        raise ValueError(f"unknown fill {fill!r}; valid: mean, grey, or a colour such as (128, 128, 128)")
     return tuple(fill)
 
 
@@ -101,10 +96,8 @@ def snap(region: Region, size: tuple[int, int]) -> Box:
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(f"a region is left < right and top < bottom in picture units (0..1), not {region}")
     width, height = size
-    return (
-        math.floor(left * width), math.floor(top * height),
-        math.ceil(right * width - 1e-9), math.ceil(bottom * height - 1e-9),
-    )  # fmt: skip
+    corner = math.floor(left * width), math.floor(top * height)
+    return *corner, math.ceil(right * width - 1e-9), math.ceil(bottom * height - 1e-9)
 
 
 def places_beside(box: Box, size: tuple[int, int]) -> list[Box]:
@@ -119,18 +112,18 @@ def places_beside(box: Box, size: tuple[int, int]) -> list[Box]:
     return [(a, b, c, d) for a, b, c, d in places if a >= right or c <= left or b >= bottom or d <= top]
 
 
-def with_room(box: Box, size: tuple[int, int], places: int = MIN_PLACES) -> Box:
+def with_room(box: Box, size: tuple[int, int], places: int = 4) -> Box:
     """The box itself or, if fewer than `places` boxes of its size fit beside it, its middle: the longer side is cut by
     one unit, at both ends in turn, until enough fit (or one unit is left).
 
     >>> with_room((1, 0, 9, 9), size=(10, 10)), with_room((0, 0, 4, 4), size=(10, 10))
     ((3, 2, 7, 6), (0, 0, 4, 4))
     """
-    left, top, right, bottom = box
-    while area((left, top, right, bottom)) > 1 and len(places_beside((left, top, right, bottom), size)) < places:
+    while area(box) > 1 and len(places_beside(box, size)) < places:
+        left, top, right, bottom = box
         wide, high = right - left, bottom - top
         if wide >= high:
-            left, right = (left + 1, right) if wide % 2 == 0 else (left, right - 1)
+            box = (left + 1, top, right, bottom) if wide % 2 == 0 else (left, top, right - 1, bottom)
         else:
-            top, bottom = (top + 1, bottom) if high % 2 == 0 else (top, bottom - 1)
-    return left, top, right, bottom
+            box = (left, top + 1, right, bottom) if high % 2 == 0 else (left, top, right, bottom - 1)
+    return box

@@ -35,10 +35,9 @@ class ActivityData:
     name     the set's name, or the folder's path
     labels   all labels, in a fixed order
     splits   split name -> records, in a fixed order
-    open     source -> image, fully loaded (source, box -> that part of it, for records with a box);
-             raises ValueError with the source for an image that cannot be used
-    folders  label -> the name that the data itself has for it ("riding a bike" -> "riding_a_bike", a folder's name
-             or a public set's class name); empty for drawn sets
+    open     source -> image, fully loaded (with a box: that part of it); ValueError with the source if unusable
+    folders  label -> the data's own name for it, of a folder or class ("riding a bike" -> "riding_a_bike"); empty for
+             drawn sets
     """
 
     name: str
@@ -74,15 +73,6 @@ class ActivityData:
         return matches.pop()
 
 
-def untrained(splits: dict[str, list[Record]]) -> dict[str, list[str]]:
-    """Split -> its labels that have no record in "train", in the order of its records."""
-    trained = {record.label for record in splits.get("train", [])}
-    return {
-        split: list(dict.fromkeys(record.label for record in records if record.label not in trained))
-        for split, records in splits.items()
-    }
-
-
 def fold(name: str) -> str:
     """A label without case, underscores, hyphens, full stops and surplus space.
 
@@ -114,7 +104,6 @@ def readable(name: str) -> str:
 
 def label_faults(names: dict[str, str]) -> dict[str, str]:
     """The data's own name -> what is wrong with its label: it is empty, or it folds to the label of another name.
-
     `names` maps each own name to its label.
 
     >>> label_faults({"a_b": "a b", "A-b": "A-b", "__": ""})

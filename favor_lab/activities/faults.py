@@ -12,8 +12,8 @@ MOST_NAMED = 20  # faults that an error lists; `favor-lab data` lists all
 class Fault:
     """Something wrong with a set's folder.
 
-    kind   its category in one word (a key of `checks.KINDS`)
-    where  file or list and line, relative to the root
+    kind   its category, a key of `checks.KINDS`
+    where  file, or list and line, relative to the root
     what   what is wrong there, and what to do
     fatal  whether training would fail because of it
     cure   images whose exclusion would cure it, relative to the root
@@ -49,12 +49,12 @@ def all_at_once(name: str, faults: Sequence[object], note: str = "") -> str:
 
 def some(paths: Sequence[str]) -> str:
     """The first five of many paths."""
-    return ", ".join([*paths[:5], *["..."] * (len(paths) > 5)])
+    return ", ".join(paths[:5]) + ", ..." * (len(paths) > 5)
 
 
 def shown(path: object) -> str:
-    r"""A path in one line that any terminal can print: bytes that are not UTF-8, line breaks, control characters and
-    marks that turn the direction of writing become backslash escapes.
+    r"""A path in one printable line: bytes that are not UTF-8, line breaks, control characters and marks that turn the
+    direction of writing become backslash escapes.
 
     >>> print(shown("reading/a\n\x1b[2J.png"))
     reading/a\n\x1b[2J.png
@@ -64,8 +64,4 @@ def shown(path: object) -> str:
 
 def utf8(name: str) -> bool:
     """Whether a file's name can be written in UTF-8, as reports and records are."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return name.encode(errors="ignore").decode() == name

@@ -1,11 +1,9 @@
 """A few labelled images per class: which ones train, which validate, which test.
 
-The task of few-shot activity recognition: `shots` training images for each label, and images of the same
-labels that training never sees. Which images test and validate depends neither on `shots` nor on `seed`.
-`seed` chooses the training images alone; with one seed, more shots include the images of fewer shots.
-
-Two harder tasks are selections as well: labels that were not in training (`base_to_new`), and another set's images
-with that set's labels (`cross_dataset`).
+`shots` training images for each label, and images of the same labels that training never sees. Which images test and
+validate depends neither on `shots` nor on `seed`. `seed` chooses the training images alone; with one seed, more shots
+include the images of fewer shots. Two harder tasks are selections as well: labels that were not in training
+(`base_to_new`), and another set's images with that set's labels (`cross_dataset`).
 """
 
 from __future__ import annotations
@@ -26,8 +24,7 @@ from favor_lab.activities.images import Example, fingerprint
 class FewShot:
     """Three disjoint lists of examples and the closed list of their labels.
 
-    In each list the labels alternate: `train[: len(labels)]` is one image of each label.
-    """
+    In each list the labels alternate: `train[: len(labels)]` is one image of each label."""
 
     train: list[Example]
     validation: list[Example]
@@ -51,12 +48,11 @@ class Transfer:
 def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int = 2, test: int = 8) -> FewShot:
     """`shots` training, `validation` and `test` images for each label of `dataset`, read and checked.
 
-    A split of its own ("test", "validation") is drawn from when `dataset` has one; otherwise these images are
-    set aside from "train" first, so that no training image is ever one of them.
+    "test" and "validation" images come from a split of that name when `dataset` has one; otherwise they are set aside
+    from "train" first, so that no training image is ever one of them.
 
-    Raises ValueError for counts out of range, for labels with too few images (all of them, with the number that
-    exists and the number that is needed), and for images that cannot be used: unreadable ones, and duplicates, which
-    have the same pixels (how many, and the first 20 by name).
+    Raises ValueError for counts out of range, for labels with too few images (all of them, with the existing and the
+    needed number), and for unreadable images and duplicates, which have equal pixels (how many, the first 20 by name).
 
     >>> from favor_lab import load_activities
     >>> shots = few_shot(load_activities("sketch"), shots=1, validation=0, test=1)
@@ -75,9 +71,8 @@ def base_to_new(
     """Train on half of the labels (base), test on them and on the other half (new); each half has its own label list.
 
     As in CoCoOp (Zhou et al., CVPR 2022, arXiv 2203.05557; `subsample_classes` of its code): the first ceil(n / 2)
-    labels in the set's order are base, the others new. With `label_seed` the halves are drawn instead, each in the
-    set's order. The test images are those that `few_shot` has for the same labels; the two accuracies are usually
-    summed up by their harmonic mean.
+    labels in the set's order are base, the others new; with `label_seed` the halves are drawn, each in the set's order.
+    Test images are those of `few_shot` for the same labels. The harmonic mean usually sums up the two accuracies.
 
     Raises ValueError for fewer than two labels and as `few_shot` does.
 
@@ -102,9 +97,8 @@ def cross_dataset(
 ) -> Transfer:
     """Train on `source`, test on `target`, each with its own label list; `overlap` has the labels that both share.
 
-    As in CoCoOp's cross-dataset transfer, only the test images of `target` are used.
-    Raises ValueError as `few_shot` does, and for images of `source` that `target` tests on (how many, and the first 20
-    by name).
+    As in CoCoOp's cross-dataset transfer, only the test images of `target` are used. Raises ValueError as `few_shot`
+    does, and for images of `source` that `target` tests on (how many, and the first 20 by name).
     """
     learnt = few_shot(source, shots, seed, validation, test)
     tested = _draw(target, {"test": test, "validation": 0, "train": 0}, seed)
@@ -149,21 +143,17 @@ def _transfer(source: FewShot, target: FewShot, name: str) -> Transfer:
 
 def _draw(dataset: ActivityData, counts: dict[str, int], seed: int) -> FewShot:
     """`counts[part]` images per label for each part, read and checked."""
-    _check_counts(dataset, counts)
-    examples = _read_all(dataset, _select(dataset, counts, seed))
+    pools = {part: part if part in dataset.splits else "train" for part in counts}  # the split that a part comes from
+    _check_counts(dataset, counts, pools)
+    examples = _read_all(dataset, _select(dataset, counts, pools, seed))
     return FewShot(examples["train"], examples["validation"], examples["test"], list(dataset.labels))
 
 
-def _pool(dataset: ActivityData, part: str) -> str:
-    """The split that a part is drawn from."""
-    return part if part in dataset.splits else "train"
-
-
-def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
+def _check_counts(dataset: ActivityData, counts: dict[str, int], pools: dict[str, str]) -> None:
     """ValueError that names every label with fewer images than its split has to give."""
     shortages = []
     for split, records in dataset.splits.items():
-        parts = {part: count for part, count in counts.items() if count and _pool(dataset, part) == split}
+        parts = {part: count for part, count in counts.items() if count and pools[part] == split}
         needed, terms = sum(parts.values()), " + ".join(f"{count} {part}" for part, count in parts.items())
         available = Counter(record.label for record in records)
         shortages += [
@@ -172,18 +162,17 @@ def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
             if available[label] < needed
         ]
     if shortages:
-        raise ValueError(
-            f"{dataset.name}: too few images: {'; '.join(shortages)}. Add images or ask for fewer per label."
-        )
+        message = f"{dataset.name}: too few images: {'; '.join(shortages)}. Add images or ask for fewer per label."
+        raise ValueError(message)
 
 
-def _select(dataset: ActivityData, counts: dict[str, int], seed: int) -> dict[str, list[Record]]:
+def _select(dataset: ActivityData, counts: dict[str, int], pools: dict[str, str], seed: int) -> dict[str, list[Record]]:
     """`counts[part]` records per label for each part, labels alternating; each part takes from what is left."""
     per_label: dict[str, list[list[Record]]] = {part: [] for part in counts}
     for label in dataset.labels:
         left = {split: [r for r in records if r.label == label] for split, records in dataset.splits.items()}
         for part, count in counts.items():
-            pool = left[_pool(dataset, part)]
+            pool = left[pools[part]]
             # Each choice has its own generator, so that it depends on part and label alone (training: and the seed).
             random.Random(f"{part} {label} {seed if part == 'train' else ''}").shuffle(pool)
             per_label[part].append(pool[:count])
@@ -196,18 +185,17 @@ def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[s
     examples: dict[str, list[Example]] = {part: [] for part in records}
     first: dict[bytes, str] = {}
     faults = []
-    for part, chosen in records.items():
-        for record in chosen:
-            try:
-                example = dataset.read(record)
-            except (OSError, ValueError) as fault:
-                faults.append(str(fault))
-                continue
-            here = f"{shown(record.source)} ({part}, {record.label!r})"
-            twin = first.setdefault(fingerprint(example.image), here)
-            if twin != here:
-                faults.append(f"the same image twice: {twin} and {here}; keep one of them")
-            examples[part].append(example)
+    for part, record in ((part, record) for part, chosen in records.items() for record in chosen):
+        try:
+            example = dataset.read(record)
+        except (OSError, ValueError) as fault:
+            faults.append(str(fault))
+            continue
+        here = f"{shown(record.source)} ({part}, {record.label!r})"
+        twin = first.setdefault(fingerprint(example.image), here)
+        if twin != here:
+            faults.append(f"the same image twice: {twin} and {here}; keep one of them")
+        examples[part].append(example)
     if faults:
         raise ValueError(all_at_once(dataset.name, faults, f" in {sum(map(len, records.values()))} images"))
     return examples

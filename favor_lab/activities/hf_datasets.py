@@ -46,28 +46,23 @@ def from_datasets(
     if "train" not in parts or not set(parts) <= set(SPLITS) or {"val", "validation"} <= set(parts):
         raise ValueError(f"{name} has the splits {', '.join(parts)}; need train, and may have {', '.join(SPLITS)}")
     tables = {SPLITS[split]: _columns(table, image_column, label_column, name) for split, table in parts.items()}
-    order = getattr(tables["train"].features[label_column], "names", None)
-    names: dict[str, list[str]] = {}
-    faults = []
-    for split, table in tables.items():
-        values = [order[v] if order and isinstance(v, int) and 0 <= v < len(order) else v for v in table[label_column]]
-        faults += [
-            f"{name}/{split}#{row}: the column {label_column!r} has no label here, but {value!r}"
-            for row, value in enumerate(values)
-            if not isinstance(value, str)
-        ]
-        names[split] = values
-    if faults:
+    order: list[str] = getattr(tables["train"].features[label_column], "names", None) or []
+    rows = [  # split, row, the data's own name of its label
+        (split, row, order[v] if isinstance(v, int) and 0 <= v < len(order) else v)
+        for split, table in tables.items()
+        for row, v in enumerate(table[label_column])
+    ]
+    missing = f"the column {label_column!r} has no label here, but"
+    if faults := [f"{name}/{split}#{row}: {missing} {own!r}" for split, row, own in rows if not isinstance(own, str)]:
         advice = " (labels are strings, or numbers after cast_column(..., ClassLabel(names=[...])); filter other rows)"
         raise ValueError(all_at_once(name, faults, advice))
-    present = {value for values in names.values() for value in values}
-    labels = {value: spaced(value) for value in [*(order or []), *sorted(present)] if value in present}
+    present = {own for _, _, own in rows}
+    labels = {own: spaced(own) for own in [*order, *sorted(present)] if own in present}
     if wrong := label_faults(labels):
-        raise ValueError(all_at_once(name, [f"the label {value!r} {what}" for value, what in wrong.items()]))
-    splits = {
-        split: [Record(labels[value], f"{name}/{split}#{row}") for row, value in enumerate(values)]
-        for split, values in names.items()
-    }
+        raise ValueError(all_at_once(name, [f"the label {own!r} {what}" for own, what in wrong.items()]))
+    splits: dict[str, list[Record]] = {split: [] for split in tables}
+    for split, row, own in rows:
+        splits[split].append(Record(labels[own], f"{name}/{split}#{row}"))
 
     def open_row(source: str) -> Image.Image:
         split, _, row = source.removeprefix(f"{name}/").partition("#")
@@ -76,7 +71,7 @@ def from_datasets(
             return open_image(cell["path"])
         return decode_image(cell.get("bytes") or b"", source)
 
-    folders = {label: value for value, label in labels.items()}
+    folders = {label: own for own, label in labels.items()}
     return ActivityData(name, list(folders), splits, open_row, folders)
 
 
@@ -84,9 +79,8 @@ def _columns(table: Any, image_column: str, label_column: str, name: str) -> Any
     """The table with its images not decoded: cells are {"bytes": ..., "path": ...}. ValueError for missing columns."""
     for column, option in ((image_column, "image_column"), (label_column, "label_column")):
         if column not in table.column_names:
-            raise ValueError(
-                f"{name} has no column {column!r} but {', '.join(table.column_names)}: name it by {option}"
-            )
+            present = ", ".join(table.column_names)
+            raise ValueError(f"{name} has no column {column!r} but {present}: name it by {option}")
     try:
         return table.with_format(None).cast_column(image_column, _import_datasets().Image(decode=False))
     except Exception as fault:  # pyarrow's kinds
@@ -109,8 +103,9 @@ def to_datasets(
     (32, 'climbing')
     """
     library = _import_datasets()
+    splits: Mapping[str, Iterable[Example]]
     if isinstance(data, ActivityData):
-        splits: Mapping[str, Iterable[Example]] = {part: map(data.read, rows) for part, rows in data.splits.items()}
+        splits = {part: map(data.read, records) for part, records in data.splits.items()}
     elif isinstance(data, FewShot):
         splits = {"train": data.train, "validation": data.validation, "test": data.test}
     else:
@@ -118,8 +113,8 @@ def to_datasets(
     if labels is None:
         known = data.labels if isinstance(data, ActivityData | FewShot) else [example.label for example in data]
         labels = list(dict.fromkeys(known))
-    columns = {"image": library.Image(), "label": library.ClassLabel(names=list(labels))}
-    features = library.Features(columns | {"source": library.Value("string")})
+    label_type, text = library.ClassLabel(names=list(labels)), library.Value("string")
+    features = library.Features({"image": library.Image(), "label": label_type, "source": text})
     tables = {}
     for split, examples in splits.items():
         rows = []

@@ -58,11 +58,10 @@ def file_bytes(path: str | Path) -> bytes:
 def open_image(path: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
     """The image file at `path`, fully decoded and turned upright by its EXIF data (first frame, any mode).
 
-    The content decides the format, not the suffix. With a box only that part: widened on each side by `margin` times
-    its width and height, clipped to the image.
+    The content decides the format, not the suffix. With a box only that part, widened and clipped as in `pixel_box`.
     Raises ValueError with the path for a file that is missing, empty, truncated, none of `FORMATS`, larger than
     Pillow's `MAX_IMAGE_PIXELS` or too narrow, with EXIF data that cannot be read or pixels that are not finite, and
-    for a box that lies outside the image. Damage that a decoder hides (noise in the middle of a JPEG) is not detected.
+    for a box outside the image. Damage that a decoder hides (noise in the middle of a JPEG) is not detected.
     """
     try:
         data = file_bytes(path)
@@ -128,9 +127,7 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
 
 def pixel_box(box: Box, size: tuple[int, int], margin: float = 0.0) -> tuple[int, int, int, int]:
     """The integer pixel box that covers `box`, widened on each side by `margin` times its width and height and clipped
-    to an image of (width, height).
-
-    Raises ValueError for a box that has no pixel of the image.
+    to an image of (width, height). Raises ValueError for a box that has no pixel of the image.
 
     >>> pixel_box((10, 20, 30.5, 40), size=(100, 42), margin=0.5)
     (0, 10, 41, 42)
@@ -139,19 +136,13 @@ def pixel_box(box: Box, size: tuple[int, int], margin: float = 0.0) -> tuple[int
     if not (left < min(right, size[0]) and top < min(bottom, size[1]) and right > 0 and bottom > 0):
         raise ValueError(f"the box {box} lies outside the image of {size[0]} x {size[1]} pixels")
     wide, high = margin * (right - left), margin * (bottom - top)
-    return (
-        max(0, math.floor(left - wide)),
-        max(0, math.floor(top - high)),
-        min(size[0], math.ceil(right + wide)),
-        min(size[1], math.ceil(bottom + high)),
-    )
+    corner = max(0, math.floor(left - wide)), max(0, math.floor(top - high))
+    return *corner, min(size[0], math.ceil(right + wide)), min(size[1], math.ceil(bottom + high))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image as upright 8-bit RGB.
-
-    The EXIF rotation is applied, transparency is composited on white, 16-bit and float intensities are scaled
-    to 0..255 (float: white is 1, 255, 65535 or the maximum, whichever is the first to cover all values).
+    """Any PIL image as upright 8-bit RGB: EXIF rotation applied, transparency composited on white, 16-bit and float
+    intensities scaled to 0..255 (float: white is the first of 1, 255, 65535 and the maximum that covers all values).
 
     >>> to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
@@ -182,9 +173,8 @@ def prepare_image(example: Example) -> Image.Image:
 
 
 def fingerprint(image: Image.Image) -> bytes:
-    """A hash that is equal for images of equal size and pixels, in whatever file format they are stored.
-
-    Greyscale and palette images are compared as RGB; images with transparency or more than 8 bits as they are.
+    """A hash that is equal for images of equal size and pixels, in whatever file format they are stored. Greyscale and
+    palette images are compared as RGB; images with transparency or more than 8 bits as they are.
 
     >>> grey = Image.new("L", (2, 2), 9)
     >>> fingerprint(grey) == fingerprint(grey.convert("RGB")), fingerprint(grey) == fingerprint(grey.resize((1, 4)))

@@ -1,8 +1,6 @@
-"""What the folder of a public set holds, before any image is opened; and how lists and folders in it are read.
+"""What the folder of a set holds, before any image is opened; and how lists and folders in it are read.
 
-A reader turns its layout into rows (split, path, the set's own label name, where that is written) and faults. A
-`Listing` has everything, right and wrong: `load_public` refuses it when training would fail on something,
-`checks.check_folder` reports all of it.
+`load_activities` refuses a `Listing` when training would fail on something in it, `checks.check_folder` reports all.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from favor_lab.activities.data import Record
-from favor_lab.activities.faults import Fault, shown, utf8
+from favor_lab.activities.faults import Fault, all_at_once, shown, utf8
 from favor_lab.activities.images import IMAGE_SUFFIXES, file_bytes, open_image
 
 COMPANION = re.compile(r"readme|licen[cs]e|thumbs\.db|desktop\.ini|__macosx", re.IGNORECASE)
@@ -25,7 +23,7 @@ ARCHIVES = {".zip", ".tar", ".gz", ".rar"}
 
 
 class Row(NamedTuple):
-    """One image that a set claims to have: `path` relative to the root, `name` its label as the set writes it."""
+    """An image that a public set claims to have: `path` relative to the root, `name` its label as the set writes it."""
 
     split: str
     path: str
@@ -35,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a folder holds.
+    """What the folder `root` of the set `name` holds.
 
     labels  the set's own name -> label, in the set's order
     splits  split -> records, as in `ActivityData`
@@ -45,8 +43,9 @@ class Listing:
     note    how the splits differ from the official ones; empty: they are those
     open, read_bytes   source -> image, source -> content of its file
 
-    What readers say about their layout: the `folders` that hold images, the `form` of an image's path, whether the set
-    has lists (otherwise every image in a folder belongs to it), and whether rows are `packed` in files of many.
+    What readers of public sets say about their layout: the `folders` that hold images, the `form` of an image's path,
+    whether the set has lists (otherwise every image in a folder belongs to it), and whether rows are `packed` in files
+    of many.
     """
 
     name: str
@@ -64,6 +63,12 @@ class Listing:
     listed: bool = True
     packed: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.root.exists():
+            raise FileNotFoundError(f"no such folder: {self.root}")
+        if not self.root.is_dir():
+            raise NotADirectoryError(f"not a folder: {self.root}")
+
     def fault(self, kind: str, where: object, what: str, fatal: bool = True, cure: tuple[str, ...] = ()) -> None:
         """Add a fault."""
         self.faults.append(Fault(kind, shown(where), what, fatal, tuple(map(shown, cure))))
@@ -72,8 +77,28 @@ class Listing:
         """Add a fault that does not keep anybody from training."""
         self.fault(kind, where, what, fatal=False)
 
-    def has_layout_fault(self) -> bool:
-        return any(fault.kind == "layout" for fault in self.faults)
+    def places(self, kind: str) -> list[str]:
+        """Where the faults of a kind are."""
+        return [fault.where for fault in self.faults if fault.kind == kind]
+
+    def refuse(self, title: str) -> None:
+        """ValueError with all faults that training would fail on."""
+        if fatal := [fault for fault in self.faults if fault.fatal]:
+            advice = f" (`favor-lab data {self.name} --root {self.root}` lists all)"
+            raise ValueError(all_at_once(title, fatal, advice))
+
+    def check_exclude(self, title: str, exclude: Collection[str], images: Collection[str]) -> None:
+        """ValueError that lists names in `exclude` that are no image: a typing error must not keep an image in."""
+        if unknown := sorted(set(exclude) - set(images)):
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(f"{title} has no image {names} to exclude (paths relative to its root)")
+
+    def find_untrained(self) -> None:
+        """A fault for each label of a split that has no image in "train"."""
+        trained = {record.label for record in self.splits.get("train", [])}
+        for split, records in self.splits.items():
+            for label in dict.fromkeys(record.label for record in records if record.label not in trained):
+                self.fault("label", split, f"{label!r} has images here, but none in train")
 
     def path_of(self, source: str) -> str:
         """A record's source as people read it: relative to the root."""
@@ -89,11 +114,10 @@ class Listing:
     def hint(self, name: str) -> str:
         """Where something that is missing may be: one folder further in, or in an archive."""
         entries = sorted(self.root.iterdir())
-        inside = [path for path in entries if (path / name).exists()]
-        if inside:
+        if inside := [path for path in entries if (path / name).exists()]:
             return f"; {inside[0]} has it: is that the root?"
-        packed = [path.name for path in entries if path.suffix.lower() in ARCHIVES]
-        return f"; unpack {', '.join(packed)} first" if packed else ""
+        archives = [path.name for path in entries if path.suffix.lower() in ARCHIVES]
+        return f"; unpack {', '.join(archives)} first" if archives else ""
 
     def text(self, path: str, fatal: bool = True) -> str | None:
         """A list's text without byte order mark; None and a fault where it cannot be read as UTF-8."""
@@ -117,29 +141,33 @@ class Listing:
     def subfolders(self, path: str) -> list[str]:
         """Visible folders in a folder, by name; files beside them become notes."""
         folders = []
-        for entry in sorted(os.scandir(self.root / path), key=lambda entry: entry.name):
-            if entry.name.startswith(".") or COMPANION.match(entry.name):
+        for entry in visible(self.root / path):
+            if COMPANION.match(entry.name):
                 continue
-            if (self.root / path / entry.name).is_dir():
+            if entry.is_dir():
                 folders.append(entry.name)
             else:
                 self.note_fault("unlisted", f"{path}/{entry.name}", "lies beside the folders and is not used")
         return folders
 
     def entries(self, folders: Collection[str]) -> dict[str, bool]:
-        """Paths of the visible entries of these folders -> whether each is a file (a link to one is)."""
-        entries: dict[str, bool] = {}
-        for folder in sorted(folders):
-            if not (self.root / folder).is_dir():
-                continue
-            for entry in os.scandir(self.root / folder):
-                if not entry.name.startswith(".") and not COMPANION.match(entry.name):
-                    entries[f"{folder}/{entry.name}"] = os.path.isfile(entry.path)
-        return entries
+        """Paths of the visible entries of these folders, by name -> whether each is a file (a link to one is)."""
+        return {
+            f"{folder}/{entry.name}": os.path.isfile(entry)
+            for folder in sorted(folders)
+            if (self.root / folder).is_dir()
+            for entry in visible(self.root / folder)
+            if not COMPANION.match(entry.name)
+        }
 
     def image_files(self, folder: str) -> list[str]:
         """Paths in a folder with the suffix of an image, by name, without those whose names are not UTF-8."""
-        return [path for path in sorted(self.entries([folder])) if utf8(path) and has_image_suffix(path)]
+        return [path for path in self.entries([folder]) if utf8(path) and has_image_suffix(path)]
+
+
+def visible(folder: Path) -> list[Path]:
+    """The folder's entries by name, hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def has_image_suffix(path: str) -> bool:
@@ -152,5 +180,4 @@ def climbs(path: str) -> bool:
     >>> [climbs(path) for path in ("a/b.jpg", "../b.jpg", "/etc/b.jpg", "a/../../b.jpg", "C:/b.jpg", "a\\\\b.jpg", "")]
     [False, True, True, True, True, True, True]
     """
-    parts = path.split("/")
-    return any(part in ("", ".", "..") for part in parts) or any(letter in path for letter in "\\:\0")
+    return not {"", ".", ".."}.isdisjoint(path.split("/")) or not set("\\:\0").isdisjoint(path)

@@ -18,11 +18,6 @@ from favor_lab.activities.world.sets import load_pocket
 OWN_SETS: dict[str, Callable[[Path | None], ActivityData]] = {}
 
 
-def set_names() -> tuple[str, ...]:
-    """The names that `load_activities` accepts: drawn sets, public sets, "folder", and your own."""
-    return (*SETS, *PUBLIC, "folder", *OWN_SETS)
-
-
 def load_activities(
     name: str,
     root: str | Path | None = None,
@@ -33,10 +28,10 @@ def load_activities(
 ) -> ActivityData:
     """The labelled data called `name`: a pocket set, a public set under `root`, or "folder", any images under `root`.
 
-    A folder is `<root>/<label>/<image>` or `<root>/{train,validation,test}/<label>/<image>`; suffixes in any
-    case, hidden files left out. A label is its folder's name with spaces for underscores; `folders` of the
-    result maps it back. Files with another suffix and deeper folders are named in one warning. An entry with an
-    image's suffix counts as an image: a broken link, a folder or a pipe of such a name is refused when it is read.
+    A folder is `<root>/<label>/<image>` or `<root>/{train,validation,test}/<label>/<image>`; suffixes in any case,
+    hidden files left out. A label is its folder's name with spaces for underscores; `folders` of the result maps it
+    back. One warning names files with another suffix and deeper folders. An entry with an image's suffix counts as an
+    image: a broken link, a folder or a pipe of such a name is refused when it is read.
 
     The public sets are "stanford40", "har15", "ucf101" and "ppmi", in the layouts that `public.catalogue` describes;
     nothing is ever downloaded. A set of your own is named in `OWN_SETS`. For public sets:
@@ -46,25 +41,24 @@ def load_activities(
     carve_seed   decides which images of "train" become the test set where there is no official one (har15)
     exclude      images to leave out, by their paths relative to `root`, as `favor-lab data` names them
 
-    Raises ValueError (unknown name; at once everything in the folder's layout, lists, names and labels that training
-    would fail on: labels without images, folders that read as one label, paths that leave the root ...),
-    FileNotFoundError or NotADirectoryError. `few_shot` reports what is wrong with the images that it draws, again at
-    once; `favor-lab data NAME --root ROOT` reports it for all images.
+    Raises FileNotFoundError, NotADirectoryError or ValueError (unknown name; at once everything in the folder's
+    layout, lists, names and labels that training would fail on). `few_shot` reports what is wrong with the images that
+    it draws, again at once; `favor-lab data NAME --root ROOT` reports it for all images.
 
     >>> load_activities("cartoon").splits["test"][9]
     Record(label='riding a bike', source='cartoon/test/000009')
     """
-    if name not in set_names():
-        raise ValueError(f"unknown set {name!r}; valid names: {', '.join(set_names())}")
+    names = (*SETS, *PUBLIC, "folder", *OWN_SETS)
+    if name not in names:
+        raise ValueError(f"unknown set {name!r}; valid names: {', '.join(names)}")
     if person_crop is not None and name != "stanford40":
         raise ValueError(f"{name!r} has no person boxes, so person_crop must be None; 'stanford40' has them")
     if person_crop is not None and not 0 <= person_crop < math.inf:
         raise ValueError(f"person_crop is a share of the box's size and must be at least 0, not {person_crop}")
     if name in OWN_SETS:
         if exclude:
-            raise ValueError(
-                f"{name!r} is a set of your own and takes no exclude: leave the images out in its function"
-            )
+            where = "leave the images out in its function"
+            raise ValueError(f"{name!r} is a set of your own and takes no exclude: {where}")
         return OWN_SETS[name](None if root is None else Path(root))
     if name in SETS:
         if root is not None or exclude:

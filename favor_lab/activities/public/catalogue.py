@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from textwrap import indent
 
 from favor_lab.activities.data import readable
 
@@ -40,16 +41,12 @@ class PublicSet:
     def guide(self, name: str) -> str:
         """Where the set comes from, under which terms, and how its folder must look."""
         parts = {"Where": self.source, "Terms": self.terms, "Splits": self.splits, "Folder": self.layout}
-        body = "\n\n".join(f"{title}\n{_indented(text)}" for title, text in parts.items())
+        body = "\n\n".join(title + "\n" + indent(text.strip("\n"), "  ") for title, text in parts.items())
         count = " + ".join(f"{count:,} {split}".replace(",", " ") for split, count in self.counts.items())
         return (
             f"{name}: {self.title}\n{len(self.names)} labels, {count} images\n\n{body}\n\n"
             f"Then check it:  favor-lab data {name} --root ROOT"
         )
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}".rstrip() for line in text.strip("\n").splitlines())
 
 
 STANFORD40 = PublicSet(

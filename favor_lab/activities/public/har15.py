@@ -22,7 +22,11 @@ def read(listing: Listing) -> list[Row]:
     """The rows of whichever of the two layouts is there."""
     listing.carved = True
     if (listing.root / "Training_set.csv").exists():
-        return _kaggle(listing)
+        listing.folders, listing.form = {"train"}, "train/<file>"
+        if (listing.root / "test").is_dir() or (listing.root / "Testing_set.csv").exists():
+            listing.note_fault("split", "test", UNREAL_LABELS)
+        rows = list(_rows(listing, "Training_set.csv"))
+        return rows if listing.has_folder("train") else []
     if files := _parquet_files(listing.root, "train"):
         return _hub(listing, files)
     what = "neither this (Kaggle) nor data/train-*.parquet (Hub) is in"
@@ -30,19 +34,9 @@ def read(listing: Listing) -> list[Row]:
     return []
 
 
-def _kaggle(listing: Listing) -> list[Row]:
-    listing.folders, listing.form = {"train"}, "train/<file>"
-    if (listing.root / "test").is_dir() or (listing.root / "Testing_set.csv").exists():
-        listing.note_fault("split", "test", UNREAL_LABELS)
-    table = list(_table(listing, "Training_set.csv", ("filename", "label")))
-    if not listing.has_folder("train"):
-        return []
-    return [Row("train", f"train/{file}", name, where) for (file, name), where in table]
-
-
-def _table(listing: Listing, path: str, columns: tuple[str, ...]) -> Iterator[tuple[list[str], str]]:
-    """(the cells of these columns, "path line N") for each row of a CSV file; what is wrong with it becomes faults."""
-    text = listing.text(path)
+def _rows(listing: Listing, path: str) -> Iterator[Row]:
+    """The rows of a CSV file with the columns filename and label; what is wrong with it becomes faults."""
+    text, columns = listing.text(path), ("filename", "label")
     if text is None:
         return
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -58,7 +52,8 @@ def _table(listing: Listing, path: str, columns: tuple[str, ...]) -> Iterator[tu
         for cells in table:
             where = f"{path} line {table.line_num}"
             if len(cells) == len(header):
-                yield [cells[header.index(column)].strip() for column in columns], where
+                file, name = (cells[header.index(column)].strip() for column in columns)
+                yield Row("train", f"train/{file}", name, where)
             elif cells:
                 listing.fault("list", where, f"has {len(cells)} columns, the first line {len(header)}")
     except csv.Error as fault:

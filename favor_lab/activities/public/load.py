@@ -1,4 +1,4 @@
-"""From a public set's rows to its records: rows are checked in one place, for all sets."""
+"""From rows of a public set to its records: each reader gives rows, which are checked here, in one place for all."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import difflib
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from favor_lab.activities.data import ActivityData, Record, label_faults, untrained
-from favor_lab.activities.faults import all_at_once, shown, some, utf8
-from favor_lab.activities.folder import check_exclude, check_root
+from favor_lab.activities.data import ActivityData, Record, label_faults
+from favor_lab.activities.faults import shown, some, utf8
+from favor_lab.activities.listing import Listing, Row, climbs, has_image_suffix
 from favor_lab.activities.public import har15, ppmi, stanford40, ucf101
 from favor_lab.activities.public.catalogue import PUBLIC, PublicSet
-from favor_lab.activities.listing import Listing, Row, climbs, has_image_suffix
 
-READERS: dict[str, Callable[[Listing], list[Row]]] = {
-    "stanford40": stanford40.read,
-    "har15": har15.read,
-    "ucf101": ucf101.read,
-    "ppmi": ppmi.read,
-}
+READERS = {"stanford40": stanford40.read, "har15": har15.read, "ucf101": ucf101.read, "ppmi": ppmi.read}
 CARVED_SHARE = 4  # a quarter of the smallest label is set aside where there is no test set
-SPLITS = ("train", "validation", "test")
 
 
 def load_public(
@@ -36,12 +29,11 @@ def load_public(
     the official ones, where labels of the set have no image at all and, in sets without lists, about unused files.
     """
     listing = read_listing(name, root, person_crop is not None, carve_seed, exclude)
-    if fatal := [fault for fault in listing.faults if fault.fatal]:
-        raise ValueError(all_at_once(f"{name} in {root}", fatal, f" (`favor-lab data {name} --root {root}` lists all)"))
+    listing.refuse(f"{name} in {root}")
     present = {record.label for records in listing.splits.values() for record in records}
     absent = [label for label in listing.labels.values() if label not in present]
     notes = [listing.note] * bool(listing.note)
-    if unused := [fault.where for fault in listing.faults if fault.kind == "unlisted" and not listing.listed]:
+    if not listing.listed and (unused := listing.places("unlisted")):
         notes.append(f"{len(unused)} not used (no image, or not in its place): {some(unused)}")
     if absent:
         notes.append(f"{len(absent)} of {len(listing.labels)} labels have no image: {', '.join(absent)}")
@@ -63,23 +55,23 @@ def read_listing(
     """
     if name not in PUBLIC:
         raise ValueError(f"unknown public set {name!r}; valid names: {', '.join(PUBLIC)}")
-    check_root(root)
     listing = Listing(name, root, readable_labels(PUBLIC[name]))
     rows = READERS[name](listing)
     curable = {path for fault in listing.faults for path in fault.cure}
-    exclude = {shown(path) for path in exclude}
-    check_exclude(f"{name} in {root}", exclude, {shown(row.path) for row in rows} | curable)
-    listing.faults = [fault for fault in listing.faults if not set(fault.cure) & set(exclude)]
+    exclude = set(map(shown, exclude))
+    listing.check_exclude(f"{name} in {root}", exclude, {shown(row.path) for row in rows} | curable)
+    listing.faults = [fault for fault in listing.faults if exclude.isdisjoint(fault.cure)]
     _fill(listing, rows, exclude)
     if listing.carved and listing.splits.get("train"):
         _carve(listing, carve_seed)
-    listing.splits = {name: listing.splits[name] for name in SPLITS if name in listing.splits}
+    order = ("train", "validation", "test")
+    listing.splits = {split: listing.splits[split] for split in order if split in listing.splits}
     if boxes and name == "stanford40":
         stanford40.add_boxes(listing)
-    if not listing.has_layout_fault():
+    if not listing.places("layout"):
         if not listing.splits.get("train") and not any(fault.fatal for fault in listing.faults):
             listing.fault("layout", ".", "there are no training images")
-        refuse_untrained(listing)
+        listing.find_untrained()
     return listing
 
 
@@ -94,15 +86,8 @@ def readable_labels(facts: PublicSet) -> dict[str, str]:
     return facts.labels
 
 
-def refuse_untrained(listing: Listing) -> None:
-    """A fault for each label of a split that has no image in "train"."""
-    for split, labels in untrained(listing.splits).items():
-        for label in labels:
-            listing.fault("label", split, f"{label!r} has images here, but none in train")
-
-
 def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
-    """Sort good rows into splits; every bad one becomes a fault."""
+    """Sort good rows into splits; every bad one becomes a fault, and every file that no row names a note."""
     rows = [row for row in rows if shown(row.path) not in exclude]
     entries = {row.path: True for row in rows} if listing.packed else listing.entries(listing.folders)
     folded = {path.casefold(): path for path in entries}
@@ -117,8 +102,16 @@ def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
         else:
             record = Record(listing.labels[row.name], str(listing.root / row.path))
             listing.splits.setdefault(row.split, []).append(record)
-    if not listing.has_layout_fault():  # without a list everything would be unlisted
-        _note_unlisted(listing, [path for path in sorted(entries.keys() - first) if shown(path) not in exclude])
+    if listing.places("layout"):  # without a list everything would be unlisted
+        return
+    for path in sorted(path for path in entries.keys() - first if shown(path) not in exclude):
+        image = has_image_suffix(path)
+        if not utf8(path):
+            what = "the name is not UTF-8; rename the file" if image else "is not used; its name is not UTF-8"
+            listing.fault("name", path, what, fatal=image and not listing.listed)
+        else:
+            what = "lies there, but no list names it" if listing.listed else "is no image file and is not used"
+            listing.note_fault("unlisted", path, what)
 
 
 def _row_fault(listing: Listing, row: Row, earlier: Row) -> tuple[str, str, str] | None:
@@ -147,17 +140,6 @@ def _absence(root: Path, path: str, entries: dict[str, bool], folded: dict[str, 
     return "there is no such file"
 
 
-def _note_unlisted(listing: Listing, paths: list[str]) -> None:
-    for path in paths:
-        image = has_image_suffix(path)
-        if not utf8(path):
-            what = "the name is not UTF-8; rename the file" if image else "is not used; its name is not UTF-8"
-            listing.fault("name", path, what, fatal=image and not listing.listed)
-        else:
-            what = "lies there, but no list names it" if listing.listed else "is no image file and is not used"
-            listing.note_fault("unlisted", path, what)
-
-
 def _carve(listing: Listing, seed: int) -> None:
     """Move equally many records of each label from train to test, chosen by a hash of seed and path alone."""
     records = listing.splits["train"]
@@ -170,8 +152,7 @@ def _carve(listing: Listing, seed: int) -> None:
     def rank(record: Record) -> str:
         return hashlib.sha256(f"{seed} {listing.path_of(record.source)}".encode()).hexdigest()
 
-    test: set[str] = set()
-    for label in counts:
-        test |= {r.source for r in sorted((r for r in records if r.label == label), key=rank)[:size]}
+    ranked = sorted(records, key=rank)
+    test = {r.source for label in counts for r in [r for r in ranked if r.label == label][:size]}
     listing.splits["train"] = [record for record in records if record.source not in test]
     listing.splits["test"] = [record for record in records if record.source in test]

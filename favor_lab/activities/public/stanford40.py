@@ -1,15 +1,17 @@
-"""Stanford 40 Actions: a list of file names per split, one XML annotation per image."""
+"""Stanford 40 Actions: a list of file names per split, one XML annotation (the layout of PASCAL VOC) per image."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
 
+from favor_lab.activities.data import fold
 from favor_lab.activities.faults import shown
-from favor_lab.activities.images import pixel_box
-from favor_lab.activities.public.annotations import read_box
+from favor_lab.activities.images import Box, file_bytes, pixel_box
 from favor_lab.activities.listing import Listing, Row
 
 
@@ -29,15 +31,21 @@ def read(listing: Listing) -> list[Row]:
     rows: list[Row] = []
     for split in ("train", "test"):
         path = f"ImageSplits/{split}.txt"
-        lists = [f"ImageSplits/{action}_{split}.txt" for action in listing.labels]
-        lists = [name for name in lists if (listing.root / name).exists()]
+        of_actions = (f"ImageSplits/{action}_{split}.txt" for action in listing.labels)
+        lists = [name for name in of_actions if (listing.root / name).exists()]
         if lists and not (listing.root / path).exists():
             listing.note_fault("list", path, "is missing; the lists of the single actions are used")
             rows += [_row(split, line, where) for name in lists for line, where in listing.lines(name)]
         else:
             split_rows = [_row(split, line, where) for line, where in listing.lines(path)]
-            _compare_lists(listing, path, split_rows, lists)
             rows += split_rows
+            for name in lists:  # notes where the list of a single action contradicts the list that is used
+                single = {f"JPEGImages/{line}" for line, _ in listing.lines(name, fatal=False)}
+                action = PurePosixPath(name).name.rpartition("_")[0]
+                differ = sorted(single ^ {row.path for row in split_rows if row.name == action})
+                if differ:
+                    paths = ", ".join(map(shown, differ))
+                    listing.note_fault("list", name, f"differs from {path}, which is used, in {paths}")
     _check_actions(listing, rows)
     return rows
 
@@ -45,16 +53,6 @@ def read(listing: Listing) -> list[Row]:
 def _row(split: str, file: str, where: str) -> Row:
     """The row of a file name; its label is the name without its last _NNN."""
     return Row(split, f"JPEGImages/{file}", re.sub(r"_\d+\.\w+$", "", file), where)
-
-
-def _compare_lists(listing: Listing, path: str, rows: list[Row], lists: list[str]) -> None:
-    """Notes where a list of a single action contradicts the list of the split at `path`, which is the one in use."""
-    for name in lists:
-        action = PurePosixPath(name).name.rpartition("_")[0]
-        single = {f"JPEGImages/{line}" for line, _ in listing.lines(name, fatal=False)}
-        differ = sorted(single ^ {row.path for row in rows if row.name == action})
-        if differ:
-            listing.note_fault("list", name, f"differs from {path}, which is used, in {', '.join(map(shown, differ))}")
 
 
 def _check_actions(listing: Listing, rows: list[Row]) -> None:
@@ -96,3 +94,54 @@ def add_boxes(listing: Listing) -> None:
                 listing.fault("box", xml, f"is missing: no person's box for {path}", cure=(path,))
             except (ValueError, OSError) as fault:
                 listing.fault("box", xml, str(fault), cure=(path,))
+
+
+class _PlainBuilder(ElementTree.TreeBuilder):
+    """Files are not trusted: refuses document type declarations, and with them every entity (XXE, entity expansion)."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError(f"declares a document type ({name}), which annotations do not need: entities are not read")
+
+
+def read_box(path: Path, action: str) -> tuple[Box, tuple[int, int] | None]:
+    """The box of the person who does `action`, and the (width, height) that the annotation gives for the image.
+
+    Of several people the one whose action is `action` (or is not given), of several such the largest. Numbers are used
+    as they are written (whether pixels are counted from 0 or from 1 is not documented: an edge may be one pixel off).
+    Raises ValueError for a file that is no such annotation.
+    """
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise ValueError("is larger than 1 MB: no annotation of a person")
+        root = ElementTree.fromstring(file_bytes(path), parser=ElementTree.XMLParser(target=_PlainBuilder()))
+    except ElementTree.ParseError as fault:
+        raise ValueError(f"is no XML: {fault}") from fault
+    people = [(item.findtext("action", "").strip(), item.find("bndbox")) for item in root.iter("object")]
+    if not people:
+        raise ValueError("has no <object>, so no person")
+    boxes = [_corners(box) for name, box in people if fold(name) in (fold(action), "")]
+    if not boxes:
+        raise ValueError(f"is about {', '.join(sorted({name for name, _ in people}))!r}, not {action!r}")
+    element = root.find("size")
+    size = None if element is None else (int(_number(element, "width")), int(_number(element, "height")))
+    largest = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    return largest, size
+
+
+def _corners(element: ElementTree.Element | None) -> Box:
+    """left, top, right, bottom by their names: the files have xmax before xmin."""
+    left, top, right, bottom = (_number(element, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    if not (left < right and top < bottom):
+        raise ValueError(f"has an empty box: x from {left:g} to {right:g}, y from {top:g} to {bottom:g}")
+    return left, top, right, bottom
+
+
+def _number(element: ElementTree.Element | None, name: str) -> float:
+    text = "" if element is None else element.findtext(name, "").strip()
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"has {text!r} as <{name}>, not a number")
+    return value

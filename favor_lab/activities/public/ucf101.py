@@ -33,7 +33,8 @@ def read(listing: Listing) -> list[Row]:
             continue
         for number, entry in enumerate(entries):
             where = f"{SPLIT_FILE} {key}[{number}]"
-            if not _is_entry(entry):
+            of_right_types = isinstance(entry, list) and [type(part) for part in entry] == [str, int, str]
+            if not (of_right_types and utf8(entry[0]) and utf8(entry[2])):
                 listing.fault("list", where, f"is {shown(json.dumps(entry))[:80]}, not [path, index, name]")
                 continue
             file, index, name = entry
@@ -52,10 +53,3 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if duplicates := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
         raise ValueError(f"the key {', '.join(map(repr, duplicates))} is there twice")
     return dict(pairs)
-
-
-def _is_entry(entry: object) -> bool:
-    """Whether an entry is [path, index, name], both of them text that can be a file's name."""
-    if not isinstance(entry, list) or [type(part) for part in entry] != [str, int, str]:
-        return False
-    return utf8(entry[0]) and utf8(entry[2])

@@ -14,55 +14,32 @@ SMALL_THINGS = ("phone", "cup", "book", "camera", "umbrella")  # what the other 
 PAIRED = ("shoulder", "elbow", "hand", "hip", "knee", "foot")
 JOINTS = ("head", "neck", *[f"{joint}_{side}" for joint in PAIRED for side in ("far", "near")])
 
-# ------------------------------------------------------------------------------------------------------ the statements
-
+# what may be said: by legs, by hands, by the thing in use
 LEGS = {
-    "standing": "standing",
-    "walking": "taking a step",
-    "running": "long stride",
-    "jumping": "feet off the ground",
-    "sitting": "sitting",
-    "cycling": "feet on pedals",
-    "climbing": "feet on a wall",
-}
+    "standing": "standing", "walking": "taking a step", "running": "long stride", "jumping": "feet off the ground",
+    "sitting": "sitting", "cycling": "feet on pedals", "climbing": "feet on a wall",
+}  # fmt: skip
 HANDS = {
-    "up": "one hand up",
-    "ear": "hand at the ear",
-    "mouth": "hand at the mouth",
-    "eyes": "hands at the eyes",
-    "clap": "hands together",
-    "chest": "hands at the chest",
-    "handle": "hands forward",
-    "rod": "hands forward",
-    "bars": "hands forward",
-    "low": "one hand forward",
-    "board": "one hand forward",
-    "shaft": "one hand forward",
-    "bow": "arms drawn apart",
-    "swing": "arms swinging",
-    "hold": "hands reaching up",
-}
+    "up": "one hand up", "ear": "hand at the ear", "mouth": "hand at the mouth", "eyes": "hands at the eyes",
+    "clap": "hands together", "chest": "hands at the chest",
+    "handle": "hands forward", "rod": "hands forward", "bars": "hands forward",
+    "low": "one hand forward", "board": "one hand forward", "shaft": "one hand forward",
+    "bow": "arms drawn apart", "swing": "arms swinging", "hold": "hands reaching up",
+}  # fmt: skip
 USES = {
-    "phone": "phone at the ear",
-    "cup": "cup at the mouth",
-    "book": "open book in the hands",
-    "camera": "camera at the eyes",
-    "umbrella": "umbrella over the head",
-    "bow": "bow in the hands",
-    "fishing rod": "fishing rod in the hands",
-    "cart": "cart at the hands",
-    "dog": "dog on a leash",
-    "bike": "bike under the person",
-    "board": "board at the hand",
-    "rock wall": "rock wall at the hands",
-}
+    "phone": "phone at the ear", "cup": "cup at the mouth", "book": "open book in the hands",
+    "camera": "camera at the eyes", "umbrella": "umbrella over the head", "bow": "bow in the hands",
+    "fishing rod": "fishing rod in the hands", "cart": "cart at the hands", "dog": "dog on a leash",
+    "bike": "bike under the person", "board": "board at the hand", "rock wall": "rock wall at the hands",
+}  # fmt: skip
 NEARBY = ("bike", "cart", "dog", "board", "rock wall", "tree", "bench", "lamp", "ball", "water", "second person")
 THINGS = tuple(sorted({*USES, *SMALL_THINGS, *NEARBY}))
 IN_A_HAND = {name: f"{name} in a hand" for name in SMALL_THINGS}
 IS_NEARBY = {name: f"{name} nearby" for name in NEARBY}
-EXTRAS = (*IN_A_HAND.values(), *IS_NEARBY.values())  # about things that are no part of the activity
 HAND_POSITIONS = ("arms down", "both hands up", *HANDS.values())
-STATEMENTS = tuple(dict.fromkeys([*LEGS.values(), *HAND_POSITIONS, *USES.values(), *EXTRAS]))
+STATEMENTS = tuple(
+    dict.fromkeys([*LEGS.values(), *HAND_POSITIONS, *USES.values(), *IN_A_HAND.values(), *IS_NEARBY.values()])
+)
 
 
 def hand_statements(hands: tuple[str, str]) -> list[str]:
@@ -76,9 +53,6 @@ def hand_statements(hands: tuple[str, str]) -> list[str]:
     if hands == ("up", "up"):
         return ["both hands up"]
     return list(dict.fromkeys(HANDS[hand] for hand in reversed(hands) if hand != "down"))
-
-
-# ------------------------------------------------------------------------------------------------------ the activities
 
 
 @dataclass(frozen=True)
@@ -117,13 +91,10 @@ ACTIVITIES = tuple(PLANS)
 
 # Hands (far, near) and the thing that fits them, for scenes that show no activity.
 FREE_HANDS: tuple[tuple[tuple[str, str], str | None], ...] = (
-    (("down", "down"), None), (("down", "up"), None), (("up", "up"), None),
-    (("down", "ear"), "phone"), (("up", "ear"), "phone"),
-    (("down", "mouth"), "cup"), (("up", "mouth"), "cup"),
-    (("eyes", "eyes"), "camera"), (("clap", "clap"), None), (("chest", "chest"), "book"),
-    (("handle", "handle"), "cart"),
-    (("down", "low"), "dog"), (("up", "low"), "dog"),
-    (("bow", "bow"), "bow"), (("rod", "rod"), "fishing rod"), (("down", "board"), "board"),
+    (("down", "down"), None), (("down", "up"), None), (("up", "up"), None), (("down", "ear"), "phone"),
+    (("up", "ear"), "phone"), (("down", "mouth"), "cup"), (("up", "mouth"), "cup"), (("eyes", "eyes"), "camera"),
+    (("clap", "clap"), None), (("chest", "chest"), "book"), (("handle", "handle"), "cart"), (("down", "low"), "dog"),
+    (("up", "low"), "dog"), (("bow", "bow"), "bow"), (("rod", "rod"), "fishing rod"), (("down", "board"), "board"),
     (("down", "shaft"), "umbrella"), (("up", "shaft"), "umbrella"),
     (("swing", "swing"), None), (("hold", "hold"), None),
 )  # fmt: skip

@@ -60,15 +60,10 @@ def compose(plan: Plan, r: Random, body: Body) -> Figure:
     if legs == "jumping":
         shapes.insert(0, ellipse((0.0, -0.01), 0.2, 0.03, (120, 116, 110), 0.25, outline=False))
     if hands == ("clap", "clap"):
-        shapes += clap_marks(joints)
+        x, y = mid(joints["hand_far"], joints["hand_near"])
+        for dx in (-0.05, 0.0, 0.05):  # three short lines over hands that meet
+            shapes.append(line([(x + dx * 0.6, y + 0.055), (x + dx, y + 0.10)], 0.013, (60, 56, 60), 0.5))
     return Figure(shapes, joints, parts, statements)
-
-
-def clap_marks(joints: Joints) -> list[Shape]:
-    """Three short lines over hands that meet."""
-    x, y = mid(joints["hand_far"], joints["hand_near"])
-    spread = (-0.05, 0.0, 0.05)
-    return [line([(x + dx * 0.6, y + 0.055), (x + dx, y + 0.10)], 0.013, (60, 56, 60), 0.5) for dx in spread]
 
 
 def seat(r: Random) -> list[Shape]:
@@ -119,13 +114,13 @@ def settle(shapes: list[Shape], margin: float, r: Random) -> Place:
 
 def neighbours(
     main: Place, left: float, right: float, used: Collection[str], horizon: float, r: Random
-) -> list[tuple[str, list[Shape]]]:
+) -> dict[str, list[Shape]]:
     """None, one or two things beside the person, further back, chosen independently of the activity.
 
     The person reaches from `left` to `right` in picture units; things in `used` are not drawn a second time.
     """
     names = [name for name in NEARBY if name not in used]
-    placed: list[tuple[str, list[Shape]]] = []
+    placed = {}
     sides = [("left", left), ("right", 1 - right)]
     r.shuffle(sides)
     for name, (side, room) in zip(r.sample(names, r.choice((0, 1, 1, 2))), sides, strict=False):
@@ -139,5 +134,5 @@ def neighbours(
         flip = r.choice((-1, 1))
         x = (middle if side == "left" else 1 - middle) - flip * scale * (x0 + x1) / 2
         ground = min(main.y - 0.02, horizon + 0.6 * (main.y - horizon) * r.uniform(0.3, 1.0) + 0.02)
-        placed.append((name, Place(x, ground, scale, flip).shapes(shapes)))
+        placed[name] = Place(x, ground, scale, flip).shapes(shapes)
     return placed

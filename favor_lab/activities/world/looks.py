@@ -24,7 +24,7 @@ Paint = Callable[[Shape], tuple[int, ...] | int]
 def draw_shapes(
     canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: tuple[int, ...] | int | None = None, line: float = 0
 ) -> None:
-    """Draw shapes in order. `fill` gives each one's paint, `ink` the contour, `line` its share of the width."""
+    """Draw shapes in order: `fill` gives the paint of each, `ink` that of contours, which are `line` canvases wide."""
     pen = ImageDraw.Draw(canvas)
     size = canvas.width
     for shape in shapes:
@@ -114,16 +114,14 @@ def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) 
 
 PALETTES = {
     "iron": (
-        (0, (4, 2, 24)), (0.25, (64, 10, 120)), (0.5, (188, 40, 96)),
-        (0.72, (246, 132, 26)), (0.9, (254, 222, 90)), (1, (255, 255, 232)),
+        (0, (4, 2, 24)), (0.25, (64, 10, 120)), (0.5, (188, 40, 96)), (0.72, (246, 132, 26)), (0.9, (254, 222, 90)),
+        (1, (255, 255, 232)),
     ),
     "lagoon": (
-        (0, (6, 10, 40)), (0.28, (18, 62, 140)), (0.5, (28, 150, 150)),
-        (0.7, (150, 206, 70)), (0.88, (250, 214, 60)), (1, (255, 90, 50)),
+        (0, (6, 10, 40)), (0.28, (18, 62, 140)), (0.5, (28, 150, 150)), (0.7, (150, 206, 70)), (0.88, (250, 214, 60)),
+        (1, (255, 90, 50)),
     ),
-    "ember": (
-        (0, (6, 6, 10)), (0.35, (70, 24, 40)), (0.6, (190, 58, 30)), (0.8, (250, 160, 50)), (1, (255, 250, 220)),
-    ),
+    "ember": ((0, (6, 6, 10)), (0.35, (70, 24, 40)), (0.6, (190, 58, 30)), (0.8, (250, 160, 50)), (1, (255, 250, 220))),
 }  # fmt: skip
 
 

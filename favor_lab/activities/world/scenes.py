@@ -1,17 +1,15 @@
-"""The pocket world: drawn scenes of sixteen activities that know what is true of them.
+"""Drawn scenes of sixteen activities that know what is true of them.
 
 The activities are named as in Stanford 40. Four sets share them and differ in look and camera. A scene is a
-deterministic function of its key `<set>/<split>/<index>`: splits can never overlap, and the result is the same on
-every machine (between versions of Pillow, pixels of sketch and cctv can differ in the last digits; the truth cannot).
-Besides its image a scene has its *truth*: joints, boxes of things, and every statement that holds.
-
-The `pretrain` split also has free compositions that show no activity, so that a policy can learn to see without
-learning the names.
+deterministic function of its key `<set>/<split>/<index>`: splits never overlap, and the result is the same on every
+machine (between versions of Pillow, the last digits of pixels of sketch and cctv can differ; the truth cannot). Its
+*truth* has joints, boxes of things and every statement that holds. The `pretrain` split also has free compositions
+that show no activity, so that a policy can learn to see without learning the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
@@ -19,13 +17,13 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from favor_lab.activities.world.catalogue import ACTIVITIES, EXTRAS, IS_NEARBY, JOINTS, PLANS, SETS, SPLITS, free_plan
+from favor_lab.activities.world.catalogue import ACTIVITIES, IS_NEARBY, JOINTS, PLANS, SETS, SPLITS, free_plan
 from favor_lab.activities.world.composition import Box, bounds, compose, neighbours, settle
 from favor_lab.activities.world.figures import random_body
 from favor_lab.activities.world.looks import LOOKS, corner_camera
 from favor_lab.activities.world.poses import Point
 from favor_lab.activities.world.shapes import Shape
-from favor_lab.activities.world.surroundings import backdrop, occluder
+from favor_lab.activities.world.surroundings import indoors, occluder, outdoors
 
 IMAGE_SIZE = 140  # pixels per side: 100 patches of 14 x 14, 25 image tokens
 
@@ -37,11 +35,6 @@ class Truth:
     statements: tuple[str, ...]  # every statement that holds, most telling first: legs, hands, thing in use, nearby
     joints: dict[str, Point]
     objects: dict[str, Box]  # thing -> x0, y0, x1, y1
-
-    @property
-    def nearby(self) -> tuple[str, ...]:
-        """The statements about things that are not part of the activity."""
-        return tuple(s for s in self.statements if s in EXTRAS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,12 @@ def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) ->
     >>> scene.label, scene.image.size, "phone at the ear" in scene.truth.statements
     ('phoning', (140, 140), True)
     """
-    check_key(set_name, split, index)
+    if set_name not in SETS:
+        raise ValueError(f"unknown pocket set {set_name!r}; the sets are {', '.join(SETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    if index < 0:
+        raise ValueError(f"scene index {index} of {set_name}/{split}: must be 0 or more")
     source = f"{set_name}/{split}/{index:06d}"
     r = Random(f"favor_lab pocket 1: {source}")
     free = split == "pretrain" and index % 2 == 1
@@ -75,19 +73,16 @@ def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) ->
     front = place.shapes(figure.shapes)
     x0, _, x1, _ = bounds(front)
     near = neighbours(place, x0, x1, figure.parts, horizon, r)
-    back = backdrop(r, horizon)
+    back = indoors(r, horizon) if r.random() < 0.45 else outdoors(r, horizon)
     hidden_by = occluder(r) if r.random() < 0.18 else []
-    beside = [shape for _, shapes in near for shape in shapes]
+    beside = [shape for shapes in near.values() for shape in shapes]
     view = corner_camera(r) if set_name == "cctv" else lambda points: points
     image = LOOKS[set_name](seen(back, view), seen([*beside, *front], view) + hidden_by, size, r)
-    joints = {name: view(place.map(np.array([figure.joints[name]])))[0].tolist() for name in JOINTS}
-    parts = [(name, place.shapes(shapes)) for name, shapes in figure.parts.items()] + near
-    truth = Truth(
-        statements=tuple(dict.fromkeys([*figure.statements, *[IS_NEARBY[name] for name, _ in near]])),
-        joints={name: (x, y) for name, (x, y) in joints.items()},
-        objects={name: bounds(seen(shapes, view)) for name, shapes in parts},
-    )
-    return Scene(image, label, truth, source)
+    joints = {name: tuple(view(place.map(np.array([figure.joints[name]])))[0].tolist()) for name in JOINTS}
+    parts = {name: place.shapes(shapes) for name, shapes in figure.parts.items()} | near
+    objects = {name: bounds(seen(shapes, view)) for name, shapes in parts.items()}
+    statements = tuple(dict.fromkeys([*figure.statements, *[IS_NEARBY[name] for name in near]]))
+    return Scene(image, label, Truth(statements, joints, objects), source)
 
 
 def seen(shapes: list[Shape], view: Callable[[np.ndarray], np.ndarray]) -> list[Shape]:
@@ -95,20 +90,8 @@ def seen(shapes: list[Shape], view: Callable[[np.ndarray], np.ndarray]) -> list[
     return [shape.mapped(view) for shape in shapes]
 
 
-def check_key(set_name: str, split: str, index: int) -> None:
-    """ValueError that lists the valid names, unless this is the key of a scene."""
-    if set_name not in SETS:
-        raise ValueError(f"unknown pocket set {set_name!r}; the sets are {', '.join(SETS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    if index < 0:
-        raise ValueError(f"scene index {index} of {set_name}/{split}: must be 0 or more")
-
-
 def scene_from_source(source: str, size: int = IMAGE_SIZE) -> Scene:
-    """Draw the scene that a source key names.
-
-    The last 2048 scenes are cached, since a study needs the same test images again and again; the image is a copy.
+    """Draw the scene that a source key names, or copy it: the last 2048 are cached, since a study needs them again.
 
     >>> scene_from_source("sketch/validation/000003").label
     'fishing'
@@ -127,16 +110,3 @@ def is_pocket_source(source: str) -> bool:
     """Whether `source` is the key of a drawn scene, so that its truth is known."""
     parts = source.split("/")
     return len(parts) == 3 and parts[0] in SETS and parts[1] in SPLITS and parts[2].isdigit()
-
-
-def count_true_statements(statements: Collection[str], source: str) -> tuple[int, int]:
-    """How many statements are made about a drawn scene, and how many of them are true: (stated, true).
-
-    What is not one of `STATEMENTS` counts as stated and not true. (0, 0) for images whose truth is not known.
-
-    >>> count_true_statements(["phone at the ear", "dancing"], "cartoon/test/000006")
-    (2, 1)
-    """
-    if not statements or not is_pocket_source(source):
-        return 0, 0
-    return len(statements), len(set(statements) & set(scene_from_source(source).truth.statements))

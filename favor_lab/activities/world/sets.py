@@ -16,12 +16,11 @@ POCKET_POOLS = {"train": 256, "validation": 64, "test": 256}
 
 def load_pocket(name: str) -> ActivityData:
     """The pocket set called `name`; scenes are drawn when they are read."""
-    labels, count = list(ACTIVITIES), len(ACTIVITIES)
     splits = {
-        split: [Record(labels[i % count], f"{name}/{split}/{i:06d}") for i in range(pool * count)]
+        split: [Record(label, f"{name}/{split}/{i:06d}") for i, label in enumerate(ACTIVITIES * pool)]
         for split, pool in POCKET_POOLS.items()
     }
-    return ActivityData(name, labels, splits, open=lambda source: scene_from_source(source).image)
+    return ActivityData(name, list(ACTIVITIES), splits, open=lambda source: scene_from_source(source).image)
 
 
 def export_folder(
@@ -29,10 +28,10 @@ def export_folder(
 ) -> list[Path]:
     """Draw the first `per_label` scenes of each label into `<directory>/<split>/<label>/NNN.png`.
 
-    `load_activities("folder", directory)` and the imagefolder of `datasets` read the result. `truth.jsonl`
-    beside the splits has for each file its label, its generator key and the statements that are true of it.
-    Returns the images' paths. Raises ValueError for an unknown set or split and for a count that the pool
-    does not hold, FileExistsError for a directory that is not empty.
+    `load_activities("folder", directory)` and the imagefolder of `datasets` read the result. `truth.jsonl` beside the
+    splits has for each file its label, its generator key and the statements that are true of it. Returns the images'
+    paths. Raises ValueError for an unknown set or split and for a count that the pool does not hold, FileExistsError
+    for a directory that is not empty.
     """
     directory = Path(directory)
     if set_name not in SETS:

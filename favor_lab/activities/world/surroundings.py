@@ -12,11 +12,6 @@ def plane(top: float, bottom: float, colour: Colour, heat: float) -> Shape:
     return poly([(-1, top), (2, top), (2, bottom), (-1, bottom)], colour, heat)
 
 
-def backdrop(r: Random, horizon: float) -> list[Shape]:
-    """Indoors or outdoors, chosen without a look at the activity."""
-    return indoors(r, horizon) if r.random() < 0.45 else outdoors(r, horizon)
-
-
 def indoors(r: Random, horizon: float) -> list[Shape]:
     """A wall, a floor and often a picture or a window."""
     wall = r.choice(((236, 226, 206), (206, 222, 232), (222, 232, 210), (236, 214, 208), (200, 200, 206)))
@@ -38,30 +33,21 @@ def outdoors(r: Random, horizon: float) -> list[Shape]:
     shapes = [plane(-1, horizon, sky, 0.02), plane(horizon, 2, ground, 0.3)]
     kind = r.choice(("hills", "houses", "none"))
     if kind == "hills":
-        shapes[1:1] = [hill(r, horizon, shade(ground, k)) for k in (0.9, 0.8)]
-    if kind == "houses":
-        shapes += houses(r, horizon)
+        shapes[1:1] = [
+            ellipse((r.uniform(0, 1), horizon), r.uniform(0.25, 0.5), r.uniform(0.07, 0.16), shade(ground, k), 0.24)
+            for k in (0.9, 0.8)
+        ]
+    x = -0.1
+    while kind == "houses" and x < 1.1:
+        w, h = r.uniform(0.1, 0.24), r.uniform(0.08, 0.34)
+        colour = shade(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1))
+        shapes.append(rectangle((x + w / 2, horizon - h / 2), w, h, colour, 0.3))
+        x += w + r.uniform(0, 0.08)
     if r.random() < 0.5:
         x, y = r.uniform(0.1, 0.9), r.uniform(0.06, 0.2)
         puffs = ((-0.06, 0.05), (0.0, 0.07), (0.07, 0.05))
         shapes += [ellipse((x + dx, y), rr, rr * 0.62, (250, 250, 252), 0.08) for dx, rr in puffs]
     return shapes
-
-
-def hill(r: Random, horizon: float, colour: Colour) -> Shape:
-    """A hill behind the ground."""
-    return ellipse((r.uniform(0, 1), horizon), r.uniform(0.25, 0.5), r.uniform(0.07, 0.16), colour, 0.24)
-
-
-def houses(r: Random, horizon: float) -> list[Shape]:
-    """A row of plain houses along the horizon."""
-    row, x = [], -0.1
-    while x < 1.1:
-        w, h = r.uniform(0.1, 0.24), r.uniform(0.08, 0.34)
-        colour = shade(r.choice(((206, 190, 180), (180, 190, 204), (214, 206, 180))), r.uniform(0.85, 1))
-        row.append(rectangle((x + w / 2, horizon - h / 2), w, h, colour, 0.3))
-        x += w + r.uniform(0, 0.08)
-    return row
 
 
 def occluder(r: Random) -> list[Shape]:
