@@ -7,25 +7,13 @@ Methods keep their colour and their mark in every chart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from favor_lab.show.style import (
-    BLUE,
-    CENTRED,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PINK,
-    SKY,
-    VERMILLION,
-    WIDTH,
-    grid_of_axes,
-    new_figure,
-    titled_figure,
-)  # fmt: skip
+from favor_lab.show.layout import grid_of_axes, titled_figure
+from favor_lab.show.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, VERMILLION, WIDTH, new_figure
+from favor_lab.show.text import CENTRED
 from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import rounded
 
@@ -60,31 +48,27 @@ def plot_shots(
         raise ValueError("plot_shots needs at least one set with one method")
     figure = new_figure(2.75 * -(-len(tables) // 4) + 0.45)
     panels = grid_of_axes(figure, len(tables), 4, sharey=True)
+    # every doubling of the shots is the same distance
     counts = sorted({count for methods in tables.values() for line in methods.values() for count in line})
-    place = {count: x for x, count in enumerate(counts)}  # every doubling the same distance
     for axes, (name, methods) in zip(panels, tables.items(), strict=True):
         for method, line in methods.items():
-            _line(axes, {place[count]: line[count] for count in sorted(line)}, method, *look(method, list(methods)))
+            colour, mark = look(method, list(methods))
+            x, points = zip(*[(counts.index(count), line[count]) for count in sorted(line)], strict=True)
+            low, mean, high = 100 * np.array([(point.low, point.mean, point.high) for point in points]).T
+            axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+            axes.plot(x, mean, color=colour, marker=mark, markersize=5, linewidth=1.6, label=method)
         for method, share in (untrained or {}).get(name, {}).items():
             colour, _ = look(method)
             axes.axhline(100 * share, color=colour, linewidth=1.2, linestyle=":", label=method)
-        axes.set_title(name)
-        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
-        axes.set_xlabel("shots a label")
+        axes.set(title=name, xlabel="shots a label")
+        axes.set_xticks(range(len(counts)), map(str, counts))
         axes.grid(axis="y")
     for axes in panels[::4]:
         axes.set_ylabel(ylabel)
     handles = {text: handle for axes in panels for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    look_of_legend = {"loc": "outside lower center", "ncols": min(len(handles), 6), "frameon": False, "fontsize": 9}
-    figure.legend(handles.values(), handles.keys(), **look_of_legend)
+    look_of_legend = {"ncols": min(len(handles), 6), "frameon": False, "fontsize": 9}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", **look_of_legend)
     return figure
-
-
-def _line(axes: Axes, points: Mapping[int, Measured], method: str, colour: str, mark: str) -> None:
-    x = list(points)
-    mean, low, high = ([100 * getattr(point, part) for point in points.values()] for part in ("mean", "low", "high"))
-    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
-    axes.plot(x, mean, color=colour, marker=mark, markersize=5, linewidth=1.6, label=method)
 
 
 def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: Sequence[str]) -> Figure:
@@ -94,8 +78,8 @@ def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: S
     columns = min(len(shares), 4)
     figure = new_figure(-(-len(shares) // columns) * (WIDTH / columns + 0.6))
     panels = grid_of_axes(figure, len(shares), columns)
-    every = [100 * share for table in shares.values() for share in table.values()]
-    low, high = min(every), max(every) + 1e-9
+    percents = [100 * share for table in shares.values() for share in table.values()]
+    low, high = min(percents), max(percents) + 1e-9
     for panel, (axes, (method, table)) in enumerate(zip(panels, shares.items(), strict=True)):
         grid = np.array([[100 * table.get((learnt, tested), np.nan) for tested in sets] for learnt in sets])
         axes.imshow(grid, cmap="Blues", vmin=low - (high - low) * 0.3, vmax=high)
@@ -104,14 +88,13 @@ def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: S
                 ink = "white" if grid[row, column] > low + 0.55 * (high - low) else INK
                 weight = "bold" if row == column else "normal"
                 axes.text(column, row, rounded(grid[row, column], 0), fontsize=9.5, weight=weight, color=ink, **CENTRED)
-        axes.set_title(method)
+        axes.set(title=method, xlabel="tested on")
         axes.set_xticks(range(len(sets)), sets, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(sets)), sets if panel % columns == 0 else [])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("tested on")
-        if panel % columns == 0:
-            axes.set_ylabel("learnt on")
+    for axes in panels[::columns]:
+        axes.set_ylabel("learnt on")
     return figure
 
 
@@ -128,33 +111,25 @@ def plot_moves(
         raise ValueError("plot_moves needs at least one measure and one group, and in each group at least one row")
     lines = [line for heading, rows in groups.items() for line in [(heading, None), *rows.items()]]
     figure = new_figure(0.3 * len(lines) + 0.75)
-    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-    for axes, (measure, heading) in zip(panels, measures.items(), strict=True):
+    panels = _panels_with_rows(figure, [name for name, _ in lines], measures, "%")
+    for axes, measure in zip(panels, measures, strict=True):
+        axes.tick_params(axis="y", length=0)
         for y, (_, row) in enumerate(lines):
             if row and measure in row:
                 _move(axes, y, *row[measure])
-        axes.set_title(heading, fontsize=10)
-        axes.set_xlabel("%")
-        axes.set_yticks(range(len(lines)), [name for name, _ in lines])
-        axes.set_ylim(len(lines) - 0.4, -0.6)
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
     for (_, row), text in zip(lines, panels[0].get_yticklabels(), strict=True):
         if row is None:
-            text.set_weight("bold")
+            text.set_fontweight("bold")
     return figure
 
 
 def _move(axes: Axes, y: float, before: Measured, after: Measured) -> None:
-    apart = after.low > before.high or after.high < before.low
-    colour = (BLUE if after.mean > before.mean else VERMILLION) if apart else GREY
-    axes.annotate(
-        "", (100 * after.mean, y), (100 * before.mean, y),
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": ":"},
-    )  # fmt: skip
-    for point, drop, tint, face in ((before, 0.13, GREY, "white"), (after, -0.13, colour, colour)):
-        axes.plot([100 * point.low, 100 * point.high], [y + drop] * 2, color=tint, linewidth=1.8)
-        axes.plot(100 * point.mean, y + drop, color=tint, marker="o", markersize=5.5, markerfacecolor=face)
+    disjoint = after.low > before.high or after.high < before.low
+    colour = (BLUE if after.mean > before.mean else VERMILLION) if disjoint else GREY
+    dotted = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": ":"}
+    axes.annotate("", (100 * after.mean, y), (100 * before.mean, y), arrowprops=dotted)
+    _interval(axes, before, y + 0.13, GREY, 1.8, marker="o", markersize=5.5, markerfacecolor="white")
+    _interval(axes, after, y - 0.13, colour, 1.8, marker="o", markersize=5.5, markerfacecolor=colour)
 
 
 def plot_changes(
@@ -168,21 +143,29 @@ def plot_changes(
     if not rows or not measures:
         raise ValueError("plot_changes needs at least one change and one measure")
     figure = titled_figure(0.27 * len(rows) + 0.85, title, room=0.25)
-    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-    names = list(rows)
-    for axes, (measure, heading) in zip(panels, measures.items(), strict=True):
+    for axes, measure in zip(_panels_with_rows(figure, list(rows), measures, "points"), measures, strict=True):
         axes.axvline(0, color=GREY, linewidth=1)
-        for y, name in enumerate(names):
-            difference = rows[name].get(measure)
-            if difference is None:
-                continue
-            colour = (BLUE if difference.mean > 0 else VERMILLION) if difference.excludes_zero else GREY
-            axes.plot([100 * difference.low, 100 * difference.high], [y, y], color=colour, linewidth=2)
-            mark = ("^" if difference.mean > 0 else "v") if difference.excludes_zero else "o"
-            axes.plot(100 * difference.mean, y, color=colour, marker=mark, markersize=6)
-        axes.set_title(heading, fontsize=10)
-        axes.set_xlabel("points")
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.grid(axis="x")
+        for y, differences in enumerate(rows.values()):
+            difference = differences.get(measure)
+            if difference is not None:
+                up_or_down = (BLUE, "^") if difference.mean > 0 else (VERMILLION, "v")
+                colour, mark = up_or_down if difference.excludes_zero else (GREY, "o")
+                _interval(axes, difference, y, colour, 2, marker=mark, markersize=6)
     return figure
+
+
+def _panels_with_rows(figure: Figure, names: Sequence[str], measures: Mapping[str, str], unit: str) -> Sequence[Axes]:
+    """A panel for each measure under its heading, with a row for each name, the first on top."""
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, heading in zip(panels, measures.values(), strict=True):
+        axes.set_title(heading, fontsize=10)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel=unit, ylim=(len(names) - 0.4, -0.6))
+        axes.grid(axis="x")
+    return panels
+
+
+def _interval(axes: Axes, value: Measured, y: float, colour: str, width: float, **mark: Any) -> None:
+    """A mark at the mean in percent, on a line from the lower to the upper end."""
+    axes.plot([100 * value.low, 100 * value.high], [y, y], color=colour, linewidth=width)
+    axes.plot(100 * value.mean, y, color=colour, **mark)

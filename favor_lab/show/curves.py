@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from favor_lab.show.style import (
-    BLUE,
-    CYCLE,
-    FAINT,
-    GREY,
-    INK,
-    VERMILLION,
-    grid_of_axes,
-    house_style,
-    printable,
-    short_name,
-    titled_figure,
-)  # fmt: skip
+from favor_lab.show.layout import grid_of_axes, titled_figure
+from favor_lab.show.style import BLUE, CYCLE, FAINT, GREY, INK, VERMILLION, house_style
+from favor_lab.show.text import printable, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,21 +30,16 @@ def running_mean(values: np.ndarray, window: int | None = None) -> np.ndarray:
     [0.0, 0.5, 1.0, 3.0]
     """
     window = max(1, len(values) // 15) if window is None else window
-    exist = ~np.isnan(values)
-    sums, counts = (np.concatenate([[0.0], np.cumsum(part)]) for part in (np.where(exist, values, 0.0), exist))
+    valid = ~np.isnan(values)
+    sums, counts = (np.concatenate([[0.0], np.cumsum(part)]) for part in (np.where(valid, values, 0.0), valid))
     start = np.maximum(np.arange(len(values)) + 1 - window, 0)
     with np.errstate(invalid="ignore"):  # no value in the window: NaN
         return (sums[1:] - sums[start]) / (counts[1:] - counts[start])
 
 
-def as_numbers(values: Sequence[float | None]) -> np.ndarray:
-    """Values as floats, NaN for None."""
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
-
-
 def draw_curve(axes: Axes, steps: list[int], values: Sequence[float | None], colour: str, label: str = "") -> None:
     """The value of each step, pale, and its running mean."""
-    numbers = as_numbers(values)
+    numbers = np.array(values, dtype=float)  # None becomes NaN
     if len(numbers) // 15 > 1:
         axes.plot(steps, numbers, color=colour, alpha=0.25, linewidth=0.8)
     marker = "o" if len(numbers) == 1 else None
@@ -71,35 +57,16 @@ def finish_curves(axes: Axes, ticks: int) -> None:
     axes.locator_params(axis="x", integer=True, nbins=ticks)
 
 
-# ------------------------------------------------------------------------------------------------- all that is recorded
-
-Panel = Callable[["Axes", list[int], list[dict[str, Any]]], None]
+Rows = list[dict[str, Any]]
 
 
-def _rewards_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
+def _draw_rewards(axes: Axes, steps: list[int], rows: Rows) -> None:
     for colour, name in zip(CYCLE, rows[0]["rewards"], strict=False):
         draw_curve(axes, steps, [row["rewards"].get(name) for row in rows], colour, printable(short_name(name)))
-    axes.set(title="mean reward", ylabel="reward per completion")
     axes.legend(loc="upper left", ncols=2, columnspacing=1.2)
 
 
-def _spread_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
-    draw_curve(axes, steps, [row["reward_spread"] for row in rows], BLUE, "standard deviation")
-    draw_curve(axes, steps, [row["flat_groups"] for row in rows], VERMILLION, "share of groups without")
-    axes.set(title="spread inside the groups", ylabel="reward; share of groups")
-    axes.legend(loc="upper left")
-
-
-def _length_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
-    low, high = ([row[name] for row in rows] for name in ("length_min", "length_max"))
-    if None not in low + high:
-        axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
-    draw_curve(axes, steps, [row["length_mean"] for row in rows], BLUE, "mean")
-    axes.set(title="length of completions", ylabel="tokens, end token included")
-    axes.legend(loc="upper left")
-
-
-def _labels_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
+def _draw_labels(axes: Axes, steps: list[int], rows: Rows) -> None:
     reached: set[str] = set()
     counts = []
     for row in rows:
@@ -108,28 +75,35 @@ def _labels_panel(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> N
     total = len({label for row in rows for label in row["labels"]})
     axes.step(steps, counts, where="post", color=BLUE, linewidth=1.8)
     axes.axhline(total, color=GREY, linewidth=1, linestyle=":")
-    axes.set(title="labels ever answered right", ylabel=f"labels, of {total} trained on")
+    axes.set_ylabel(f"labels, of {total} trained on")
 
 
-def _field_panel(field: str, title: str, unit: str) -> Panel:
-    def draw(axes: Axes, steps: list[int], rows: list[dict[str, Any]]) -> None:
-        draw_curve(axes, steps, [row[field] for row in rows], BLUE)
-        axes.set(title=title, ylabel=unit)
-
-    return draw
+def _draw_spread(axes: Axes, steps: list[int], rows: Rows) -> None:
+    draw_curve(axes, steps, [row["reward_spread"] for row in rows], BLUE, "standard deviation")
+    draw_curve(axes, steps, [row["flat_groups"] for row in rows], VERMILLION, "share of groups without")
+    axes.legend(loc="upper left")
 
 
-_PANELS: dict[str, Panel] = {
-    "rewards": _rewards_panel,
-    "labels": _labels_panel,
-    "reward_spread": _spread_panel,
-    "kl": _field_panel("kl", "KL to the reference", "nats per token (k3 estimate)"),
-    "entropy": _field_panel("entropy", "entropy when sampling", "nats per token"),
-    "length_mean": _length_panel,
+def _draw_length(axes: Axes, steps: list[int], rows: Rows) -> None:
+    low, high = ([row[name] for row in rows] for name in ("length_min", "length_max"))
+    if None not in low + high:
+        axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
+    draw_curve(axes, steps, [row["length_mean"] for row in rows], BLUE, "mean")
+    axes.legend(loc="upper left")
+
+
+#: field of a record -> title, unit, and how it is drawn if it is more than one curve
+PANELS: dict[str, tuple[str, str, Callable[[Axes, list[int], Rows], None] | None]] = {
+    "rewards": ("mean reward", "reward per completion", _draw_rewards),
+    "labels": ("labels ever answered right", "labels", _draw_labels),
+    "reward_spread": ("spread inside the groups", "reward; share of groups", _draw_spread),
+    "kl": ("KL to the reference", "nats per token (k3 estimate)", None),
+    "entropy": ("entropy when sampling", "nats per token", None),
+    "length_mean": ("length of completions", "tokens, end token included", _draw_length),
 }
 
 
-def _rows(records: Sequence[Any]) -> list[dict[str, Any]]:
+def _rows(records: Sequence[Any]) -> Rows:
     if not records:
         raise ValueError("no step records to draw: the run has not finished a step")
     return [record_fields(record) for record in records]
@@ -143,12 +117,17 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
     its loss. Pale lines are single steps, strong lines running means.
     """
     rows = _rows(records)
-    panels = [draw for field, draw in _PANELS.items() if any(row[field] not in (None, {}) for row in rows)]
+    panels = {field: panel for field, panel in PANELS.items() if any(row[field] not in (None, {}) for row in rows)}
     if not any(row["rewards"] for row in rows):
-        panels.insert(0, _field_panel("loss", "loss", "nats per token"))
+        panels = {"loss": ("loss", "nats per token", None)} | panels
+    steps = [row["step"] for row in rows]
     figure = titled_figure(2.5 * -(-len(panels) // 3) + 0.1, title, room=0.25)
-    for draw, axes in zip(panels, grid_of_axes(figure, len(panels), 3), strict=True):
-        draw(axes, [row["step"] for row in rows], rows)
+    for (field, (name, unit, draw)), axes in zip(panels.items(), grid_of_axes(figure, len(panels), 3), strict=True):
+        axes.set(title=name, ylabel=unit)
+        if draw:
+            draw(axes, steps, rows)
+        else:
+            draw_curve(axes, steps, [row[field] for row in rows], BLUE)
         finish_curves(axes, ticks=6)
     return figure
 
@@ -160,30 +139,27 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     A disc grows with the share of right completions; a cross is a step that showed the label and sampled no right
     answer. The number at the right counts right completions of all; labels are ordered by it.
     """
-    rows = [row for row in _rows(records) if row["labels"]]
-    if not rows:
+    counts = [(label, row["step"], count) for row in _rows(records) for label, count in row["labels"].items()]
+    if not counts:
         raise ValueError("these records count no sampled answers by label; records of GRPO do")
-    totals: dict[str, tuple[int, int]] = {}  # label -> right completions, completions
-    points = []  # label, step, share of right completions
-    for row in rows:
-        for label, count in row["labels"].items():
-            right, completions = totals.get(label, (0, 0))
-            totals[label] = right + count["right"], completions + count["completions"]
-            points.append((label, row["step"], count["right"] / max(count["completions"], 1)))
-    order = sorted(totals, key=lambda label: (totals[label][0] / max(totals[label][1], 1), label))
-    place = {label: y for y, label in enumerate(order)}
+    right, completions = Counter[str](), Counter[str]()
+    for label, _, count in counts:
+        right[label] += count["right"]
+        completions[label] += count["completions"]
+    order = sorted(completions, key=lambda label: (right[label] / max(completions[label], 1), label))
     figure = titled_figure(0.24 * len(order) + 1.1, title)
     axes = figure.add_subplot()
-    table = np.array([(step, place[label], share) for label, step, share in points])  # (points, 3)
+    table = np.array([  # (points, 3): step, place of the label, share of right completions
+        (step, order.index(label), count["right"] / max(count["completions"], 1)) for label, step, count in counts
+    ])  # fmt: skip
     hits, misses = table[table[:, 2] > 0], table[table[:, 2] == 0]
     axes.scatter(misses[:, 0], misses[:, 1], marker="x", s=13, color=VERMILLION, linewidth=0.9, label="none right")
     sizes = 8 + 60 * hits[:, 2]
     axes.scatter(hits[:, 0], hits[:, 1], s=sizes, color=BLUE, linewidth=0, label="some right (size: share)")
     for y, label in enumerate(order):
-        right, completions = totals[label]
-        look: dict[str, Any] = {"color": INK} if right else {"color": VERMILLION, "weight": "bold"}
-        margin = axes.get_yaxis_transform()
-        axes.text(1.01, y, f"{right} of {completions}", transform=margin, va="center", fontsize=8.5, **look)
+        look: dict[str, Any] = {"color": INK} if right[label] else {"color": VERMILLION, "weight": "bold"}
+        look |= {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
+        axes.text(1.01, y, f"{right[label]} of {completions[label]}", **look)
         axes.axhline(y, color=FAINT, linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(order)), [printable(label) for label in order])
     axes.set(xlabel="optimiser step", ylim=(-0.7, len(order) - 0.3))
@@ -191,9 +167,6 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     axes.locator_params(axis="x", integer=True)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-
-# ---------------------------------------------------------------------------------------------------- the dashboard's
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,20 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image
 
 from favor_lab.files import read_json_lines
 from favor_lab.grpo.support.interrupts import uninterrupted
 from favor_lab.show.curves import plot_curves, record_curves, record_fields
-from favor_lab.show.frontend import Place, Shown, answer_while_running, can_show_widgets, stack
-from favor_lab.show.groups import plot_group
-from favor_lab.show.markup import CSS, cards_html, curve_svg, group_html, image_html
-from favor_lab.show.style import short_name
+from favor_lab.show.frontend import Place, Shown, answer_while_running, can_show_widgets, stack, styled_box
+from favor_lab.show.groups import plot_samples
+from favor_lab.show.markup import cards_html, curve_svg, element, group_html, image_html
+from favor_lab.show.text import short_name
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from favor_lab.activities.fewshot import FewShot
 
 Record = TypeVar("Record")
@@ -74,7 +73,6 @@ class Dashboard(Shown):
         self._at = 0  # otherwise, where the slider stands
         self._rows: list[dict[str, Any]] = []  # the records as dictionaries
         self._place = Place()
-        self._view: _DashboardView | None = None
         self._lock = threading.RLock()  # a slider that is moved during a run draws from another thread
         self._going, self._stopping = threading.Event(), False
         self._clock, self._drawn_at, self._cost = clock, -math.inf, 0.0
@@ -100,7 +98,10 @@ class Dashboard(Shown):
         An error of the run is raised again, after the dashboard has shown it.
         """
         records, outcome = iter(run), "left"
-        self._begin()
+        self._stopping, self._drawn_at = False, self._clock()
+        self.resume()
+        if self.interactive:
+            self._place.put(self)
         try:
             while self._may_go_on():
                 try:
@@ -145,13 +146,6 @@ class Dashboard(Shown):
         """Whether `watch` is active, held or not."""
         return self.state in ("running", "pausing", "paused", "stopping")
 
-    def _begin(self) -> None:
-        self._stopping, self._drawn_at = False, self._clock()
-        self._going.set()
-        self._say("running")
-        if self.interactive:
-            self._place.put(self)
-
     def _may_go_on(self) -> bool:
         """Wait while the run is held; False as soon as it is to stop."""
         if not self._going.is_set():
@@ -195,14 +189,12 @@ class Dashboard(Shown):
     @property
     def status(self) -> str:
         """The step that the run has reached and its state, in words."""
-        done = f"step {self._rows[-1]['step']}" if self._rows else "no step yet"
-        done += f" of {self.total}" if self.total else ""
-        if self.state in ("", "finished"):
-            return done
-        if self.running:
-            return f"{done}, {self.state}"
+        progress = f"step {self._rows[-1]['step']}" if self._rows else "no step yet"
+        progress += f" of {self.total}" if self.total else ""
+        if self.running or self.state in ("", "finished"):
+            return f"{progress}, {self.state}" if self.running else progress
         how = "the loop was left" if self.state == "left" else self.state
-        return f"{how} after {done}; the records so far are kept"
+        return f"{how} after {progress}; the records so far are kept"
 
     def show(self, step: int) -> None:
         """Show a past step; with the newest step (or a later one), follow the run from now on."""
@@ -235,15 +227,10 @@ class Dashboard(Shown):
         if first or self._clock() - self._drawn_at >= max(period, self._cost / SHARE):
             self.redraw()
 
-    # ------------------------------------------------------------------------------------------- widgets and picture
+    def _new_view(self) -> _DashboardView:
+        return _DashboardView(self)
 
-    def widget(self) -> Any:
-        """The widgets, made on first use."""
-        if self._view is None:
-            self._view = _DashboardView(self)
-        return self._view.box
-
-    def picture(self) -> Image | None:
+    def picture(self) -> Image.Image | None:
         """The curves, and the group of the step that is shown; None before the first record."""
         if not self._rows:
             return None
@@ -251,23 +238,20 @@ class Dashboard(Shown):
         title = ": ".join(filter(None, [self.title, self.status]))
         figures = [plot_curves(record_curves(self._rows), [row["step"] for row in self._rows], title)]
         if group := first_group(row):
-            image = self.image(group[0]["source"]) or _no_image()
-            columns = {name: [sample["rewards"][name] for sample in group] for name in group[0]["rewards"]}
-            parts = [sample["text"] for sample in group], columns, [sample["advantage"] or 0.0 for sample in group]
-            caption = f"step {row['step']}: {group[0]['source']}"
-            figures.append(plot_group(image, group[0]["label"], *parts, title=caption))
+            source = group[0]["source"]
+            image = self.image(source) or Image.new("RGB", (8, 8), "#eef1f4")
+            figures.append(plot_samples(image, group, f"step {row['step']}: {source}"))
         return stack(*figures)
 
-    def image(self, source: str) -> Image | None:
+    def image(self, source: str) -> Image.Image | None:
         """The image that a source names, among the shots, in the drawn world or as a file; None if there is none."""
         from favor_lab.activities.images import open_image
         from favor_lab.activities.world import is_pocket_source, scene_from_source
 
-        parts = (self.shots.train, self.shots.validation, self.shots.test) if self.shots else ()
-        for part in parts:
-            for example in part:
-                if example.source == source:
-                    return example.image
+        shots = self.shots
+        for example in (*shots.train, *shots.validation, *shots.test) if shots else ():
+            if example.source == source:
+                return example.image
         if is_pocket_source(source):
             return scene_from_source(source).image
         return open_image(source) if Path(source).is_file() else None
@@ -275,9 +259,6 @@ class Dashboard(Shown):
     def __repr__(self) -> str:
         """The same at every step, because a saved notebook stores it beside the picture and is compared strictly."""
         return f"Dashboard of {self.total} steps" if self.total else "Dashboard"
-
-
-# --------------------------------------------------------------------------------------------------- from a record
 
 
 def first_group(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -296,9 +277,9 @@ def step_numbers(row: Mapping[str, Any], total: int | None = None) -> dict[str, 
     >>> step_numbers({"step": 3, "reward": 1.25, "rewards": {"accuracy_reward": 0.5}, "kl": 0.0123}, total=80)
     {'step': '3 of 80', 'reward': '1.25', 'accuracy': '0.50', 'KL, nats per token': '0.012'}
     """
-    named: list[tuple[str, Any, str]] = [("reward", row.get("reward"), ".2f")]
-    named += [(short_name(name), value, ".2f") for name, value in (row.get("rewards") or {}).items()]
-    named += [
+    numbers: list[tuple[str, Any, str]] = [("reward", row.get("reward"), ".2f")]
+    numbers += [(short_name(name), value, ".2f") for name, value in (row.get("rewards") or {}).items()]
+    numbers += [
         ("KL, nats per token", row.get("kl"), ".3f"),
         ("entropy, nats per token", row.get("entropy"), ".3f"),
         ("flat groups", row.get("flat_groups"), ".0%"),
@@ -309,16 +290,8 @@ def step_numbers(row: Mapping[str, Any], total: int | None = None) -> dict[str, 
         ("seconds", sum((row.get("seconds") or {}).values()) or None, ".2f"),
     ]
     step = f"{row['step']} of {total}" if total else str(row["step"])
-    return {"step": step} | {name: format(value, form) for name, value, form in named if value is not None}
+    return {"step": step} | {name: format(value, form) for name, value, form in numbers if value is not None}
 
-
-def _no_image() -> Image:
-    from PIL import Image
-
-    return Image.new("RGB", (8, 8), "#eef1f4")
-
-
-# ------------------------------------------------------------------------------------------------------- the widgets
 
 NOTE = "If the buttons do nothing while a cell runs, interrupt the kernel: it stops the run just the same."
 
@@ -334,23 +307,20 @@ class _DashboardView:
         self.pictures: dict[str, str] = {}
         self.hold = ipywidgets.Button(description="Pause", icon="pause", layout={"width": "96px"})
         self.stop = ipywidgets.Button(description="Stop", icon="stop", layout={"width": "96px"}, tooltip=NOTE)
-        self.slider = ipywidgets.IntSlider(
-            description="step", min=1, max=dashboard.total or 2, value=1, layout={"flex": "1 1 auto"}
-        )
-        self.status = ipywidgets.HTML()
-        self.view = ipywidgets.HTML()
+        wide = {"flex": "1 1 auto"}
+        self.slider = ipywidgets.IntSlider(description="step", min=1, max=dashboard.total or 2, value=1, layout=wide)
+        self.status, self.view = ipywidgets.HTML(), ipywidgets.HTML()
         self.hold.on_click(self._on_hold)
         self.stop.on_click(lambda _: dashboard.stop())
         self.slider.observe(self._on_move, "value")
         bar = ipywidgets.HBox([self.hold, self.stop, self.slider], layout={"align_items": "center"})
-        self.box = ipywidgets.VBox([ipywidgets.HTML(CSS, layout={"display": "none"}), bar, self.status, self.view])
-        self.box.add_class("fl-dashboard")
+        self.box = styled_box("fl-dashboard", bar, self.status, self.view)
         answer_while_running(self.hold, self.stop, self.slider)
         self.draw()
 
     def _on_hold(self, _: Any) -> None:
-        held = self.dashboard.state in ("pausing", "paused")
-        (self.dashboard.resume if held else self.dashboard.pause)()
+        paused = self.dashboard.state in ("pausing", "paused")
+        (self.dashboard.resume if paused else self.dashboard.pause)()
 
     def _on_move(self, change: Any) -> None:
         if not self.drawing:
@@ -358,11 +328,12 @@ class _DashboardView:
 
     def tell(self) -> None:
         """Update buttons and status."""
-        running, held = self.dashboard.running, self.dashboard.state in ("pausing", "paused")
-        self.hold.description, self.hold.icon = ("Resume", "play") if held else ("Pause", "pause")
+        running, paused = self.dashboard.running, self.dashboard.state in ("pausing", "paused")
+        self.hold.description, self.hold.icon = ("Resume", "play") if paused else ("Pause", "pause")
         self.hold.disabled = self.stop.disabled = not running or self.dashboard.state == "stopping"
-        status = f'<b class="fl-status">{escape(self.dashboard.status)}</b>'
-        self.status.value = f'<div class="fl-line">{status}<span class="fl-note">{NOTE if running else ""}</span></div>'
+        status = element("b", self.dashboard.status, class_="fl-status")
+        note = element("span", NOTE if running else "", class_="fl-note")
+        self.status.value = element("div", status, note, class_="fl-line")
 
     def draw(self) -> None:
         """Update the view to the step that the dashboard shows."""
@@ -370,7 +341,7 @@ class _DashboardView:
         rows, total = self.dashboard._rows, self.dashboard.total
         self.slider.disabled = len(rows) < 2
         if not rows:
-            self.view.value = '<div class="fl-paper fl-note">The first step is on its way.</div>'
+            self.view.value = element("div", "The first step is on its way.", class_="fl-paper fl-note")
             return
         at, newest = rows[self.dashboard._shown()], rows[-1]["step"]
         self.drawing = True
@@ -384,10 +355,10 @@ class _DashboardView:
     def view_of(self, rows: Sequence[Mapping[str, Any]], at: Mapping[str, Any], total: int | None) -> str:
         """The page: numbers, curves, one group."""
         steps, group = [row["step"] for row in rows], first_group(at)
-        curves = "".join(curve_svg(curve, steps, at["step"]) for curve in record_curves(rows))
-        picture = self.picture(group[0]["source"]) if group else ""
-        numbers, curves = cards_html(step_numbers(at, total)), f'<div class="fl-curves">{curves}</div>'
-        return f'<div class="fl-paper">{numbers}{curves}{group_html(group, picture)}</div>'
+        curves = [curve_svg(curve, steps, at["step"]) for curve in record_curves(rows)]
+        shown_group = group_html(group, self.picture(group[0]["source"]) if group else "")
+        parts = cards_html(step_numbers(at, total)), element("div", *curves, class_="fl-curves"), shown_group
+        return element("div", *parts, class_="fl-paper")
 
     def picture(self, source: str) -> str:
         """The image of a source as an <img> element; cached."""

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from favor_lab.show.style import (
-    BLUE,
-    CYCLE,
-    FAINT,
-    GREY,
-    INK,
-    MARKERS,
-    PAPER,
-    RIGHT_MARK,
-    VERMILLION,
-    WIDTH,
-    WRONG_MARK,
-    as_rgb,
-    house_style,
-    new_figure,
-    printable,
-    titled_figure,
-)  # fmt: skip
+from favor_lab.activities.images import to_rgb
+from favor_lab.show.layout import fade, titled_figure
+from favor_lab.show.style import BLUE, CYCLE, FAINT, GREY, INK, MARKERS, VERMILLION, WIDTH, house_style, new_figure
+from favor_lab.show.text import RIGHT_MARK, WRONG_MARK, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,18 +20,11 @@ if TYPE_CHECKING:
     from favor_lab.study.evaluation import Evaluation
 
 
-def fade(*colours: str) -> Any:
-    """A colour map through these colours."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("fade", list(colours))
-
-
 @house_style()
 def plot_confusion(evaluation: Evaluation, title: str = "") -> Figure:
     """Gold labels (rows) against greedy answers (columns): right ones blue, wrong ones vermillion, counts in the cells.
 
-    The last column counts answers that are no label of the list, empty answers included.
+    The last column counts answers that are no label of the list, and empty ones.
     """
     counts = evaluation.confusion()  # (K, K + 1)
     size = len(evaluation.labels)
@@ -55,19 +34,19 @@ def plot_confusion(evaluation: Evaluation, title: str = "") -> Figure:
     figure = new_figure(height=side + 1.5, width=side + 2.5)
     axes = figure.add_subplot()
     for mask, colour in ((diagonal, BLUE), (~diagonal, VERMILLION)):
-        axes.imshow(np.ma.masked_array(share, ~mask), cmap=fade(PAPER, colour), vmin=0, vmax=1)
+        axes.imshow(np.ma.masked_array(share, ~mask), cmap=fade("white", colour), vmin=0, vmax=1)
     axes.axvline(size - 0.5, color=GREY, linewidth=1)
     names = [printable(label) for label in evaluation.labels]
     axes.set_xticks(range(size + 1), [*names, "no valid answer"], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
-    axes.set(xlabel="answer", ylabel="gold label")
-    axes.set_title(printable(title or f"{evaluation.policy}: {evaluation.accuracy:.0%} of {len(evaluation)} right"))
+    heading = printable(title or f"{evaluation.policy}: {evaluation.accuracy:.0%} of {len(evaluation)} right")
+    axes.set(xlabel="answer", ylabel="gold label", title=heading)
     axes.tick_params(length=0)
     axes.spines[:].set(visible=True, color=FAINT)
     if size <= 24:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            ink = PAPER if share[row, column] > 0.55 else INK
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center_baseline", fontsize=8, color=ink)
+            ink = "white" if share[row, column] > 0.55 else INK
+            axes.text(column, row, counts[row, column], ha="center", va="center_baseline", fontsize=8, color=ink)
     return figure
 
 
@@ -87,13 +66,12 @@ def plot_examples(
     side = WIDTH / max(columns, 4)
     figure = new_figure(rows * (side + (0.38 if evaluation else 0.2)) + (0.4 if title else 0.1), columns * side)
     for axes, example in zip(figure.subplots(rows, columns, squeeze=False).flat, examples, strict=False):
-        axes.imshow(as_rgb(example.image))
+        axes.imshow(to_rgb(example.image))
         axes.set_xlabel(printable(example.label), fontsize=9, labelpad=3)
-        answer = answers.get(example.source)
-        if answer:
-            colour, mark = (BLUE, RIGHT_MARK) if answer.correct else (VERMILLION, WRONG_MARK)
+        if answer := answers.get(example.source):
+            mark, colour = (RIGHT_MARK, BLUE) if answer.correct else (WRONG_MARK, VERMILLION)
             wrong_answer = "" if answer.correct else printable(answer.answer or "no answer")
-            axes.set_xlabel(f"{printable(example.label)}\n{mark} {wrong_answer}", color=colour, fontsize=9)
+            axes.set_xlabel(f"{axes.get_xlabel()}\n{mark} {wrong_answer}", color=colour)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -119,14 +97,14 @@ def plot_before_after(evaluations: Mapping[str, Evaluation], title: str = "") ->
     _rate_bars(left, evaluations, colours)
     for i, (name, accuracy) in enumerate(zip(evaluations, by_label, strict=True)):
         # the first mark is hollow and larger, so that it is seen around an equal one
-        size, face = (90, PAPER) if i == 0 else (40, colours[name])
+        size, face = (90, "white") if i == 0 else (40, colours[name])
         right.scatter(
             [100 * accuracy[label] for label in labels], range(len(labels)), s=size, facecolor=face,
             edgecolor=colours[name], linewidth=2, marker=MARKERS[i % len(MARKERS)], label=printable(name), zorder=3,
         )  # fmt: skip
     for row, label in enumerate(labels):
-        ends = [100 * accuracy[label] for accuracy in by_label]
-        right.plot([min(ends), max(ends)], [row, row], color=FAINT, linewidth=3, zorder=1)
+        line = [100 * accuracy[label] for accuracy in by_label]
+        right.plot([min(line), max(line)], [row, row], color=FAINT, linewidth=3, zorder=1)
     right.set_yticks(range(len(labels)), [printable(label) for label in labels])
     right.set(xlim=(-4, 104), xlabel="accuracy by label, %")
     right.grid(axis="x")

@@ -7,23 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from favor_lab.show.evaluations import fade
-from favor_lab.show.style import (
-    BLUE,
-    FAINT,
-    GREY,
-    INK,
-    PAPER,
-    RIGHT_MARK,
-    VERMILLION,
-    WIDTH,
-    WRONG_MARK,
-    as_rgb,
-    house_style,
-    printable,
-    signed,
-    titled_figure,
-)  # fmt: skip
+from favor_lab.activities.images import to_rgb
+from favor_lab.show.layout import fade, titled_figure
+from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, WIDTH, house_style
+from favor_lab.show.text import RIGHT_MARK, WRONG_MARK, printable, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +20,9 @@ if TYPE_CHECKING:
     from favor_lab.study.explanations import Explanation
 
 VERDICT_MARKS = {
-    "true": (RIGHT_MARK, BLUE),
-    "false": (WRONG_MARK, VERMILLION),
-    "not a statement": ("\N{EN DASH}", VERMILLION),
+    "true": (RIGHT_MARK, BLUE), "false": (WRONG_MARK, VERMILLION), "not a statement": ("\N{EN DASH}", VERMILLION),
     "unknown": ("?", GREY),
-}
+}  # fmt: skip
 MIN_NATS = 0.25  # full colour means at least so large a drop, so that noise stays pale
 
 ResponseLine = tuple[str, str, dict[str, Any]]  # mark, text, look
@@ -48,10 +33,10 @@ def plot_truth(scene: Scene, title: str = "") -> Figure:
     """A drawn scene, and beside it the truth it knows: joints (blue), boxes of things (vermillion), statements."""
     figure = titled_figure(WIDTH / 3, title)
     plain, marked, listed = figure.subplots(1, 3)
-    for axes in (plain, marked, listed):
+    for axes in figure.axes:
         axes.axis("off")
-    for axes in (plain, marked):
-        axes.imshow(scene.image)
+    plain.imshow(scene.image)
+    marked.imshow(scene.image)
     side = scene.image.width  # truth is in picture units
     joints = side * np.array(list(scene.truth.joints.values()))  # (J, 2)
     marked.scatter(joints[:, 0], joints[:, 1], s=26, color=BLUE, edgecolor=PAPER, linewidth=0.8)
@@ -80,12 +65,15 @@ def plot_explanation(explanation: Explanation, title: str = "", max_lines: int =
     tall = explanation.image.height / explanation.image.width
     figure = titled_figure(max(2.15 * tall + 0.95, 0.185 * len(lines) + 0.5), title)
     panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.0, 1.1))
-    panels[0].imshow(as_rgb(explanation.image))
+    panels[0].imshow(to_rgb(explanation.image))
     panels[0].set_title("image" if explanation.evidence is None else "true evidence")
     for axes, part in zip(panels[1:3], ("answer", "reasoning"), strict=True):
         _heat_panel(axes, explanation, part)
     for axes in panels[:3]:
-        _evidence_frame(axes, explanation)
+        if explanation.evidence is not None:
+            evidence = np.array(explanation.evidence) * (explanation.image.size * 2)
+            _frame(axes, evidence, edgecolor=PAPER, linewidth=1.3)
+            _frame(axes, evidence, edgecolor=INK, linewidth=1.3, linestyle=(0, (3, 2)))  # dashed
         axes.set(xticks=[], yticks=[], anchor="N")
         axes.spines[:].set(visible=True, color=FAINT)
     panels[3].axis("off")
@@ -129,8 +117,6 @@ def _response_lines(explanation: Explanation, max_lines: int) -> list[ResponseLi
 
 def _heat_panel(axes: Axes, explanation: Explanation, part: str) -> None:
     """The drops of one part over the pale image, with their colour bar and the window of the largest."""
-    from matplotlib.patches import Rectangle
-
     image, occlusion = explanation.image, explanation.occlusion
     axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=-300, vmax=255)  # pale
     axes.set_title(part if part in occlusion.drops else f"{part}: none written")
@@ -148,19 +134,15 @@ def _heat_panel(axes: Axes, explanation: Explanation, part: str) -> None:
     bar.ax.locator_params(nbins=3)
     bar.ax.tick_params(labelsize=8)
     unit = np.array([image.width / occlusion.grid[1], image.height / occlusion.grid[0]] * 2)
-    left, top, right, bottom = unit * occlusion.peak(part)
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BLUE, linewidth=2))
+    window = unit * occlusion.peak(part)
+    _frame(axes, window, edgecolor=BLUE, linewidth=2)
     tag = {"facecolor": BLUE, "edgecolor": "none", "pad": 1.5}
-    axes.text(left, top, signed(occlusion.drops[part].max()), fontsize=8, color=PAPER, va="top", bbox=tag)
+    axes.text(window[0], window[1], signed(occlusion.drops[part].max()), fontsize=8, color=PAPER, va="top", bbox=tag)
 
 
-def _evidence_frame(axes: Axes, explanation: Explanation) -> None:
-    """The true evidence of a drawn scene, dashed."""
+def _frame(axes: Axes, box: np.ndarray, **look: Any) -> None:
+    """A frame around a box: left, top, right, bottom in pixels."""
     from matplotlib.patches import Rectangle
 
-    if explanation.evidence is None:
-        return
-    left, top, right, bottom = np.array(explanation.evidence) * (explanation.image.size * 2)
-    for colour, style in ((PAPER, "-"), (INK, (0, (3, 2)))):
-        look: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": style, "linewidth": 1.3}
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
+    left, top, right, bottom = box
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **look))

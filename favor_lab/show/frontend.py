@@ -7,15 +7,17 @@ no widget, which would not work there. `can_show_widgets` decides; `interactive`
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.show.style import render, small_png
+from PIL import Image
+
+from favor_lab.show.markup import CSS
+from favor_lab.show.style import ipython_shell, render, small_png
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from matplotlib.figure import Figure
 
 VARIABLE = "FAVOR_LAB_WIDGETS"  # 1: widgets, 0: pictures, unset: what the front end can show
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -39,47 +41,35 @@ def can_show_widgets(interactive: bool | None = None) -> bool:
     installed = find_spec("ipywidgets") is not None
     if interactive and not installed:
         raise ImportError('widgets need ipywidgets: pip install "favor-lab[lab]"')
-    return installed and names_its_cell(current_request()) if interactive is None else interactive
+    if interactive is None:
+        return installed and bool((current_request().get("metadata") or {}).get("cellId"))
+    return interactive
 
 
 def current_kernel() -> Any:
     """The kernel that this code runs in, or None outside of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return getattr(shell, "kernel", None)
+    return getattr(ipython_shell(), "kernel", None)
 
 
 def current_request() -> Mapping[str, Any]:
     """The message by which the front end requested the running cell; empty outside of a notebook."""
     kernel = current_kernel()
-    return kernel.get_parent() if kernel is not None and hasattr(kernel, "get_parent") else {}
-
-
-def names_its_cell(request: Mapping[str, Any]) -> bool:
-    """Whether a request to execute code says which cell of which notebook page it comes from.
-
-    >>> names_its_cell({"metadata": {"cellId": "4f1c"}}), names_its_cell({"metadata": {}})
-    (True, False)
-    """
-    return bool((request.get("metadata") or {}).get("cellId"))
+    return kernel.get_parent() if hasattr(kernel, "get_parent") else {}
 
 
 def answer_while_running(*controls: Any) -> None:
     """Let these widgets' messages be handled while a cell runs, in a thread of the kernel (a subshell).
 
-    JupyterLab 4.4 and later sends a widget's messages to a subshell of ipykernel 7. ipykernel 7.4, however, hands the
-    messages of a widget that was made by a cell to the main thread, where they wait until the cell has finished.
-    Without subshells nothing changes: the messages wait.
+    JupyterLab 4.4 and later sends a widget's messages to a subshell of ipykernel 7. But ipykernel 7.4 hands those of a
+    widget that a cell has made to the main thread, where they wait for the end of the cell, as without subshells.
     """
     for control in controls:
         if hasattr(control.comm, "_reply_subshell_for"):
             control.comm._reply_subshell_for = None  # handled where the front end sent it
 
 
-def stack(*figures: Any) -> Image:
+def stack(*figures: Figure) -> Image.Image:
     """Figures one below the other, as one image."""
-    from PIL import Image
-
     parts = [render(figure) for figure in figures]
     sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
@@ -113,11 +103,18 @@ class Shown:
     """
 
     interactive: bool
+    _view: Any = None  # the widgets, in its `box`, once they are made
 
     def widget(self) -> Any:
+        """The widgets, made on first use."""
+        if self._view is None:
+            self._view = self._new_view()
+        return self._view.box
+
+    def _new_view(self) -> Any:
         raise NotImplementedError
 
-    def picture(self) -> Image | None:
+    def picture(self) -> Image.Image | None:
         """The static picture, or None while there is nothing to show."""
         raise NotImplementedError
 
@@ -130,3 +127,12 @@ class Shown:
         if self.interactive:
             bundle[VIEW] = self.widget()._repr_mimebundle_()[VIEW]
         return bundle
+
+
+def styled_box(name: str, *parts: Any) -> Any:
+    """Widgets one below the other, with the style sheet of their HTML; name: class of the box."""
+    import ipywidgets
+
+    box = ipywidgets.VBox([ipywidgets.HTML(CSS, layout={"display": "none"}), *parts])
+    box.add_class(name)
+    return box

@@ -8,26 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.responses import split_tags
-from favor_lab.show.style import (
-    BLUE,
-    CENTRED,
-    FAINT,
-    GREY,
-    INK,
-    PAPER,
-    RIGHT_MARK,
-    VERMILLION,
-    WIDTH,
-    WRONG_MARK,
-    canvas,
-    house_style,
-    new_figure,
-    place_image,
-    printable,
-    short_name,
-    signed,
-    text_width,
-)  # fmt: skip
+from favor_lab.show.layout import canvas, place_image
+from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, WIDTH, house_style
+from favor_lab.show.text import CENTRED, RIGHT_MARK, WRONG_MARK, printable, short_name, signed, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,12 +71,8 @@ def draw_completion(
     for i, line in enumerate(lines):
         baseline = y + LINE * (i - (len(lines) - 1) / 2) + 0.04
         for x, word, kind in line:
-            answer = kind == "answer"
-            look: dict[str, Any] = {
-                "color": colour if answer else KIND_COLOURS[kind],
-                "weight": "bold" if answer else "normal",
-            }
-            axes.text(left + x, baseline, word, fontsize=TEXT_SIZE, va="baseline", **look)
+            ink, weight = (colour, "bold") if kind == "answer" else (KIND_COLOURS[kind], "normal")
+            axes.text(left + x, baseline, word, fontsize=TEXT_SIZE, va="baseline", color=ink, weight=weight)
 
 
 def draw_reward(axes: Axes, x: float, y: float, value: float) -> None:
@@ -133,8 +112,7 @@ def plot_group(
     rows = {g: completion_lines(texts[g], room - 0.1) for g in order}
     heights = {g: max(len(lines) * LINE + 0.2, 0.4) for g, lines in rows.items()}
     top = 0.95 if title else 0.45
-    figure = new_figure(top + max(sum(heights.values()), TEXT_LEFT - 0.1) + 0.3, layout=None)
-    axes = canvas(figure)
+    figure, axes = canvas(top + max(sum(heights.values()), TEXT_LEFT - 0.1) + 0.3)
     axes.text(0.25, 0.36, printable(title), fontsize=12.5, weight="bold", va="center")
     _draw_image(figure, axes, image, label, top)
     centre, y, limit = WIDTH - BAR - 0.2, top, max([1.0, *map(abs, scores)])
@@ -158,13 +136,20 @@ def plot_group(
     return figure
 
 
+def plot_samples(image: Image, samples: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """`plot_group` of one group of samples, as in `StepRecord.samples`."""
+    rewards = {name: [sample["rewards"][name] for sample in samples] for name in samples[0]["rewards"]}
+    advantages = [sample["advantage"] or 0.0 for sample in samples]
+    return plot_group(image, samples[0]["label"], [sample["text"] for sample in samples], rewards, advantages, title)
+
+
 def _group_numbers(
     count: int, rewards: Mapping[str, Sequence[float]], advantages: Sequence[float]
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Rewards by column head, and advantages, as floats; ValueError unless each has one number per completion."""
     columns = {short_name(name): [float(value) for value in values] for name, values in rewards.items()}
     scores = [float(value) for value in advantages]
-    counts = {**{name: len(column) for name, column in columns.items()}, "advantages": len(scores)}
+    counts = {name: len(column) for name, column in columns.items()} | {"advantages": len(scores)}
     if not count or set(counts.values()) != {count}:
         raise ValueError(f"plot_group needs one number per completion: {count} completions, but {counts}")
     return columns, scores

@@ -6,19 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.show.groups import completion_lines, draw_advantage, draw_completion, draw_reward
-from favor_lab.show.style import (
-    BLUE,
-    CENTRED,
-    FAINT,
-    GREY,
-    INK,
-    PAPER,
-    VERMILLION,
-    canvas,
-    house_style,
-    new_figure,
-    place_image,
-)  # fmt: skip
+from favor_lab.show.layout import canvas, place_image
+from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, house_style
+from favor_lab.show.text import CENTRED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +37,7 @@ def plot_loop(image: Image | None = None) -> Figure:
 
     from favor_lab.grpo.advantages import group_advantages
 
-    figure = new_figure(4.35, layout=None)
-    axes = canvas(figure)
+    figure, axes = canvas(4.35)
     _draw_steps(axes)
     totals = [sum(values) for values in zip(*REWARDS.values(), strict=True)]
     _draw_completions(axes, group_advantages(torch.tensor([totals]))[0].tolist())

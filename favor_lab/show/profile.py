@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.show.style import BLUE, PAPER, SKY, house_style, titled_figure
+from favor_lab.show.layout import titled_figure
+from favor_lab.show.style import BLUE, PAPER, SKY, house_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,12 +22,12 @@ def plot_profile(profile: Any, title: str = "") -> Figure:
     phases = {name: phase for name, phase in values["phases"].items() if name != "encode"}
     figure = titled_figure(0.36 * len(phases) + 1.1, title)
     axes = figure.add_subplot()
-    measured = [1e3 * phase["seconds"] for phase in phases.values()]
+    times = [1e3 * phase["seconds"] for phase in phases.values()]
     bounds = [1e3 * phase["bound"] for phase in phases.values()]
     rows = range(len(phases))
-    axes.barh(rows, measured, height=0.62, color=SKY, label="measured")
+    axes.barh(rows, times, height=0.62, color=SKY, label="measured")
     axes.barh(rows, bounds, height=0.26, color=BLUE, label="bound: the ideal step at this machine's measured rates")
-    for row, (time, bound) in enumerate(zip(measured, bounds, strict=True)):
+    for row, (time, bound) in enumerate(zip(times, bounds, strict=True)):
         text = f"{time:,.1f} ms, {bound / time:.0%} of the bound reached" if time else "too short to measure"
         axes.annotate(
             text, (max(time, bound), row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5,
@@ -34,7 +35,7 @@ def plot_profile(profile: Any, title: str = "") -> Figure:
         )  # fmt: skip
     axes.set_yticks(rows, list(phases))
     axes.invert_yaxis()
-    axes.set(xlabel="milliseconds of an optimiser step", xlim=(0, 1.45 * max(measured + bounds)))
+    axes.set(xlabel="milliseconds of an optimiser step", xlim=(0, 1.45 * max(times + bounds)))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=2)

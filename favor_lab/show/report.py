@@ -59,58 +59,6 @@ def draw_figures(
     return paths
 
 
-# -------------------------------------------------------------------------------------------------------- report.html
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; max-width: 70rem; margin: 2rem auto;
-       padding: 0 1.5rem; }
-h1 { font-size: 1.6rem; margin-bottom: .3rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.2rem 0; }
-.card { border: 1px solid #d9dee4; border-radius: .5rem; padding: .8rem 1.2rem; }
-.card b { font-size: 1.8rem; display: block; } .card small, figcaption, .source { color: #66727f; }
-figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .85rem; }
-td, th { border-top: 1px solid #d9dee4; padding: .45rem .6rem; text-align: left; vertical-align: top; }
-td.text { overflow-wrap: anywhere; white-space: pre-wrap; } .right { color: #0072B2; } .wrong { color: #D55E00; }
-.source { font-size: .75rem; overflow-wrap: anywhere; } .settings { width: auto; font-family: monospace; }
-</style></head><body>
-<h1>{{ title }}</h1>
-<div class="cards">
-{% for name, e in evaluations.items() %}
-<div class="card">{{ name }}<b>{{ percent(e.accuracy, 1) }}</b><small>
-95 % interval {{ percent(e.interval[0], 1) }} to {{ percent(e.interval[1], 1) }}<br>
-{{ e.correct }} of {{ e|length }} right, well formed {{ percent(e.format_rate) }}
-{%- if e.truth_rate is not none %}, true statements {{ percent(e.truth_rate) }}{% endif %}</small></div>
-{% endfor %}
-</div>
-{% for caption, picture in figures %}
-<figure>{{ picture|safe }}<figcaption>{{ caption }}</figcaption></figure>
-{% endfor %}
-{% if evaluations %}
-<h2>Every answer</h2>
-<table><tr><th>image</th><th>gold label</th>
-{%- for name in evaluations %}<th>{{ name }}</th><th>what it wrote</th>{% endfor %}</tr>
-{% for source, label, picture, answers in rows %}
-<tr><td>{{ picture|safe }}<div class="source">{{ source }}</div></td><td>{{ label }}</td>
-{%- for a in answers %}
-<td class="{{ 'right' if a.correct else 'wrong' }}">{{ '&#10003;'|safe if a.correct else '&#10007;'|safe }} {{
- a.answer or 'no valid answer' }}</td><td class="text">{{ a.text }}</td>
-{%- endfor %}</tr>
-{% endfor %}
-</table>
-{% endif %}
-<h2>Settings and versions</h2>
-<table class="settings">
-{% for name, value in settings %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
-{% endfor %}
-</table>
-</body></html>
-"""
-
-
 def write_report(
     path: str | Path,
     title: str,
@@ -123,14 +71,14 @@ def write_report(
 
     Figures are embedded and all text is escaped (a policy can write anything); `examples` adds images to the table.
     """
-    from jinja2 import Environment
+    from jinja2 import Environment, FileSystemLoader
 
-    template = Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     pictures = [
         (caption, data_html(base64.b64encode(Path(file).read_bytes()).decode(), "png", caption))
         for caption, file in figures.items()
     ]
-    page = template.render(
+    page = environment.get_template("report.html.jinja").render(
         title=title, evaluations=evaluations, figures=pictures, rows=_answer_rows(evaluations, examples),
         settings=list(_flat(jsonable(settings))), percent=lambda share, digits=0: f"{rounded(100 * share, digits)}%",
     )  # fmt: skip

@@ -8,21 +8,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from favor_lab.show.style import (
-    BLUE,
-    FAINT,
-    GREY,
-    INK,
-    PAPER,
-    VERMILLION,
-    WIDTH,
-    canvas,
-    house_style,
-    new_figure,
-    printable,
-    signed,
-    text_width,
-)  # fmt: skip
+from PIL import ImageColor
+
+from favor_lab.show.layout import canvas
+from favor_lab.show.markup import Element, element, joined
+from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, WIDTH, house_style
+from favor_lab.show.text import printable, signed, text_width
 from favor_lab.study.tokens import Token
 
 if TYPE_CHECKING:
@@ -31,9 +22,6 @@ if TYPE_CHECKING:
 
 THOUSANDTHS = 1000.0  # of the loss: the unit in which the parts of single tokens can be read
 TEXT_SIZE, LINE, MARGIN = 8.5, 0.29, 0.2  # points; inches from one line of tokens to the next, and at the sides
-MUTED = " Dashed: muted by the clip."
-
-# ---------------------------------------------------------------------------------------------------------- colours
 
 
 @dataclass(frozen=True)
@@ -77,10 +65,10 @@ def colours(share: float) -> tuple[str, str]:
     >>> colours(0.0), colours(1.0)
     (('#ffffff', '#1f2933'), ('#0072b2', '#ffffff'))
     """
-    full, depth = BLUE if share > 0 else VERMILLION, min(abs(share), 1.0)
-    mixed = [255 + depth * (int(full[i : i + 2], 16) - 255) for i in (1, 3, 5)]  # red, green, blue
-    light = sum(w * (part / 255) ** 2.2 for w, part in zip((0.2126, 0.7152, 0.0722), mixed, strict=True))
-    return "#" + "".join(f"{round(part):02x}" for part in mixed), INK if light > 0.24 else PAPER
+    full, depth = ImageColor.getrgb(BLUE if share > 0 else VERMILLION), min(abs(share), 1.0)
+    rgb = [255 + depth * (part - 255) for part in full]  # red, green, blue
+    light = sum(w * (part / 255) ** 2.2 for w, part in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
+    return "#" + "".join(f"{round(part):02x}" for part in rgb), INK if light > 0.24 else PAPER
 
 
 def scale_ends(tokens: Sequence[Token], quantity: Quantity) -> list[tuple[float, str]]:
@@ -92,22 +80,12 @@ def scale_ends(tokens: Sequence[Token], quantity: Quantity) -> list[tuple[float,
     return [(share, quantity.text(math.exp(share * limit) if quantity.ratio else share * limit)) for share in shares]
 
 
-# ------------------------------------------------------------------------------------------------------------- HTML
-
-TOKEN_CSS = f"""<style>
-.fl-tokens {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: 14px; margin: 10px 0 4px;
-  unicode-bidi: isolate; }}
-.fl-tokens span {{ border-radius: 3px; padding: 3px 1px; margin-right: 1px; line-height: 2; cursor: help; }}
-.fl-tokens span:hover {{ outline: 2px solid {INK}; }}
-.fl-tokens .fl-muted {{ border-bottom: 2px dashed {INK}; }}
-.fl-tokens .fl-end {{ border: 1px solid {GREY}; padding: 1px 5px; margin-left: 4px; font-size: 11px; }}
-.fl-scale {{ display: inline-flex; border: 1px solid {FAINT}; border-radius: 3px; overflow: hidden; font-size: 12px;
-  margin: 0 8px; vertical-align: middle; font-variant-numeric: tabular-nums; }}
-.fl-scale span {{ padding: 1px 9px; }}
-</style>"""
+def scale_note(tokens: Sequence[Token], quantity: Quantity) -> str:
+    """What stands beside the scale: the unit, and what dashes mean if a token has them."""
+    return f"{quantity.unit}.{' Dashed: muted by the clip.' if any(token.muted for token in tokens) else ''}"
 
 
-def tokens_html(tokens: Sequence[Token], name: str) -> str:
+def tokens_html(tokens: Sequence[Token], name: str) -> Element:
     """A completion with one quantity as colour on its tokens, a legend with numbers, and all numbers on hovering.
 
     name: a key of QUANTITIES. The text is escaped; a token that the clip mutes is underlined with dashes.
@@ -115,18 +93,18 @@ def tokens_html(tokens: Sequence[Token], name: str) -> str:
     quantity, limit = QUANTITIES[name], colour_limit(tokens, QUANTITIES[name])
     spans = []
     for number, token in enumerate(tokens, start=1):
-        background, ink = colours(quantity.distance(token) / limit)
         kinds = " ".join(["fl-token"] + ["fl-muted"] * token.muted + ["fl-end"] * token.end)
-        hint = escape(token_hint(token, number, len(tokens))).replace("\n", "&#10;")
-        text = escape(visible(token)).replace("\n", "<br>")
-        spans.append(f'<span class="{kinds}" style="background:{background};color:{ink}" title="{hint}">{text}</span>')
-    ends = scale_ends(tokens, quantity)
-    scale = "".join(
-        '<span style="background:{};color:{}">{}</span>'.format(*colours(share), number) for share, number in ends
-    )
-    muted = MUTED if any(token.muted for token in tokens) else ""
-    legend = f'<span class="fl-scale">{scale}</span><span class="fl-note">{escape(quantity.unit)}.{muted}</span>'
-    return f'<div><b>{escape(name)}</b>{legend}</div><div class="fl-tokens">{"".join(spans)}</div>'
+        hint, style = token_hint(token, number, len(tokens)), _style(quantity.distance(token) / limit)
+        text = Element(escape(visible(token)).replace("\n", "<br>"))
+        spans.append(element("span", text, class_=kinds, style=style, title=hint))
+    ends = [element("span", number, style=_style(share)) for share, number in scale_ends(tokens, quantity)]
+    note = element("span", scale_note(tokens, quantity), class_="fl-note")
+    legend = element("div", element("b", name), element("span", *ends, class_="fl-scale"), note)
+    return joined(legend, element("div", *spans, class_="fl-tokens"))
+
+
+def _style(share: float) -> str:
+    return "background:{};color:{}".format(*colours(share))
 
 
 def visible(token: Token) -> str:
@@ -145,9 +123,6 @@ def token_hint(token: Token, number: int, count: int) -> str:
     return "\n".join(lines + ["muted by the clip"] * token.muted)
 
 
-# ----------------------------------------------------------------------------------------------------------- figure
-
-
 @house_style()
 def plot_tokens(
     tokens: Sequence[Token], names: Sequence[str] = ("ratio", "KL", "share of the loss"), title: str = ""
@@ -159,8 +134,7 @@ def plot_tokens(
     lines = _token_lines(tokens, WIDTH - 2 * MARGIN)
     block = 0.42 + LINE * len(lines) + 0.16
     top = 0.45 if title else 0.1
-    figure = new_figure(top + block * len(names) + 0.05, layout=None)
-    axes = canvas(figure)
+    figure, axes = canvas(top + block * len(names) + 0.05)
     axes.text(MARGIN, 0.28, printable(title), fontsize=11, weight="bold", va="center")
     for i, name in enumerate(names):
         y = top + i * block
@@ -182,29 +156,22 @@ def _token_lines(tokens: Sequence[Token], width: float) -> list[list[tuple[float
     x = 0.0
     for i, token in enumerate(tokens):
         wide = max(text_width(_drawn(token), TEXT_SIZE), 0.06) + (0.14 if token.end else 0.0)
-        if lines[-1] and x + wide > width:
+        if i > 0 and (x + wide > width or tokens[i - 1].text.endswith("\n")):
             lines.append([])
             x = 0.0
         lines[-1].append((x, wide, i))
         x += wide + 0.015
-        if token.text.endswith("\n") and i + 1 < len(tokens):
-            lines.append([])
-            x = 0.0
     return lines
 
 
 def _token_block(axes: Axes, top: float, lines: list, tokens: Sequence[Token], quantity: Quantity) -> None:
     """The tokens as coloured boxes."""
-    from matplotlib.patches import Rectangle
-
     limit = colour_limit(tokens, quantity)
     for row, line in enumerate(lines):
         y = top + row * LINE
         for x, wide, i in line:
             token, x = tokens[i], x + MARGIN
-            background, ink = colours(quantity.distance(token) / limit)
-            edge = GREY if token.end else "none"
-            axes.add_patch(Rectangle((x, y), wide, 0.22, facecolor=background, edgecolor=edge, linewidth=0.8))
+            ink = _box(axes, x, y, wide, 0.22, quantity.distance(token) / limit, GREY if token.end else "none")
             start = x + (0.07 if token.end else 0.0)
             axes.text(start, y + 0.155, _drawn(token), fontsize=TEXT_SIZE, color=ink, va="baseline")
             if token.muted:
@@ -213,14 +180,20 @@ def _token_block(axes: Axes, top: float, lines: list, tokens: Sequence[Token], q
 
 def _token_scale(axes: Axes, y: float, name: str, tokens: Sequence[Token]) -> None:
     """Name, scale with numbers, and unit of a quantity."""
-    from matplotlib.patches import Rectangle
-
     axes.text(MARGIN, y, name, fontsize=9, weight="bold", va="center")
     x = MARGIN + 1.35
     for share, number in scale_ends(tokens, QUANTITIES[name]):
-        background, ink = colours(share)
-        axes.add_patch(Rectangle((x, y - 0.1), 0.56, 0.2, facecolor=background, edgecolor=FAINT, linewidth=0.8))
+        ink = _box(axes, x, y - 0.1, 0.56, 0.2, share, FAINT)
         axes.text(x + 0.28, y, number, fontsize=8, color=ink, ha="center", va="center_baseline")
         x += 0.56
-    muted = MUTED if any(token.muted for token in tokens) else ""
-    axes.text(x + 0.15, y, f"{QUANTITIES[name].unit}.{muted}", fontsize=8, color=GREY, va="center_baseline")
+    note = scale_note(tokens, QUANTITIES[name])
+    axes.text(x + 0.15, y, note, fontsize=8, color=GREY, va="center_baseline")
+
+
+def _box(axes: Axes, left: float, top: float, wide: float, high: float, share: float, edge: str) -> str:
+    """A box in the colour of a share of the limit; returns the ink for a text on it."""
+    from matplotlib.patches import Rectangle
+
+    background, ink = colours(share)
+    axes.add_patch(Rectangle((left, top), wide, high, facecolor=background, edgecolor=edge, linewidth=0.8))
+    return ink

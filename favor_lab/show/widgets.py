@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -17,11 +16,11 @@ from favor_lab.grpo.sampling import Rollout, sample_groups
 from favor_lab.grpo.support.rollout import weighted_sum
 from favor_lab.grpo.support.settings import SCALES
 from favor_lab.grpo.support.steps import step_name
-from favor_lab.show.frontend import Shown, can_show_widgets, stack
-from favor_lab.show.groups import plot_group
-from favor_lab.show.markup import CSS, cards_html, group_html, image_html
-from favor_lab.show.style import short_name, signed
-from favor_lab.show.tokens import QUANTITIES, THOUSANDTHS, TOKEN_CSS, plot_tokens, tokens_html
+from favor_lab.show.frontend import Shown, can_show_widgets, stack, styled_box
+from favor_lab.show.groups import plot_samples
+from favor_lab.show.markup import cards_html, element, group_html, image_html
+from favor_lab.show.text import short_name, signed
+from favor_lab.show.tokens import QUANTITIES, THOUSANDTHS, plot_tokens, tokens_html
 from favor_lab.study.groups import REWARDS, sample_and_score
 from favor_lab.study.tokens import Token, token_losses, token_table
 
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
     from favor_lab.vlm.policy import Policy
 
-# ------------------------------------------------------------------------------------------------------- one group
+LOOK: dict[str, Any] = {"layout": {"width": "380px"}, "style": {"description_width": "120px"}}
+INLINE = "widget-inline-hbox"  # class of toggle buttons whose description is at the left, as other widgets have it
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,19 @@ def group_result(
     """
     totals = weighted_sum(dict(scores), choices.weights).view(len(examples), -1)  # (B, G)
     advantages = group_advantages(totals, scale=choices.scale, unbiased=choices.unbiased)[0].tolist()
-    own = {name: values[: totals.shape[1]].tolist() for name, values in scores.items()}
-    samples = [
-        {
-            "text": texts[g],
-            "label": examples[0].label,
-            "source": examples[0].source,
-            "rewards": {name: values[g] for name, values in own.items()},
-            "reward": totals[0, g].item(),
-            "advantage": advantages[g],
-        }
-        for g in range(totals.shape[1])
-    ]
-    numbers = {
+    common = {"label": examples[0].label, "source": examples[0].source}
+    samples = []
+    for g, advantage in enumerate(advantages):
+        rewards = {name: values[g].item() for name, values in scores.items()}
+        numbers = {"rewards": rewards, "reward": totals[0, g].item(), "advantage": advantage}
+        samples.append({"text": texts[g]} | common | numbers)
+    summary = {
         "mean reward": f"{totals[0].mean():.2f}",
         "std of the group": f"{spread(totals[:1], choices.unbiased).item():.2f}",
         f"std of the batch ({len(totals)} groups)": f"{spread(totals.view(1, -1), choices.unbiased).item():.2f}",
         "flat groups in the batch": f"{int(is_flat(totals).sum())} of {len(totals)}",
     }
-    return GroupResult(samples, numbers)
+    return GroupResult(samples, summary)
 
 
 class GroupExplorer(Shown):
@@ -97,9 +91,8 @@ class GroupExplorer(Shown):
     A new group is sampled only when the image, the temperature, G or the seed changes. Three more images are sampled
     with the chosen one, so that scale "batch" has a batch; only the chosen one's group is shown.
 
-    rewards: functions with TRL's signature, as for `train`. sample: as for `train`. interactive: see
-    `favor_lab.show.frontend.can_show_widgets`; without widgets it is a figure. choices: initial values, fields of
-    GroupChoices: image (of the training images), temperature, group_size, seed, weights, scale, unbiased.
+    rewards (functions with TRL's signature), sample: as for `train`. interactive: see `can_show_widgets` of
+    `favor_lab.show.frontend`; without widgets it is a figure. choices: initial values of the fields of GroupChoices.
     Do not use it while the same policy is being trained in another thread.
     """
 
@@ -120,13 +113,7 @@ class GroupExplorer(Shown):
         self.policy, self.shots, self.choices = policy, shots, GroupChoices(**choices)
         self.rewards, self.style, self.max_new_tokens, self.sample = rewards, style, max_new_tokens, sample
         self.interactive = can_show_widgets(interactive)
-        self._batch: tuple[Any, Rollout, dict[str, Tensor], list[Example]] | None = None
-        self._view: _GroupView | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The rewards by name."""
-        return [step_name(function) for function in self.rewards]
+        self._batch: tuple[Any, list[str], dict[str, Tensor], list[Example]] | None = None
 
     def choose(self, **changes: Any) -> GroupResult:
         """Change some of the choices (fields of GroupChoices); returns the group."""
@@ -135,36 +122,25 @@ class GroupExplorer(Shown):
 
     def result(self) -> GroupResult:
         """The group under the current choices; sampled only if the completions depend on what has changed."""
-        if self._batch is None or self._batch[0] != self.choices.sampled:
-            self._batch = (self.choices.sampled, *self._sampled())
-        _, rollout, scores, examples = self._batch
-        return group_result(rollout.texts, scores, examples, self.choices)
-
-    def _sampled(self) -> tuple[Rollout, dict[str, Tensor], list[Example]]:
         image, temperature, group_size, seed = self.choices.sampled
-        train = self.shots.train
-        examples = [train[(image + i) % len(train)] for i in range(min(1 + self.BESIDE, len(train)))]
-        rollout, scores = sample_and_score(
-            self.policy, examples, self.shots.labels, self.style, self.rewards, self.sample,
-            max_new_tokens=self.max_new_tokens, group_size=group_size, temperature=temperature, seed=seed,
-        )  # fmt: skip
-        return rollout, scores, examples
+        if self._batch is None or self._batch[0] != self.choices.sampled:
+            train = self.shots.train
+            examples = [train[(image + i) % len(train)] for i in range(min(1 + self.BESIDE, len(train)))]
+            rollout, scores = sample_and_score(
+                self.policy, examples, self.shots.labels, self.style, self.rewards, self.sample,
+                max_new_tokens=self.max_new_tokens, group_size=group_size, temperature=temperature, seed=seed,
+            )  # fmt: skip
+            self._batch = self.choices.sampled, rollout.texts, scores, examples
+        return group_result(*self._batch[1:], self.choices)
 
-    def widget(self) -> Any:
-        """The widgets, made on first use."""
-        if self._view is None:
-            self._view = _GroupView(self)
-        return self._view.box
+    def _new_view(self) -> _GroupView:
+        return _GroupView(self)
 
     def picture(self) -> Image:
         """The group under the current choices, drawn by `plot_group`."""
-        samples = self.result().samples
-        columns = {name: [sample["rewards"][name] for sample in samples] for name in samples[0]["rewards"]}
-        advantages = [sample["advantage"] for sample in samples]
-        example = self.shots.train[self.choices.image]
+        image = self.shots.train[self.choices.image].image
         title = f"temperature {self.choices.temperature:g}, scale {self.choices.scale}"
-        texts = [sample["text"] for sample in samples]
-        return stack(plot_group(example.image, example.label, texts, columns, advantages, title=title))
+        return stack(plot_samples(image, self.result().samples, title))
 
     def __repr__(self) -> str:
         return f"GroupExplorer: G = {self.choices.group_size}, temperature {self.choices.temperature:g}"
@@ -174,22 +150,22 @@ class _GroupView:
     """The widgets of an explorer, one for each of its choices."""
 
     def __init__(self, explorer: GroupExplorer):
-        import ipywidgets
+        import ipywidgets as w
 
         self.explorer = explorer
-        self.weights = _weight_sliders(explorer.names, explorer.choices)
-        self.controls = _sampling_controls(explorer.shots, explorer.choices)
-        sampling = list(self.controls.values())
-        self.controls |= _advantage_controls(explorer.choices)
-        arithmetic = [*self.weights, self.controls["scale"], self.controls["unbiased"]]
-        self.view = ipywidgets.HTML()
+        self.controls = _controls(explorer.shots, explorer.choices)
+        *sampling, scale, unbiased = self.controls.values()
+        names = [f"weight {short_name(step_name(function))}" for function in explorer.rewards]
+        values = zip(explorer.choices.weights or (1.0,) * len(names), names, strict=True)
+        look = {"min": 0.0, "max": 2.0, "step": 0.05} | LOOK
+        self.weights = [w.FloatSlider(value, description=name, **look) for value, name in values]
+        self.view = w.HTML()
         for name, control in self.controls.items():
             control.observe(lambda change, name=name: self.change(**{name: change["new"]}), "value")
         for slider in self.weights:
             slider.observe(lambda _: self.change(weights=tuple(slider.value for slider in self.weights)), "value")
-        columns = ipywidgets.HBox([ipywidgets.VBox(sampling), ipywidgets.VBox(arithmetic)])
-        self.box = ipywidgets.VBox([ipywidgets.HTML(CSS, layout={"display": "none"}), columns, self.view])
-        self.box.add_class("fl-explorer")
+        columns = w.HBox([w.VBox(sampling), w.VBox([*self.weights, scale, unbiased])])
+        self.box = styled_box("fl-explorer", columns, self.view)
         self.change()
 
     def change(self, **changes: Any) -> None:
@@ -197,62 +173,34 @@ class _GroupView:
         try:
             result = self.explorer.choose(**changes)
         except (ValueError, FloatingPointError) as error:
-            self.view.value = f'<div class="fl-paper fl-wrong">{escape(str(error))}</div>'
+            self.view.value = element("div", str(error), class_="fl-paper fl-wrong")
             return
         example = self.explorer.shots.train[self.explorer.choices.image]
         group = group_html(result.samples, image_html(example.image, example.source))
-        self.view.value = f'<div class="fl-paper">{cards_html(result.numbers)}{group}</div>'
+        self.view.value = element("div", cards_html(result.numbers), group, class_="fl-paper")
 
 
-def _look(**more: Any) -> dict[str, Any]:
-    return {"layout": {"width": "380px"}, "style": {"description_width": "120px"} | more}
-
-
-def _sampling_controls(shots: FewShot, choices: GroupChoices) -> dict[str, Any]:
-    """The controls of choices that need new completions; a slider reports when it is released."""
+def _controls(shots: FewShot, choices: GroupChoices) -> dict[str, Any]:
+    """A control for each choice but the weights. The first four need new completions: sliders report when released."""
     import ipywidgets as w
 
-    named = [(f"{example.label} ({example.source})", i) for i, example in enumerate(shots.train)]
-    late = _look() | {"continuous_update": False}
-    return {
-        "image": w.Dropdown(description="image", options=named, value=choices.image, **_look()),
-        "temperature": w.FloatSlider(
-            choices.temperature, description="temperature", min=0.1, max=2.0, step=0.1, readout_format=".1f", **late
-        ),
-        "group_size": w.IntSlider(choices.group_size, description="G", min=2, max=16, **late),
-        "seed": w.BoundedIntText(choices.seed, description="seed", min=0, max=10**6, **_look()),
+    def control(kind: Any, name: str, description: str, **options: Any) -> Any:
+        return kind(value=getattr(choices, name), description=description, **LOOK | options)
+
+    images = [(f"{example.label} ({example.source})", i) for i, example in enumerate(shots.train)]
+    tenths = {"min": 0.1, "max": 2.0, "step": 0.1, "readout_format": ".1f", "continuous_update": False}
+    narrow = {"style": LOOK["style"] | {"button_width": "74px"}}
+    controls = {
+        "image": control(w.Dropdown, "image", "image", options=images),
+        "temperature": control(w.FloatSlider, "temperature", "temperature", **tenths),
+        "group_size": control(w.IntSlider, "group_size", "G", min=2, max=16, continuous_update=False),
+        "seed": control(w.BoundedIntText, "seed", "seed", min=0, max=10**6),
+        "scale": control(w.ToggleButtons, "scale", "scale", options=list(SCALES), **narrow),
+        "unbiased": control(w.ToggleButtons, "unbiased", "std over", options=[("n - 1", True), ("n", False)], **narrow),
     }
-
-
-def _advantage_controls(choices: GroupChoices) -> dict[str, Any]:
-    """The controls of choices that only change the advantages."""
-    import ipywidgets as w
-
-    over = [("n - 1", True), ("n", False)]
-    look = _look(button_width="74px")
-    return {
-        "scale": _in_line(w.ToggleButtons(options=list(SCALES), value=choices.scale, description="scale", **look)),
-        "unbiased": _in_line(w.ToggleButtons(options=over, value=choices.unbiased, description="std over", **look)),
-    }
-
-
-def _in_line(buttons: Any) -> Any:
-    """Toggle buttons with their description at the left, as other widgets have it."""
-    buttons.add_class("widget-inline-hbox")
-    return buttons
-
-
-def _weight_sliders(names: Sequence[str], choices: GroupChoices) -> list[Any]:
-    import ipywidgets as w
-
-    weights = choices.weights or (1.0,) * len(names)
-    return [
-        w.FloatSlider(weight, description=f"weight {short_name(name)}", min=0.0, max=2.0, step=0.05, **_look())
-        for name, weight in zip(names, weights, strict=True)
-    ]
-
-
-# ------------------------------------------------------------------------------------------------ one completion
+    for name in ("scale", "unbiased"):
+        controls[name].add_class(INLINE)
+    return controls
 
 
 class TokenMicroscope(Shown):
@@ -290,7 +238,6 @@ class TokenMicroscope(Shown):
         self.tokenizer, self.rollout, self.advantages = policy.tokenizer, rollout, advantages.detach()
         self.completion, self.names = completion, tuple(names)
         self.interactive = can_show_widgets(interactive)
-        self._view: _TokenView | None = None
 
     def table(self, completion: int | None = None) -> list[Token]:
         """Text and numbers of each token of a completion, by default of the one that is shown."""
@@ -299,27 +246,25 @@ class TokenMicroscope(Shown):
 
     def summary(self) -> dict[str, str]:
         """The completion that is shown, in a few numbers."""
-        own, whole = self.parts["loss"][self.completion].sum().item(), self.parts["loss"].sum().item()
-        mask = self.rollout.mask[self.completion]
-        advantage = self.advantages[self.completion].flatten().float().mean().item()
+        row, loss = self.completion, self.parts["loss"]
         return {
-            "advantage": signed(advantage),
-            "tokens, with the end token": str(int(mask.sum())),
-            "muted by the clip": str(int(self.parts["muted"][self.completion].sum())),
-            "its part of the loss, thousandths": signed(THOUSANDTHS * own),
-            "loss of all completions, thousandths": signed(THOUSANDTHS * whole),
+            "advantage": self.advantage(row),
+            "tokens, with the end token": str(int(self.rollout.mask[row].sum())),
+            "muted by the clip": str(int(self.parts["muted"][row].sum())),
+            "its part of the loss, thousandths": signed(THOUSANDTHS * loss[row].sum().item()),
+            "loss of all completions, thousandths": signed(THOUSANDTHS * loss.sum().item()),
         }
 
-    def widget(self) -> Any:
-        """The widgets, made on first use."""
-        if self._view is None:
-            self._view = _TokenView(self)
-        return self._view.box
+    def advantage(self, row: int) -> str:
+        """The advantage of a completion, as text; the mean over its tokens if they have their own."""
+        return signed(self.advantages[row].flatten().float().mean().item())
+
+    def _new_view(self) -> _TokenView:
+        return _TokenView(self)
 
     def picture(self) -> Image:
         """The completion with its quantities one below the other."""
-        numbers = self.summary()
-        title = f"completion {self.completion}, advantage {numbers['advantage']}"
+        title = f"completion {self.completion}, advantage {self.advantage(self.completion)}"
         return stack(plot_tokens(self.table(), self.names, title=title))
 
     def __repr__(self) -> str:
@@ -330,39 +275,27 @@ class _TokenView:
     """The widgets of a microscope: which completion, which quantity."""
 
     def __init__(self, microscope: TokenMicroscope):
-        import ipywidgets
+        import ipywidgets as w
 
-        rollout, advantages = microscope.rollout, microscope.advantages
         self.microscope = microscope
-        named = []
-        for i, text in enumerate(rollout.texts):
-            advantage = advantages[i].flatten().float().mean().item()
-            named.append((f"{i}: A = {signed(advantage)}, {text[-60:]}", i))
-        self.which = ipywidgets.Dropdown(
-            description="completion",
-            options=named,
-            value=microscope.completion,
-            layout={"width": "620px"},
-            style={"description_width": "90px"},
-        )
-        self.quantity = ipywidgets.ToggleButtons(
-            description="colour",
-            options=list(QUANTITIES),
-            value=microscope.names[0],
-            style={"button_width": "132px", "description_width": "90px"},
-            layout={"width": "auto"},
-        )
-        _in_line(self.quantity)
-        self.view = ipywidgets.HTML()
-        self.which.observe(lambda _: self.show(), "value")
-        self.quantity.observe(lambda _: self.show(), "value")
-        css = ipywidgets.HTML(CSS + TOKEN_CSS, layout={"display": "none"})
-        self.box = ipywidgets.VBox([css, self.which, self.quantity, self.view])
-        self.box.add_class("fl-microscope")
+        options = []
+        for row, text in enumerate(microscope.rollout.texts):
+            options.append((f"{row}: A = {microscope.advantage(row)}, {text[-60:]}", row))
+        look = {"layout": {"width": "620px"}, "style": {"description_width": "90px"}}
+        self.which = w.Dropdown(description="completion", options=options, value=microscope.completion, **look)
+        look = {"layout": {"width": "auto"}, "style": {"description_width": "90px", "button_width": "132px"}}
+        first = microscope.names[0]
+        self.quantity = w.ToggleButtons(description="colour", options=list(QUANTITIES), value=first, **look)
+        self.quantity.add_class(INLINE)
+        self.view = w.HTML()
+        for control in (self.which, self.quantity):
+            control.observe(lambda _: self.show(), "value")
+        self.box = styled_box("fl-microscope", self.which, self.quantity, self.view)
         self.show()
 
     def show(self) -> None:
         """Show the chosen completion in the chosen colours."""
         self.microscope.completion = self.which.value
         tokens = tokens_html(self.microscope.table(), self.quantity.value)
-        self.view.value = f'<div class="fl-paper">{cards_html(self.microscope.summary())}<br>{tokens}</div>'
+        numbers = cards_html(self.microscope.summary())
+        self.view.value = element("div", numbers, element("br"), tokens, class_="fl-paper")

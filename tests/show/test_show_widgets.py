@@ -16,7 +16,8 @@ from favor_lab.grpo.rewards import accuracy_reward
 from favor_lab.grpo.sampling import Rollout, sample_groups, score_completions
 from favor_lab.grpo.support.settings import HOWS, LEVELS, SCALES
 from favor_lab.show.frontend import VIEW
-from favor_lab.show.style import BLUE, VERMILLION, WIDTH, signed
+from favor_lab.show.style import BLUE, VERMILLION, WIDTH
+from favor_lab.show.text import signed
 from favor_lab.show.tokens import QUANTITIES, colours, plot_tokens, scale_ends, tokens_html
 from favor_lab.show.widgets import GroupChoices, GroupExplorer, TokenMicroscope, group_result
 from favor_lab.study import tokens as module
@@ -139,7 +140,7 @@ def test_weights_of_zero_leave_a_flat_group(explorer):
 def test_a_group_is_shown_with_its_text_escaped(explorer):
     page = Elements(explorer._view.view.value)
     assert "script" not in {tag for tag, _, _ in page.found} and "&lt;script&gt;" in explorer._view.view.value
-    assert len(page.of("fl-said")) == 4 and [e[0] for e in page.found].count("img") == 1
+    assert len(page.of("fl-body")) == 4 and [e[0] for e in page.found].count("img") == 1
     assert page.of("fl-mark")[0][2] == "\N{CHECK MARK}"
 
 

@@ -1,0 +1,58 @@
+"""Text as figures draw it: which characters the fonts have, how wide words are, how names and numbers are written."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+CJK_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Microsoft YaHei", "PingFang SC", "Malgun Gothic")
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
+RIGHT_MARK, WRONG_MARK, MINUS = "\N{CHECK MARK}", "\N{BALLOT X}", "\N{MINUS SIGN}"
+
+
+@functools.cache
+def font_families() -> list[str]:
+    """The fonts of all figures: DejaVu Sans, which matplotlib brings, then the installed ones of CJK_FONTS."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _has_glyph(character: str) -> bool:
+    from matplotlib import font_manager
+
+    fonts = (font_manager.get_font(font_manager.findfont(family)) for family in font_families())
+    return any(font.get_char_index(ord(character)) for font in fonts)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with a replacement mark for every character that no installed font can draw."""
+    flat = " ".join(str(text).split())
+    return "".join(c if c.isprintable() and _has_glyph(c) else "\N{REPLACEMENT CHARACTER}" for c in flat)
+
+
+@functools.lru_cache(maxsize=4096)
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Width in inches of `text` at a font size in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=font_families(), size=size, weight="bold" if bold else "normal")
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
+
+
+def short_name(name: str) -> str:
+    """A reward's column head: `accuracy_reward` is printed as "accuracy"."""
+    return name.removesuffix("_reward").replace("_", " ")
+
+
+def signed(value: float, form: str = "+.2f") -> str:
+    """A number with a typographic minus sign, and without a sign where it is rounded to zero.
+
+    >>> signed(-0.5), signed(-1e-9)
+    ('−0.50', '0.00')
+    """
+    text = f"{value:{form}}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
