@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +57,73 @@ def finish_curves(axes: Axes, ticks: int) -> None:
     axes.locator_params(axis="x", integer=True, nbins=ticks)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A number of each step record: its name, its unit, its values (None where a record has none), its colour."""
+
+    name: str
+    unit: str
+    values: list[float | None]
+    colour: str = BLUE
+
+
 Rows = list[dict[str, Any]]
 
 
-def _draw_rewards(axes: Axes, steps: list[int], rows: Rows) -> None:
-    for colour, name in zip(CYCLE, rows[0]["rewards"], strict=False):
-        draw_curve(axes, steps, [row["rewards"].get(name) for row in rows], colour, printable(short_name(name)))
-    axes.legend(loc="upper left", ncols=2, columnspacing=1.2)
+def _rows(records: Sequence[Any]) -> Rows:
+    if not records:
+        raise ValueError("no step records to draw: the run has not finished a step")
+    return [record_fields(record) for record in records]
+
+
+def _panels(rows: Rows) -> dict[str, tuple[str, str, list[Curve]]]:
+    """The panels that the records have numbers for: field -> title, unit, curves."""
+
+    def of(field: str, name: str = "", colour: str = BLUE) -> Curve:
+        return Curve(name, "", [row.get(field) for row in rows], colour)
+
+    rewards = [
+        Curve(printable(short_name(name)), "", [row["rewards"].get(name) for row in rows], colour)
+        for colour, name in zip(CYCLE, rows[0]["rewards"] or (), strict=False)
+    ]
+    spread = [of("reward_spread", "standard deviation"), of("flat_groups", "share of groups without", VERMILLION)]
+    panels = {
+        "rewards": ("mean reward", "reward per completion", rewards),
+        "labels": ("labels ever answered right", "labels", []),
+        "reward_spread": ("spread inside the groups", "reward; share of groups", spread),
+        "kl": ("KL to the reference", "nats per token (k3 estimate)", [of("kl")]),
+        "entropy": ("entropy when sampling", "nats per token", [of("entropy")]),
+        "length_mean": ("length of completions", "tokens, end token included", [of("length_mean", "mean")]),
+    }
+    panels = {field: panel for field, panel in panels.items() if any(row[field] not in (None, {}) for row in rows)}
+    without_rewards = {} if any(row["rewards"] for row in rows) else {"loss": ("loss", "nats per token", [of("loss")])}
+    return without_rewards | panels
+
+
+@house_style()
+def plot_records(records: Sequence[Any], title: str = "") -> Figure:
+    """The curves of a run against its optimiser steps, a panel for each quantity that the records hold.
+
+    Rewards by name, labels reached, spread, KL, entropy, lengths; for a run without rewards (the supervised baseline)
+    its loss. Pale lines are single steps, strong lines running means.
+    """
+    rows = _rows(records)
+    panels, steps = _panels(rows), [row["step"] for row in rows]
+    figure = titled_figure(2.5 * -(-len(panels) // 3) + 0.1, title, room=0.25)
+    for axes, (field, (name, unit, curves)) in zip(grid_of_axes(figure, len(panels), 3), panels.items(), strict=True):
+        axes.set(title=name, ylabel=unit)
+        if field == "labels":
+            _draw_labels(axes, steps, rows)
+        if field == "length_mean":
+            low, high = ([row[end] for row in rows] for end in ("length_min", "length_max"))
+            if None not in low + high:
+                axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
+        for curve in curves:
+            draw_curve(axes, steps, curve.values, curve.colour, curve.name)
+        if any(curve.name for curve in curves):
+            axes.legend(loc="upper left", ncols=2 if field == "rewards" else 1, columnspacing=1.2)
+        finish_curves(axes, ticks=6)
+    return figure
 
 
 def _draw_labels(axes: Axes, steps: list[int], rows: Rows) -> None:
@@ -76,60 +136,6 @@ def _draw_labels(axes: Axes, steps: list[int], rows: Rows) -> None:
     axes.step(steps, counts, where="post", color=BLUE, linewidth=1.8)
     axes.axhline(total, color=GREY, linewidth=1, linestyle=":")
     axes.set_ylabel(f"labels, of {total} trained on")
-
-
-def _draw_spread(axes: Axes, steps: list[int], rows: Rows) -> None:
-    draw_curve(axes, steps, [row["reward_spread"] for row in rows], BLUE, "standard deviation")
-    draw_curve(axes, steps, [row["flat_groups"] for row in rows], VERMILLION, "share of groups without")
-    axes.legend(loc="upper left")
-
-
-def _draw_length(axes: Axes, steps: list[int], rows: Rows) -> None:
-    low, high = ([row[name] for row in rows] for name in ("length_min", "length_max"))
-    if None not in low + high:
-        axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
-    draw_curve(axes, steps, [row["length_mean"] for row in rows], BLUE, "mean")
-    axes.legend(loc="upper left")
-
-
-#: field of a record -> title, unit, and how it is drawn if it is more than one curve
-PANELS: dict[str, tuple[str, str, Callable[[Axes, list[int], Rows], None] | None]] = {
-    "rewards": ("mean reward", "reward per completion", _draw_rewards),
-    "labels": ("labels ever answered right", "labels", _draw_labels),
-    "reward_spread": ("spread inside the groups", "reward; share of groups", _draw_spread),
-    "kl": ("KL to the reference", "nats per token (k3 estimate)", None),
-    "entropy": ("entropy when sampling", "nats per token", None),
-    "length_mean": ("length of completions", "tokens, end token included", _draw_length),
-}
-
-
-def _rows(records: Sequence[Any]) -> Rows:
-    if not records:
-        raise ValueError("no step records to draw: the run has not finished a step")
-    return [record_fields(record) for record in records]
-
-
-@house_style()
-def plot_records(records: Sequence[Any], title: str = "") -> Figure:
-    """The curves of a run against its optimiser steps, a panel for each quantity that the records hold.
-
-    Rewards by name, labels reached, spread, KL, entropy, lengths; for a run without rewards (the supervised baseline)
-    its loss. Pale lines are single steps, strong lines running means.
-    """
-    rows = _rows(records)
-    panels = {field: panel for field, panel in PANELS.items() if any(row[field] not in (None, {}) for row in rows)}
-    if not any(row["rewards"] for row in rows):
-        panels = {"loss": ("loss", "nats per token", None)} | panels
-    steps = [row["step"] for row in rows]
-    figure = titled_figure(2.5 * -(-len(panels) // 3) + 0.1, title, room=0.25)
-    for (field, (name, unit, draw)), axes in zip(panels.items(), grid_of_axes(figure, len(panels), 3), strict=True):
-        axes.set(title=name, ylabel=unit)
-        if draw:
-            draw(axes, steps, rows)
-        else:
-            draw_curve(axes, steps, [row[field] for row in rows], BLUE)
-        finish_curves(axes, ticks=6)
-    return figure
 
 
 @house_style()
@@ -167,16 +173,6 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
     axes.locator_params(axis="x", integer=True)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A number of each step record: its name, its unit, its values (None where a record has none), its colour."""
-
-    name: str
-    unit: str
-    values: list[float | None]
-    colour: str = BLUE
 
 
 def record_curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:

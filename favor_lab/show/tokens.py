@@ -139,7 +139,7 @@ def plot_tokens(
     for i, name in enumerate(names):
         y = top + i * block
         _token_scale(axes, y + 0.18, name, tokens)
-        _token_block(axes, y + 0.42, lines, tokens, QUANTITIES[name])
+        _token_block(axes, y + 0.42, lines, QUANTITIES[name], colour_limit(tokens, QUANTITIES[name]))
     return figure
 
 
@@ -150,27 +150,26 @@ def _drawn(token: Token) -> str:
     return " " * lead + printable(text) + " " * (trail if text.strip() else 0)
 
 
-def _token_lines(tokens: Sequence[Token], width: float) -> list[list[tuple[float, float, int]]]:
-    """Lines of (left edge and width in inches, index of the token)."""
-    lines: list[list[tuple[float, float, int]]] = [[]]
-    x = 0.0
-    for i, token in enumerate(tokens):
+def _token_lines(tokens: Sequence[Token], width: float) -> list[list[tuple[float, float, Token]]]:
+    """Lines of tokens, with their left edge and their width in inches."""
+    lines: list[list[tuple[float, float, Token]]] = []
+    x, line_ends = 0.0, True
+    for token in tokens:
         wide = max(text_width(_drawn(token), TEXT_SIZE), 0.06) + (0.14 if token.end else 0.0)
-        if i > 0 and (x + wide > width or tokens[i - 1].text.endswith("\n")):
+        if line_ends or x + wide > width:
             lines.append([])
             x = 0.0
-        lines[-1].append((x, wide, i))
-        x += wide + 0.015
-    return lines
+        lines[-1].append((x, wide, token))
+        x, line_ends = x + wide + 0.015, token.text.endswith("\n")
+    return lines or [[]]
 
 
-def _token_block(axes: Axes, top: float, lines: list, tokens: Sequence[Token], quantity: Quantity) -> None:
+def _token_block(axes: Axes, top: float, lines: list, quantity: Quantity, limit: float) -> None:
     """The tokens as coloured boxes."""
-    limit = colour_limit(tokens, quantity)
     for row, line in enumerate(lines):
         y = top + row * LINE
-        for x, wide, i in line:
-            token, x = tokens[i], x + MARGIN
+        for left, wide, token in line:
+            x = left + MARGIN
             ink = _box(axes, x, y, wide, 0.22, quantity.distance(token) / limit, GREY if token.end else "none")
             start = x + (0.07 if token.end else 0.0)
             axes.text(start, y + 0.155, _drawn(token), fontsize=TEXT_SIZE, color=ink, va="baseline")
