@@ -16,7 +16,6 @@ import importlib.util
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +30,7 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.support.steps import Rewards, call, check_rewards, named_rewards
+from favor_lab.vlm.loading import quietly
 from favor_lab.vlm.prompts import build_prompt
 from favor_lab.vlm.question import Question
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 NEVER = -1e4  # added to the logit of a forbidden token: its probability is exactly 0 in float32
 RATIO_MAX = 5.0  # of CISPO: the default of `grpo_loss`
 
-# Every field of GRPOSettings, and what becomes of it.
+# Every field of GRPOSettings, and what becomes of it: a field of GRPOConfig, or a sentence.
 TRANSLATION = {
     "steps": "max_steps",
     "prompts_per_step": "per_device_train_batch_size, which counts completions, over all processes",
@@ -141,32 +141,17 @@ def trl_config(settings: GRPOSettings, output_dir: str | os.PathLike, **override
 
     refuse(settings)
     at_once, passes = rows_at_once(settings, int(os.environ.get("WORLD_SIZE", "1")))
-    options = STATED | {
-        "output_dir": str(output_dir),
-        "max_steps": settings.steps,
-        "num_generations": settings.group_size,
-        "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": passes,
-        "steps_per_generation": passes,
-        "num_iterations": settings.updates_per_rollout,
-        "max_completion_length": settings.max_new_tokens,
-        "temperature": settings.temperature,
-        "reward_weights": None if settings.reward_weights is None else list(settings.reward_weights),
-        "scale_rewards": settings.scale,
-        "loss_type": settings.how,
-        "importance_sampling_level": settings.level,
-        "epsilon": settings.clip,
-        "epsilon_high": RATIO_MAX if settings.how == "cispo" else settings.clip_high,
-        "beta": settings.beta,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "warmup_steps": settings.warmup_steps,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "seed": settings.seed,
-    }
-    with _quiet():
+    options = STATED | {ours: getattr(settings, ours) for ours in ("warmup_steps", "weight_decay", "seed")}
+    options |= {theirs: getattr(settings, ours) for ours, theirs in TRANSLATION.items() if theirs.isidentifier()}
+    options |= {"output_dir": str(output_dir), "per_device_train_batch_size": at_once}
+    options |= {"gradient_accumulation_steps": passes, "steps_per_generation": passes}
+    if settings.reward_weights is not None:
+        options["reward_weights"] = list(settings.reward_weights)
+    if settings.how == "cispo":
+        options["epsilon_high"] = RATIO_MAX
+    if settings.schedule == "constant":
+        options["lr_scheduler_type"] = "constant_with_warmup"
+    with quietly():
         return GRPOConfig(**{**options, **overrides})
 
 
@@ -193,10 +178,8 @@ def rows_at_once(settings: GRPOSettings, processes: int = 1) -> tuple[int, int]:
     (4, 4)
     """
     if settings.prompts_per_step % processes:
-        raise ValueError(
-            f"prompts_per_step={settings.prompts_per_step} cannot be shared among {processes} processes in whole "
-            f"groups: make it a multiple of {processes}"
-        )
+        shared = f"prompts_per_step={settings.prompts_per_step} cannot be shared among {processes} processes"
+        raise ValueError(f"{shared} in whole groups: make it a multiple of {processes}")
     rows = settings.prompts_per_step // processes * settings.group_size
     at_once = min(settings.micro_batch or rows, rows)
     if rows % at_once:
@@ -234,7 +217,7 @@ def grpo_trainer(
     named = named_rewards(rewards)
     from transformers import PrinterCallback
 
-    with _quiet():
+    with quietly():
         trainer = _trainer_class(policy, settings, overrides)(
             policy.model,
             [trl_reward(name, function, settings) for name, function in named.items()],
@@ -254,15 +237,13 @@ def allowed_tokens(policy: Policy, overrides: Mapping[str, Any]) -> dict[str, An
     forbidden = policy.forbidden.nonzero().flatten().tolist()
     own: dict[str, Any] = {"suppress_tokens": forbidden}
     if overrides.get("use_vllm"):
-        biases = dict.fromkeys(forbidden, -100.0)
-        own = {"logit_bias": biases, "stop_token_ids": policy.end_token_ids}
+        own = {"logit_bias": dict.fromkeys(forbidden, -100.0), "stop_token_ids": policy.end_token_ids}
     return own | (overrides.get("generation_kwargs") or {})
 
 
 def image_order(shots: FewShot, seed: int, config: GRPOConfig) -> list[int]:
-    """Indices of the images of all rollouts, one behind the other: those that `train` draws, in its order.
-
-    However few the shots are, no batch is left unfilled: TRL would drop it, and with it the images."""
+    """Indices of the images of all rollouts, one behind the other: those that `train` draws, in its order. However few
+    the shots are, no batch is left unfilled: TRL would drop it, and with it the images."""
     prompts = config.generation_batch_size // config.num_generations
     passes = config.max_steps * config.gradient_accumulation_steps
     rollouts = math.ceil(passes / (config.steps_per_generation * config.num_iterations))
@@ -286,13 +267,9 @@ def trl_reward(name: str, function: Callable[..., Any], settings: GRPOSettings) 
         raise ValueError(f"reward function {name} asks for the context, which only this library's loop has")
 
     def reward(prompts: list, completions: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
-        known = columns | {
-            "completions": [completion_text(completion) for completion in completions],
-            "prompts": [completion_text(prompt) for prompt in prompts],
-            "completion_ids": completion_ids,
-            "groups": [row // settings.group_size for row in range(len(completions))],
-            "style": settings.style,
-        }
+        known = columns | {"completion_ids": completion_ids, "style": settings.style}
+        known |= {"completions": [*map(completion_text, completions)], "prompts": [*map(completion_text, prompts)]}
+        known["groups"] = [row // settings.group_size for row in range(len(completions))]
         return check_rewards(name, call(function, **known), len(completions))
 
     reward.__name__ = name
@@ -309,35 +286,21 @@ def trl_records(trainer: GRPOTrainer) -> list[StepRecord]:
     """
     args, records, seen = trainer.args, [], dict[str, Any]()
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    for entry in trainer.state.log_history:
-        if "loss" not in entry:
-            continue  # the summary at the end, or an evaluation
+    for entry in (entry for entry in trainer.state.log_history if "loss" in entry):  # others: evaluations, a summary
         seen = seen | entry  # with several updates per rollout, what was sampled is logged once
         named = {name: seen.get(f"rewards/{name}/mean") for name in trainer.reward_func_names}
         length = seen["completions/mean_length"]
-        records.append(
-            StepRecord(
-                step=entry["step"],
-                loss=entry["loss"],
-                reward=seen["reward"],
-                rewards={name: value for name, value in named.items() if value is not None},
-                flat_groups=seen["frac_reward_zero_std"],
-                kl=entry.get("kl"),
-                entropy=entry["entropy"],
-                clip_share=entry.get("clip_ratio/region_mean", entry.get("cispo_clip_ratio")),
-                length_mean=length,
-                length_min=int(seen["completions/min_length"]),
-                length_max=int(seen["completions/max_length"]),
-                truncated=seen["completions/clipped_ratio"],
-                grad_norm=entry.get("grad_norm"),
-                learning_rate=entry["learning_rate"],
-                rows=rows,
-                tokens=round(length * rows),
-                update=(entry["step"] - 1) % args.num_iterations,
-                seconds={"step": entry["step_time"]},
-                metrics={name: value for name, value in entry.items() if isinstance(value, int | float)},
-            )
-        )
+        clipped = entry.get("clip_ratio/region_mean", entry.get("cispo_clip_ratio"))
+        records.append(StepRecord(
+            step=entry["step"], loss=entry["loss"], seconds={"step": entry["step_time"]},
+            reward=seen["reward"], rewards={name: value for name, value in named.items() if value is not None},
+            flat_groups=seen["frac_reward_zero_std"], kl=entry.get("kl"), entropy=entry["entropy"], clip_share=clipped,
+            length_mean=length, length_min=int(seen["completions/min_length"]),
+            length_max=int(seen["completions/max_length"]), truncated=seen["completions/clipped_ratio"],
+            rows=rows, tokens=round(length * rows), update=(entry["step"] - 1) % args.num_iterations,
+            learning_rate=entry["learning_rate"], grad_norm=entry.get("grad_norm"),
+            metrics={name: value for name, value in entry.items() if isinstance(value, int | float)},
+        ))  # fmt: skip
     return records
 
 
@@ -347,14 +310,6 @@ def trl_records(trainer: GRPOTrainer) -> list[StepRecord]:
 def _require(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ImportError(f"training with TRL needs {package}: pip install 'favor-lab[trl]'")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' notices about a name (gradient_checkpointing) that TRL uses."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
-        yield
 
 
 @contextmanager
@@ -380,7 +335,7 @@ def _trainer_class(policy: Policy, settings: GRPOSettings, overrides: Mapping[st
 
         def train(self, *args: Any, **kwargs: Any) -> Any:
             try:
-                with _quiet():
+                with quietly():
                     return super().train(*args, **kwargs)
             finally:
                 _as_loaded(policy)
@@ -416,7 +371,7 @@ def _rate(settings: GRPOSettings, step: int) -> float:
 
 def _as_loaded(policy: Policy) -> None:
     """Put the policy back into the state in which `load_policy` hands it out."""
-    with _quiet():
+    with quietly():
         policy.base.gradient_checkpointing_disable()
     for module in policy.base.modules():  # transformers adds these hooks time and again, and forgets all but the last
         for key, hook in list(module._forward_hooks.items()):

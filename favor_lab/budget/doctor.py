@@ -107,15 +107,12 @@ def what_fits(model: str | None, gpu_gb: float | None) -> str:
 
 def _pocket() -> Finding:
     """Load the pocket policy and sample one token with it: everything works, or the reason why not."""
-    from transformers.utils import logging
-
     from favor_lab.activities.fewshot import Example
     from favor_lab.activities.world import draw_scene
     from favor_lab.grpo.sampling import sample_groups
     from favor_lab.vlm.loading import load_policy
     from favor_lab.vlm.processing import encode_prompts
 
-    logging.disable_progress_bar()
     try:
         policy = load_policy("pocket", device="cpu")
         scene = draw_scene("cartoon", "validation", 0)

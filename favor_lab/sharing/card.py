@@ -45,9 +45,8 @@ def visible(text: str) -> str:
     >>> visible("a\u202eb\nc")
     'a\\u202eb\nc'
     """
-    return "".join(
-        f"\\u{ord(sign):04x}" if unicodedata.category(sign) in HIDDEN and sign not in "\n\t" else sign for sign in text
-    )
+    hidden = {sign for sign in text if unicodedata.category(sign) in HIDDEN and sign not in "\n\t"}
+    return "".join(f"\\u{ord(sign):04x}" if sign in hidden else sign for sign in text)
 
 
 def one_line(text: str) -> str:
@@ -93,37 +92,27 @@ def model_card(
     license: str | None = None,
     dtype: str | None = None,
 ) -> str:
-    """The model card of a finished run: Markdown with the Hub's YAML metadata, from the files of the run alone.
+    """The model card of a finished run: Markdown with the Hub's YAML metadata, from the files of the run alone. Parts
+    for which the run has nothing are left out or say so. Raises as `read_run` does.
 
     merged      the card of a merged export, whose weights have `dtype`
     name        what to load, in the examples: a Hub name or a folder
     base_model  Hub name of the base, for a run that loaded it from a folder
     license     the Hub's identifier of the licence; None: the card says that none was chosen
-
-    Every number in it is in the run folder or computed from it. What the policy wrote is escaped. Parts for which the
-    run has nothing are left out or say so. Raises as `read_run` does.
     """
     return render_card(read_run(run, base_model, merged), name, license, dtype)
 
 
 def render_card(run: FinishedRun, name: str | None, license: str | None, dtype: str | None = None) -> str:
     """The card of a run that `read_run` has read; see `model_card`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        finalize=inline,  # what autoescape is for HTML
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, finalize=inline, **layout)  # `inline`: as autoescape for HTML
     environment.filters |= {"code": code, "table": table, "linked": lambda text: inline(text, links=True)}
+    environment.filters["as_it_is"] = Markdown
+    facts = {**_facts(run), **_results(run), **_code_to_load(run, name or "FOLDER")}
     text = environment.get_template("model_card.md.jinja").render(
-        run=run,
-        license=license,
-        dtype=dtype,
-        longest_response=LONGEST_RESPONSE,
-        **_facts(run),
-        **_results(run),
-        **_code_to_load(run, name or "FOLDER"),
+        run=run, license=license, dtype=dtype, longest_response=LONGEST_RESPONSE, **facts
     )
     return str(ModelCard(f"---\n{_metadata(run, name, license).to_yaml()}\n---\n\n{text.strip()}\n"))
 
@@ -134,17 +123,11 @@ def _metadata(run: FinishedRun, name: str | None, license: str | None) -> ModelC
     if after is not None:
         low, high = after.interval
         interval = f"95 % interval {rounded(100 * low)} to {percent(high)}, {after.correct} of {len(after)} test images"
-        results.append(
-            EvalResult(
-                task_type="image-text-to-text",
-                task_name=f"activity recognition, {len(after.labels)} labels",
-                dataset_type=re.sub(r"[^\w.-]+", "-", run.set_name),
-                dataset_name=one_line(run.set_name),
-                metric_type="accuracy",
-                metric_name=f"accuracy ({interval})",
-                metric_value=after.accuracy,
-            )
-        )
+        results.append(EvalResult(
+            task_type="image-text-to-text", task_name=f"activity recognition, {len(after.labels)} labels",
+            dataset_type=re.sub(r"[^\w.-]+", "-", run.set_name), dataset_name=one_line(run.set_name),
+            metric_type="accuracy", metric_name=f"accuracy ({interval})", metric_value=after.accuracy,
+        ))  # fmt: skip
     is_adapter = run.form == "adapter"
     return ModelCardData(
         base_model=run.base if run.on_hub else None,
@@ -212,28 +195,17 @@ def _results(run: FinishedRun) -> dict[str, Any]:
 
 
 def _code_to_load(run: FinishedRun, name: str) -> dict[str, Any]:
-    """Code that loads the export, with favor_lab and without, and the prompt that was used; `name` is a Hub name or a
-    folder."""
-    place, base = json.dumps(name, ensure_ascii=False), json.dumps(run.base, ensure_ascii=False)
-    imports, folder = "from favor_lab import load_policy\n", place
-    if HUB_NAME.fullmatch(name):
-        imports, folder = f"from huggingface_hub import snapshot_download\n\n{imports}", f"snapshot_download({place})"
-    plain = "from transformers import Qwen2VLForConditionalGeneration\n\n"
-    if run.form == "adapter":
-        values = {option: run.part("policy").get(option) for option in LOADING}
-        options = [f"{option}={json.dumps(value)}" for option, value in values.items() if value is not None]
-        arguments = ", ".join([base, f"adapter={folder}", *options])
-        source = '"data/pocket-qwen2-vl"' if run.base == "pocket" else base
-        plain = f"from peft import PeftModel\n{plain}base = Qwen2VLForConditionalGeneration.from_pretrained({source})\n"
-        plain += f"model = PeftModel.from_pretrained(base, {place})"
-    else:
-        arguments = f"{folder}, lora_rank=0"
-        plain += f"model = Qwen2VLForConditionalGeneration.from_pretrained({place})"
+    """What the code that loads the export is made of, and the prompt that was used; name: on the Hub, or a folder."""
+    quoted = [Markdown(json.dumps(text, ensure_ascii=False)) for text in (name, run.base)]
+    values = {option: run.part("policy").get(option) for option in LOADING}
+    options = [f", {option}={json.dumps(value)}" for option, value in values.items() if value is not None]
     settings = run.part("settings")
     labels = None if settings.get("open_vocabulary") else run.labels
     style = "answer" if run.method == "SFT" else settings.get("style", "think")
     return {
-        "favor_lab_code": f"{imports}\npolicy = load_policy({arguments})",
-        "plain_code": plain,
+        "place": quoted[0],
+        "base": quoted[1],
+        "name_on_hub": HUB_NAME.fullmatch(name) is not None,
+        "loading": Markdown("".join(options)),
         "prompt": build_prompt(labels, style) if labels is None or labels else None,
     }

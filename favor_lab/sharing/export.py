@@ -24,14 +24,13 @@ import huggingface_hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
-from transformers.utils import logging
 
 from favor_lab.files import jsonable
 from favor_lab.sharing.card import render_card
 from favor_lab.sharing.finished import CONFIG, HUB_NAME, WEIGHTS, FinishedRun, read_run, without_paths
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm.hub import is_no_answer, status
-from favor_lab.vlm.loading import DTYPES, load_policy
+from favor_lab.vlm.loading import DTYPES, load_policy, quietly
 
 
 class PushError(RuntimeError):
@@ -159,13 +158,8 @@ def _write_merged(run: RunFolder, finished: FinishedRun, directory: Path, dtype:
     if not all(torch.isfinite(weight).all() for weight in policy.model.parameters()):
         advice = "name float32 or bfloat16" if dtype == "float16" else "the adapter is broken, train it again"
         raise ValueError(f"a merged weight is not finite in {dtype}: {advice}")
-    had_bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with quietly():
         policy.save(directory)
-    finally:
-        if had_bar:
-            logging.enable_progress_bar()
 
 
 # ------------------------------------------------------------------------------------------------------------- the Hub

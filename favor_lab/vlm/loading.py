@@ -64,7 +64,7 @@ def load_policy(
     options: dict[str, Any] = dict(dtype=_choose_dtype(dtype, device))
     if quantize is not None:
         options |= _four_bit(quantize, lora_rank, device, options["dtype"])
-    with _quietly(), torch.random.fork_rng():
+    with quietly(), torch.random.fork_rng():
         torch.manual_seed(seed)
         processor = load_processor(str(folder), min_pixels, max_pixels, local_files_only=True)
         with _room_for(str(name), folder, device, options):
@@ -103,7 +103,7 @@ def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | Non
 def _read_model(source: str, **options: Any) -> Any:
     """The model of a checkpoint directory; ValueError if weights are missing or have other shapes than config.json."""
     reader = model_class(hub.read_json(Path(source) / "config.json")["model_type"])
-    with _quietly():
+    with quietly():
         try:
             model, loading_info = reader.from_pretrained(
                 source, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
@@ -178,18 +178,14 @@ def _four_bit(quantize: str, lora_rank: int, device: torch.device, dtype: torch.
         raise ImportError(f"quantize={quantize!r} needs bitsandbytes: pip install 'favor-lab[qlora]'")
     from transformers import BitsAndBytesConfig
 
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["model.visual", "lm_head"],  # from the root: "visual" would match nothing
-    )
-    return dict(quantization_config=config, device_map={"": device})
+    unquantised = ["model.visual", "lm_head"]  # from the root: "visual" would match nothing
+    options: dict[str, Any] = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    options |= dict(bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=unquantised)
+    return dict(quantization_config=BitsAndBytesConfig(**options), device_map={"": device})
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' progress bar, which counts single weights, and a deprecation warning that peft causes."""
     had_bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -7,7 +7,7 @@ and both policies (adapter on or off) that look at the same image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +76,10 @@ class PromptBatch:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """The batch in a form that a checkpoint can store: tensors on the CPU, lists, strings and numbers."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        state = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
-        state["image_features"] = [feature.cpu() for feature in self.image_features]
-        state["on_device"] = [feature.device == self.input_ids.device for feature in self.image_features]
-        state["images"] = [torch.from_numpy(np.array(image)) for image in self.images]  # (height, width, 3) uint8 each
-        return state
+        """The batch in a form that a checkpoint can store: tensors, lists, strings and numbers."""
+        on_device = [feature.device == self.input_ids.device for feature in self.image_features]
+        images = [torch.from_numpy(np.array(image)) for image in self.images]  # (height, width, 3) uint8 each
+        return vars(self) | {"on_device": on_device, "images": images}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str | torch.device) -> PromptBatch:

@@ -33,7 +33,7 @@ from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.grpo.support.settings import DECODINGS
 from favor_lab.vlm.adapters import fresh_adapter
 from favor_lab.vlm.hub import POCKET_DIR, configuration
-from favor_lab.vlm.loading import DTYPES, _quietly
+from favor_lab.vlm.loading import DTYPES, quietly
 from favor_lab.vlm.processor import load_processor
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"
@@ -159,7 +159,7 @@ def random_config(name: str) -> Qwen2VLConfig:
 def random_policy(name: str, device: str, dtype: str, lora_rank: int, image_size: int, seed: int = 0) -> Policy:
     """A policy with random weights, created on the device in their final type; otherwise as `load_policy` creates
     it."""
-    with _quietly(), torch.random.fork_rng(), torch.device(device):
+    with quietly(), torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(seed)
         config = random_config(name)
         model: Any = Qwen2VLForConditionalGeneration._from_config(
