@@ -22,27 +22,20 @@ if TYPE_CHECKING:
 
 
 def paired_gains(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> np.ndarray:
-    """What each image gained in each of S runs: (S, M) of -1 (lost), 0 (same verdict) and 1 (gained).
-
-    One evaluation before serves all the runs after it. Raises ValueError unless all are of the same images, in order.
-    """
-    before = list(before) * (len(after) if len(before) == 1 else 1)
-    if len(before) != len(after) or not after:
+    """What each image gained in each of S runs: (S, M) of -1 (lost), 0 (same verdict) and 1 (gained). One evaluation
+    before serves all the runs after it. Raises ValueError unless all are of the same images, in order."""
+    if len(before) not in (1, len(after)) or not after:
         raise ValueError(f"{len(before)} evaluations before and {len(after)} after: one before, or one for each after")
-    sources = [answer.source for answer in after[0].answers]
-    for evaluation in [*before, *after]:
-        if [answer.source for answer in evaluation.answers] != sources:
-            raise ValueError(
-                "these evaluations are not of the same images in the same order, so they cannot be paired: evaluate "
-                "both on the same list of examples"
-            )
+    if len({tuple(answer.source for answer in evaluation.answers) for evaluation in [*before, *after]}) > 1:
+        message = "these evaluations are not of the same images in the same order, so they cannot be paired"
+        raise ValueError(f"{message}: evaluate both on the same list of examples")
     right = [np.array([[a.correct for a in e.answers] for e in side], dtype=int) for side in (before, after)]
     return right[1] - right[0]  # (S, M)
 
 
 @lru_cache(maxsize=8)
 def redraws(runs: int, images: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each run (draws, S) and each image (draws, M) is drawn; kept, since a table asks for the same again."""
+    """How often each run (draws, S) and each image (draws, M) is drawn; cached, since a table asks for it often."""
     random = np.random.default_rng(seed)
     counts = (random.multinomial(many, np.full(many, 1 / many), size=draws) for many in (runs, images))
     of_runs, of_images = (count.astype(np.min_scalar_type(count.max())) for count in counts)
@@ -53,8 +46,8 @@ def whole_numbers(table: np.ndarray, copies: int) -> tuple[np.ndarray, float]:
     """(numbers, unit): whole numbers with table = numbers / unit, of which any `copies` sum to less than 2^53.
 
     A float holds such a sum exactly, so it is the same in any order of addition, whichever kernel the BLAS chooses.
-    Counts and shares (2/3, 5/8) are represented exactly, by their common denominator. Any other table is rounded to
-    the finest power of two that fits, an error of at most `copies` 2^-52 of its largest value.
+    Counts and shares (2/3, 5/8) are exact, by their common denominator. Any other table is rounded to the finest power
+    of two that fits, an error of at most `copies` 2^-52 of its largest value.
 
     >>> whole_numbers(np.array([0.5, -1 / 3]), copies=4)
     (array([ 3., -2.]), 6.0)
@@ -75,11 +68,10 @@ def whole_numbers(table: np.ndarray, copies: int) -> tuple[np.ndarray, float]:
 def bootstrap_interval(
     values: np.ndarray, confidence: float = 0.95, draws: int = 10_000, seed: int = 0, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of (S, M) values: runs and images are both redrawn (Efron, 1979;
-    both ways at once as in Owen, 2007, "The pigeonhole bootstrap").
+    """Percentile bootstrap interval of the mean of (S, M) values: runs and images are both redrawn (Efron, 1979; both
+    at once as in Owen, 2007, "The pigeonhole bootstrap"). With S = 1 it says nothing about other runs.
 
-    With S = 1 the interval says nothing about other runs, since there is one. The sums are exact (`whole_numbers`), so
-    the same values have the same interval on every machine.
+    The sums are exact (`whole_numbers`), so the same values have the same interval on every machine.
     weights: (S, M), for a weighted mean; 0 where a value does not exist (a response without a statement has no share
     of true ones), which may then be NaN.
 
@@ -91,12 +83,10 @@ def bootstrap_interval(
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.ndim != 2 or not values.size:
         raise ValueError(f"need (runs, images) values, at least one of them, got the shape {values.shape}")
-    runs, images = values.shape
-    run_counts, image_counts = redraws(runs, images, draws, seed)
-    of_runs, of_images = run_counts.astype(float), image_counts.astype(float)
+    of_runs, of_images = (counts.astype(float) for counts in redraws(*values.shape, draws, seed))
 
     def totals(table: np.ndarray) -> np.ndarray:
-        numbers, unit = whole_numbers(table, runs * images)
+        numbers, unit = whole_numbers(table, values.size)
         return np.einsum("ds,sm,dm->d", of_runs, numbers, of_images, optimize=True) / unit  # (draws,)
 
     if weights is None:
@@ -128,25 +118,21 @@ class Comparison:
 
     difference: float  #: accuracy after less accuracy before
     interval: tuple[float, float]  #: 95 % bootstrap interval of the difference
-    gained: float  #: images that became right, a run
-    lost: float  #: images that became wrong, a run
+    gained: float  #: images that became right, per run
+    lost: float  #: images that became wrong, per run
     runs: int
     images: int
 
     def summary(self) -> str:
-        """The difference in points, and what changed sides."""
+        """The difference in points, and how many images changed sides."""
         points, low, high = (rounded(100 * share, signed=True) for share in (self.difference, *self.interval))
-        return (
-            f"{points} points (95 % interval {low} to {high}); "
-            f"of {self.images} images {self.gained:g} became right, {self.lost:g} wrong"
-        )
+        changes = f"of {self.images} images {self.gained:g} became right, {self.lost:g} wrong"
+        return f"{points} points (95 % interval {low} to {high}); {changes}"
 
 
 def compare(before: Evaluation | Sequence[Evaluation], after: Evaluation | Sequence[Evaluation]) -> Comparison:
-    """How much better `after` is than `before`, image by image; either may be a list of runs (seeds).
-
-    Raises ValueError for evaluations of different images.
-    """
+    """How much better `after` is than `before`, image by image; either may be a list of runs (seeds). Raises ValueError
+    for evaluations of different images."""
     sides = [list(side) if isinstance(side, Sequence) else [side] for side in (before, after)]
     gains = paired_gains(*sides)
     gained, lost = (gains == 1).sum(axis=1).mean(), (gains == -1).sum(axis=1).mean()

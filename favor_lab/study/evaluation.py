@@ -24,18 +24,15 @@ if TYPE_CHECKING:
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson, 1927; Brown, Cai and DasGupta, 2001, equation 4).
-
-    Unlike the textbook (Wald) interval it stays inside [0, 1] and keeps its coverage for few trials and for 0 or all
-    successes.
+    """Wilson's score interval of a proportion (Wilson, 1927; Brown, Cai and DasGupta, 2001, equation 4). Unlike the
+    textbook (Wald) interval it stays inside [0, 1] and keeps its coverage for few trials and for 0 or all successes.
 
     >>> [round(bound, 3) for bound in wilson_interval(8, 10)]
     [0.49, 0.943]
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"need 0 <= successes <= trials and at least one trial, got {successes} of {trials}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = successes / trials
+    z, share = NormalDist().inv_cdf(0.5 + confidence / 2), successes / trials
     centre = share + z**2 / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     scale = 1 + z**2 / trials
@@ -94,33 +91,27 @@ class Evaluation:
 
     def label_accuracy(self) -> dict[str, float]:
         """Accuracy by gold label, for the labels that occur."""
-        return {
-            label: float(np.mean([a.correct for a in self.answers if a.label == label]))
-            for label in self.labels
-            if any(a.label == label for a in self.answers)
-        }
+        right = {label: [a.correct for a in self.answers if a.label == label] for label in self.labels}
+        return {label: float(np.mean(verdicts)) for label, verdicts in right.items() if verdicts}
 
     def confusion(self) -> np.ndarray:
         """Counts (K, K + 1): rows are gold labels, columns are answers, the last column is "no valid answer"."""
-        column = {label: i for i, label in enumerate(self.labels)}
-        counts = np.zeros((len(self.labels), len(self.labels) + 1), dtype=int)
+        size, column = len(self.labels), {label: i for i, label in enumerate(self.labels)}
+        counts = np.zeros((size, size + 1), dtype=int)
         for answer in self.answers:
-            counts[column[answer.label], column.get(answer.answer or "", len(self.labels))] += 1
+            counts[column[answer.label], column.get(answer.answer or "", size)] += 1
         return counts
 
     def summary(self) -> str:
         """The rates in one line."""
         share, low, high = (rounded(100 * part) for part in (self.accuracy, *self.interval))
-        parts = [f"accuracy {share}% (95 % interval {low}% to {high}%, {self.correct} of {len(self)})"]
-        parts.append(f"well formed {rounded(100 * self.format_rate, 0)}%")
-        if self.truth_rate is not None:
-            parts.append(f"true statements {rounded(100 * self.truth_rate, 0)}%")
-        return ", ".join(parts)
+        right = f"accuracy {share}% (95 % interval {low}% to {high}%, {self.correct} of {len(self)})"
+        true = "" if self.truth_rate is None else f", true statements {rounded(100 * self.truth_rate, 0)}%"
+        return f"{right}, well formed {rounded(100 * self.format_rate, 0)}%{true}"
 
     def to_dict(self) -> dict[str, Any]:
         """Data for JSON: the answers, and the computed rates, so that the file can be read without this library."""
-        low, high = self.interval
-        rates = {"accuracy": self.accuracy, "interval_95": [low, high], "format_rate": self.format_rate}
+        rates = {"accuracy": self.accuracy, "interval_95": list(self.interval), "format_rate": self.format_rate}
         return {**rates, "truth_rate": self.truth_rate, **asdict(self)}
 
     @classmethod
@@ -139,8 +130,8 @@ class Evaluation:
 def greedy_rollout(policy: Policy, prompts: PromptBatch, max_new_tokens: int = 128) -> Rollout:
     """Greedy decoding, the likeliest token at every position, for all prompts at once: a Rollout of B rows.
 
-    Greedy decoding is sampling from the one likeliest token, so this is `sample_groups` with top_k = 1: the same
-    shared prefix, forbidden ids and end tokens as in training, and nothing from the checkpoint's generation_config.
+    It is `sample_groups` with top_k = 1: the same shared prefix, forbidden ids and end tokens as in training, and
+    nothing from the checkpoint's generation_config.
     """
     from favor_lab.grpo.sampling import sample_groups
 
@@ -150,6 +141,15 @@ def greedy_rollout(policy: Policy, prompts: PromptBatch, max_new_tokens: int = 1
 def generate_greedy(policy: Policy, prompts: PromptBatch, max_new_tokens: int = 128) -> list[str]:
     """The texts of `greedy_rollout`: B completions without special tokens."""
     return greedy_rollout(policy, prompts, max_new_tokens).texts
+
+
+def batches(examples: Sequence[Example], batch_size: int, verb: str) -> list[slice]:
+    """Slices of at most `batch_size` examples. ValueError for no examples (to `verb`), and for a batch_size below 1."""
+    if not examples:
+        raise ValueError(f"no examples to {verb}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    return [slice(first, first + batch_size) for first in range(0, len(examples), batch_size)]
 
 
 def evaluate(
@@ -170,22 +170,18 @@ def evaluate(
 
     from favor_lab.vlm.processing import encode_prompts
 
-    if not examples:
-        raise ValueError("no examples to evaluate")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    names = list(dict.fromkeys(example.label for example in examples)) if labels is None else list(labels)
+    slices = batches(examples, batch_size, "evaluate")
+    names = list(dict.fromkeys(example.label for example in examples) if labels is None else labels)
     for example in examples:
         if example.label not in names:
             raise ValueError(f"{example.source} has the label {example.label!r}, which is not in the list: {names}")
     start, answers = time.perf_counter(), []
     with tqdm(total=len(examples), desc=progress, unit="image", disable=progress is None) as bar:
-        for first in range(0, len(examples), batch_size):
-            batch = examples[first : first + batch_size]
-            prompts = encode_prompts(policy, batch, labels, style, completion_tokens=max_new_tokens)
-            texts = generate_greedy(policy, prompts, max_new_tokens)
-            answers += [judge_answer(text, example, names, style) for text, example in zip(texts, batch, strict=True)]
-            bar.update(len(batch))
+        for part in slices:
+            prompts = encode_prompts(policy, examples[part], labels, style, completion_tokens=max_new_tokens)
+            pairs = zip(generate_greedy(policy, prompts, max_new_tokens), examples[part], strict=True)
+            answers += [judge_answer(text, example, names, style) for text, example in pairs]
+            bar.update(len(prompts))
     return Evaluation(policy.name, style, names, answers, time.perf_counter() - start)
 
 
@@ -194,12 +190,8 @@ def judge_answer(text: str, example: Example, labels: Sequence[str], style: str)
     from favor_lab.grpo.rewards import extract_answer, format_reward, is_right, normalise_label
     from favor_lab.responses import judge_statements
 
-    spelling = {normalise_label(label): label for label in labels}
-    answer = extract_answer(text)
+    source, gold, answer = example.source, example.label, extract_answer(text)
     if answer is not None:
-        answer = spelling.get(normalise_label(answer), answer)
-    stated, true = judge_statements(text, example.source)
+        answer = {normalise_label(label): label for label in labels}.get(normalise_label(answer), answer)
     well_formed = bool(format_reward([text], style=style)[0])
-    return Answered(
-        example.source, example.label, answer, is_right(text, example.label), well_formed, stated, true, text
-    )
+    return Answered(source, gold, answer, is_right(text, gold), well_formed, *judge_statements(text, source), text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,20 +14,19 @@ from favor_lab.activities.fewshot import Example
 from favor_lab.activities.world.catalogue import PLANS
 from favor_lab.activities.world.scenes import Scene, is_pocket_source, scene_from_source
 from favor_lab.grpo.rewards import extract_answer
+from favor_lab.study.evaluation import batches
 from favor_lab.study.occlusion import Fill, Occluded, check_count, occlude, respond
 
 if TYPE_CHECKING:
-    from favor_lab.grpo.sampling import Rollout
     from favor_lab.vlm.policy import Policy
-    from favor_lab.vlm.processing import PromptBatch
 
 LIMB_MARGIN = 0.04  # picture units around a joint: about half a hand
 
 
 def evidence_region(scene: Scene) -> Region:
-    """Where the evidence of a drawn scene's activity is: the box of the thing in use; without one, the telling
-    limbs: the legs if no other activity has them in that position (running, jumping), else the hands. Clipped to the
-    picture. Raises ValueError for a scene that shows no activity.
+    """Where the evidence of a drawn scene's activity is: the box of the thing in use; without one, the telling limbs:
+    the legs if no other activity has them in that position (running, jumping), else the hands. Clipped to the picture.
+    Raises ValueError for a scene that shows no activity.
 
     >>> [round(x, 2) for x in evidence_region(scene_from_source("cartoon/test/000006"))]  # a phone
     [0.62, 0.3, 0.71, 0.42]
@@ -36,11 +35,11 @@ def evidence_region(scene: Scene) -> Region:
         raise ValueError(f"{scene.source} shows no activity, so nothing in it is the evidence of one")
     plan = PLANS[scene.label]
     if plan.use:
-        left, top, right, bottom = scene.truth.objects[plan.use]
+        box = scene.truth.objects[plan.use]
     else:
         joints = np.array([scene.truth.joints[name] for name in _telling_joints(scene.label)])  # (J, 2)
-        (left, top), (right, bottom) = joints.min(axis=0) - LIMB_MARGIN, joints.max(axis=0) + LIMB_MARGIN
-    left, top, right, bottom = (float(min(max(edge, 0.0), 1.0)) for edge in (left, top, right, bottom))
+        box = (*(joints.min(axis=0) - LIMB_MARGIN), *(joints.max(axis=0) + LIMB_MARGIN))
+    left, top, right, bottom = (float(min(max(edge, 0.0), 1.0)) for edge in box)
     return left, top, right, bottom
 
 
@@ -55,7 +54,7 @@ def _telling_joints(activity: str) -> list[str]:
 
 @dataclass(frozen=True)
 class EvidenceEffect:
-    """One response with the true evidence covered and, as controls, with regions of the same size elsewhere covered."""
+    """One response with the true evidence covered and, as controls, regions of the same size elsewhere."""
 
     source: str
     label: str
@@ -96,10 +95,10 @@ def evidence_effect(
 ) -> list[EvidenceEffect]:
     """Does the response depend on the pixels of the true evidence more than on others? One result per example.
 
-    Regions are enlarged to whole patches (14 x 14 pixels), so that evidence and controls hide equally many, and one
-    that leaves too little room beside it is cut to its middle (`with_room`; `share` tells how much is left). Controls
-    are drawn without replacement from all places beside it, seeded by `seed` and the example's source. For a mean and
-    its interval pass the `effect()` of many images to `bootstrap_interval`.
+    Regions are enlarged to whole patches (14 x 14 pixels), so that evidence and controls hide equally many; one that
+    leaves too little room beside it is cut to its middle (`with_room`; `share` tells how much is left). Controls are
+    drawn without replacement from all places beside it, seeded by `seed` and the example's source. For a mean and its
+    interval pass the `effect()` of many images to `bootstrap_interval`.
 
     regions: where the evidence is, in picture units; by default `evidence_region` of the drawn scenes. responses: score
     these instead of the policy's own. Cost: one greedy response and 2 + `controls` scoring passes per example.
@@ -109,9 +108,12 @@ def evidence_effect(
         raise ValueError(f"controls is {controls}: at least one region elsewhere is needed to compare with")
     regions = [_drawn_evidence(example) for example in examples] if regions is None else list(regions)
     check_count("regions", regions, examples)
-    patch = policy.processor.image_processor.patch_size
+    slices, patch = batches(examples, batch_size, "explain"), policy.processor.image_processor.patch_size
+    check_count("responses", responses, examples)
     results: list[EvidenceEffect] = []
-    for part, prompts, rollout in _batches(policy, examples, labels, style, responses, max_new_tokens, batch_size):
+    for part in slices:
+        given = None if responses is None else responses[part]
+        prompts, rollout = respond(policy, examples[part], labels, style, given, max_new_tokens)
         boxes, shares = [], []
         for example, region, image in zip(examples[part], regions[part], prompts.images, strict=True):
             size = (image.width // patch, image.height // patch)
@@ -127,13 +129,11 @@ def evidence_effect(
 
 def _effect(example: Example, text: str, boxes: list[Box], share: float, occluded: Occluded) -> EvidenceEffect:
     """The result for boxes of which the first is the evidence and the others are controls."""
-    drops = {part: values.tolist() for part, values in occluded.drops.items()}
-    changed = occluded.changed.tolist()
-    return EvidenceEffect(
-        example.source, example.label, extract_answer(text), text, boxes[0], share, boxes[1:],
-        {part: values[0] for part, values in drops.items()}, {part: values[1:] for part, values in drops.items()},
-        changed[0], changed[1:],
-    )  # fmt: skip
+    drops = {part: float(values[0]) for part, values in occluded.drops.items()}
+    control_drops = {part: values[1:].tolist() for part, values in occluded.drops.items()}
+    changed, *others = occluded.changed.tolist()
+    about = (example.source, example.label, extract_answer(text), text)
+    return EvidenceEffect(*about, boxes[0], share, boxes[1:], drops, control_drops, changed, others)
 
 
 def _drawn_evidence(example: Example) -> Region:
@@ -141,34 +141,6 @@ def _drawn_evidence(example: Example) -> Region:
     if not is_pocket_source(example.source):
         raise ValueError(f"{example.source} does not say where its evidence is: pass regions=, in picture units")
     return evidence_region(scene_from_source(example.source))
-
-
-def _batches(
-    policy: Policy,
-    examples: Sequence[Example],
-    labels: Sequence[str] | None,
-    style: str,
-    responses: Sequence[str] | None,
-    max_new_tokens: int,
-    batch_size: int,
-) -> Iterator[tuple[slice, PromptBatch, Rollout]]:
-    """Prompts and responses of the examples, `batch_size` at a time, each with its slice of the examples.
-
-    Raises ValueError for no examples, for a batch_size below 1, and unless there is one response per example.
-    """
-    if not examples:
-        raise ValueError("no examples to explain")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if responses is not None:
-        check_count("responses", responses, examples)
-    for start in range(0, len(examples), batch_size):
-        part = slice(start, start + batch_size)
-        given = None if responses is None else responses[part]
-        yield part, *respond(policy, examples[part], labels, style, given, max_new_tokens)
-
-
-# ----------------------------------------------------------------------------- does the answer depend on the image?
 
 
 @dataclass(frozen=True)
@@ -201,18 +173,18 @@ def image_reliance(
     max_new_tokens: int = 128,
     batch_size: int = 32,
 ) -> list[Reliance]:
-    """How much does the answer, after the policy's own reasoning, still depend on the image? One result per example.
-
-    Works for any image. Cost: one greedy response and two scoring passes per example. `responses` as in
-    `evidence_effect`. Raises ValueError for no examples.
-    """
-    results = []
-    for part, prompts, rollout in _batches(policy, examples, labels, style, responses, max_new_tokens, batch_size):
+    """How much does the answer, after the policy's own reasoning, still depend on the image? One result per example,
+    for any image. Cost: one greedy response and two scoring passes per example. `responses` as in `evidence_effect`.
+    Raises ValueError for no examples."""
+    slices, results = batches(examples, batch_size, "explain"), []
+    check_count("responses", responses, examples)
+    for part in slices:
+        given = None if responses is None else responses[part]
+        prompts, rollout = respond(policy, examples[part], labels, style, given, max_new_tokens)
         boxes = [[whole_box(image)] for image in prompts.images]
         occluded = occlude(policy, prompts, rollout, boxes, fill, batch_size)
         for example, text, scores in zip(examples[part], rollout.texts, occluded, strict=True):
-            with_image = scores.logps.get("answer")
-            without_image = None if with_image is None else with_image - float(scores.drops["answer"][0])
-            answer = extract_answer(text)
-            results.append(Reliance(example.source, example.label, answer, text, with_image, without_image))
+            logp = scores.logps.get("answer")
+            blank_logp = None if logp is None else logp - float(scores.drops["answer"][0])
+            results.append(Reliance(example.source, example.label, extract_answer(text), text, logp, blank_logp))
     return results

@@ -1,18 +1,17 @@
 """Why this answer? Is the reasoning true of the image, where is the evidence, and do both lead to the answer?
 
-A response is text; that it sounds like a reason does not make it one. Four measurements ask more, and each says less
-than one would like:
+That a text sounds like a reason does not make it one. Four measurements ask more, and each has its limits:
 
 * *truth* (`judge_reasoning`): is each statement true of the drawn scene? True statements need not be why the policy
   answered so, and photographs carry no truth to compare with.
 * *occlusion* (`explain`, `evidence_effect`): how much less likely does the policy's own response become when a patch of
-  the image is covered? A large drop means that the response depends on these pixels, among others. A small one does not
-  mean that they are unused: the rest may show the same. And a flat patch is something the policy has never seen, so
-  a part of any drop is surprise; controls of the same size show how large a part.
+  the image is covered? A large drop: it depends on these pixels, among others. A small one does not mean that they are
+  unused, since the rest may show the same. Part of any drop is surprise, because the policy has never seen a flat
+  patch; controls of the same size show how large a part.
 * *rule* (`read_reasoning`): which activities of the drawn world fit the reasoning's statements? It tells whether
   reasoning and answer agree, not whether one was made from the other.
-* *reliance* (`image_reliance`): how likely is the answer after the same reasoning, without the image? No drop means
-  that the text suffices for the answer; where the text came from, it does not tell.
+* *reliance* (`image_reliance`): how likely is the answer after the same reasoning, without the image? No drop: the text
+  suffices for the answer; it does not tell where the text came from.
 """
 
 from __future__ import annotations
@@ -80,8 +79,8 @@ class Explanation:
         statements = ", ".join(f"{statement.text} ({statement.verdict})" for statement in self.statements)
         lines = [f"reasoning  {statements or 'none'}", f"answer     {self.answer or 'none'}"]
         if self.answer_probability is not None:
-            pair = (self.answer_probability, self.blank_probability)
-            lines.append("           probability {:.2f}, and {:.2f} without the image".format(*pair))
+            blank = f"and {self.blank_probability:.2f} without the image"
+            lines.append(f"           probability {self.answer_probability:.2f}, {blank}")
         if self.reading and self.reading.telling:
             lines.append(f"rule       the reasoning leads to {' or '.join(self.reading.best)}")
         return "\n".join(lines)
@@ -117,6 +116,7 @@ def explain(
     (scores,) = occlude(policy, prompts, rollout, [boxes], fill, batch_size)
     (text,) = rollout.texts
     scene = scene_from_source(example.source) if is_pocket_source(example.source) else None
+    names = ACTIVITIES if labels is None else labels
     return Explanation(
         source=example.source,
         label=example.label,
@@ -125,15 +125,9 @@ def explain(
         answer=extract_answer(text),
         well_formed=bool(format_reward([text], style=style)[0]),
         statements=judge_reasoning(text, example.source),
-        reading=_reading(text, labels) if scene else None,
+        reading=read_reasoning(text, names) if scene and set(names) <= set(ACTIVITIES) else None,
         evidence=evidence_region(scene) if scene and scene.label else None,
         logps=scores.logps,
         blank_logps={part: scores.logps[part] - float(drops[0]) for part, drops in scores.drops.items()},
         occlusion=OcclusionMap(grid, windows, {part: drops[1:] for part, drops in scores.drops.items()}),
     )
-
-
-def _reading(text: str, labels: Sequence[str] | None) -> Reading | None:
-    """The rule's reading where it knows the labels."""
-    labels = ACTIVITIES if labels is None else labels
-    return read_reasoning(text, labels) if set(labels) <= set(ACTIVITIES) else None

@@ -37,19 +37,14 @@ def sample_and_score(
     max_new_tokens: int = 128,
     **sampling: Any,
 ) -> tuple[Rollout, dict[str, Tensor]]:
-    """A group of completions for each example, and their rewards by name, (N,) each.
-
-    rewards, sample: as for `train`; sampling: group_size, temperature and seed of `sample_groups`.
-    """
+    """A group of completions for each example, and their rewards by name, (N,) each. rewards, sample: as for `train`;
+    sampling: group_size, temperature and seed of `sample_groups`."""
     prompts = encode_prompts(policy, examples, labels, style, completion_tokens=max_new_tokens)
     rollout = call(sample, policy, prompts, max_new_tokens=max_new_tokens, **sampling)
     rows = [examples[b] for b in rollout.groups.tolist()]
     columns = {"label": [row.label for row in rows], "source": [row.source for row in rows], "style": style}
-    scores = {
-        step_name(function): torch.tensor(call(function, rollout.texts, **columns), dtype=torch.float32)  # (N,)
-        for function in rewards
-    }
-    return rollout, scores
+    values = {step_name(function): call(function, rollout.texts, **columns) for function in rewards}
+    return rollout, {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in values.items()}
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class JudgedGroup:
         >>> JudgedGroup("a.png", "reading", ["<answer>reading</answer>"] * 3 + ["?"], {}, []).summary()
         '3 x reading, 1 x no answer'
         """
-        answers = (extract_answer(text) for text in self.texts)
+        answers = map(extract_answer, self.texts)
         counts = Counter("no answer" if answer is None else normalise_label(answer) for answer in answers)
         return ", ".join(f"{count} x {answer}" for answer, count in counts.most_common())
 
@@ -82,16 +77,13 @@ def sample_judged_groups(
     policy: Policy, examples: Sequence[Example], labels: Sequence[str] | None, settings: GRPOSettings
 ) -> list[JudgedGroup]:
     """A group for each example, scored with the default rewards and advantages."""
-    size = settings.group_size
-    rollout, scores = sample_and_score(
-        policy, examples, labels, settings.style, max_new_tokens=settings.max_new_tokens, group_size=size,
-        temperature=settings.temperature, seed=settings.seed,
-    )  # fmt: skip
-    totals = weighted_sum(scores, None).view(-1, size)  # (B, G)
-    groups = []
+    names = ("max_new_tokens", "group_size", "temperature", "seed")
+    sampling = {name: getattr(settings, name) for name in names}
+    rollout, scores = sample_and_score(policy, examples, labels, settings.style, **sampling)
+    totals, groups = weighted_sum(scores, None), []  # (N,)
     for b, example in enumerate(examples):
-        rows = slice(b * size, (b + 1) * size)
+        rows = slice(b * settings.group_size, (b + 1) * settings.group_size)
         rewards = {name: values[rows].tolist() for name, values in scores.items()}
-        advantages = group_advantages(totals[b : b + 1], settings.scale, settings.eps, settings.unbiased)[0].tolist()
+        advantages = group_advantages(totals[None, rows], settings.scale, settings.eps, settings.unbiased)[0].tolist()
         groups.append(JudgedGroup(example.source, example.label, rollout.texts[rows], rewards, advantages))
     return groups

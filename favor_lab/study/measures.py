@@ -1,8 +1,8 @@
-"""What a set of responses is worth, one number a response: right, well formed, true, consistent, long.
+"""Measures of a set of responses, one number per response: right, well formed, true, consistent, long.
 
-Each measure turns an `Evaluation` into values (M,) and weights (M,), one for each response; a response that the measure
-does not apply to has the weight 0. Several seeds of one cell are stacked to (S, M), and their weighted mean has an
-interval over seeds and images, paired between two methods where both answered the same images.
+Each measure turns an `Evaluation` into values and weights, (M,) each, of its responses; the weight is 0 where it does
+not apply. Several seeds of one cell are stacked to (S, M), and their weighted mean has an interval over seeds and
+images, paired between two methods where both answered the same images.
 """
 
 from __future__ import annotations
@@ -20,17 +20,8 @@ from favor_lab.study.rounding import rounded
 Value = tuple[float, float]  # a response's value, and its weight
 
 
-def _right(answer: Answered) -> Value:
-    return float(answer.correct), 1.0
-
-
-def _formed(answer: Answered) -> Value:
-    return float(answer.well_formed), 1.0
-
-
 def _true(answer: Answered) -> Value:
-    share = answer.true_statements / answer.statements if answer.statements else 0.0
-    return share, float(answer.statements)
+    return answer.true_statements / max(answer.statements, 1), float(answer.statements)
 
 
 def _consistent(answer: Answered) -> Value:
@@ -45,8 +36,8 @@ def _words(answer: Answered) -> Value:
 
 #: name -> (what it is, its value for a response); shares, but for the length
 MEASURES: dict[str, tuple[str, Callable[[Answered], Value]]] = {
-    "right": ("right answers", _right),
-    "well formed": ("well-formed responses", _formed),
+    "right": ("right answers", lambda answer: (float(answer.correct), 1.0)),
+    "well formed": ("well-formed responses", lambda answer: (float(answer.well_formed), 1.0)),
     "true": ("true statements", _true),
     "consistent": ("answers that their reasoning leads to", _consistent),
     "words": ("words and tags a response", _words),
@@ -70,27 +61,26 @@ class Measured:
         >>> Measured(0.7709, 0.7, 0.8).percent(), Measured(-0.031, -0.05, 0.01).percent(signed=True)
         ('77.1 (70.0 to 80.0)', '-3.1 (-5.0 to +1.0)')
         """
-        return Measured(100 * self.mean, 100 * self.low, 100 * self.high).number(signed)
+        return self.number(signed, 100)
 
-    def number(self, signed: bool = False) -> str:
+    def number(self, signed: bool = False, unit: float = 1) -> str:
         """
         >>> Measured(5.25, 5, 5.5).number()
         '5.2 (5.0 to 5.5)'
         """
-        mean, low, high = (rounded(part, signed=signed) for part in (self.mean, self.low, self.high))
+        mean, low, high = (rounded(unit * part, signed=signed) for part in (self.mean, self.low, self.high))
         return f"{mean} ({low} to {high})"
 
 
 def values(runs: Sequence[Evaluation], measure: str) -> tuple[np.ndarray, np.ndarray]:
     """Values and weights (S, M) of S evaluations of the same M images. ValueError for an unknown measure or for
-    evaluations of unlike images."""
+    evaluations of different images."""
     if measure not in MEASURES:
         raise ValueError(f"unknown measure {measure!r}; the measures are {', '.join(MEASURES)}")
-    sources = [[answer.source for answer in run.answers] for run in runs]
-    if not runs or any(other != sources[0] for other in sources):
+    if len({tuple(answer.source for answer in run.answers) for run in runs}) != 1:
         raise ValueError("the evaluations are not of the same images in the same order, so they cannot be stacked")
-    of_answer = MEASURES[measure][1]
-    pairs = np.array([[of_answer(answer) for answer in run.answers] for run in runs])  # (S, M, 2)
+    value_of = MEASURES[measure][1]
+    pairs = np.array([[value_of(answer) for answer in run.answers] for run in runs])  # (S, M, 2)
     return pairs[..., 0], pairs[..., 1]
 
 
@@ -109,10 +99,8 @@ def mean_of(numbers: np.ndarray, weights: np.ndarray) -> Measured | None:
 
 def difference(before: Sequence[Evaluation], after: Sequence[Evaluation], name: str) -> Measured | None:
     """How much a measure changes, image by image and seed by seed; one evaluation before serves every one after. Only
-    responses count that both sides have the measure of; None where there is none.
-
-    ValueError where the numbers of evaluations do not fit.
-    """
+    responses count that both sides have the measure of; None where there is none. ValueError where the numbers of
+    evaluations do not fit."""
     (old, old_weights), (new, new_weights) = values(before, name), values(after, name)
     if len(old) not in (1, len(new)):
         raise ValueError(f"{len(old)} evaluations before and {len(new)} after: one before, or one for each after")

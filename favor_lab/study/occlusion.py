@@ -39,15 +39,15 @@ def respond(
     """The prompts, and one response to each: the policy's own greedy one, with the token ids that were decoded, or the
     given `responses`. Raises ValueError unless there is one per example."""
     prompts = encode_prompts(policy, examples, labels, style, completion_tokens=max_new_tokens)
+    check_count("responses", responses, examples)
     if responses is None:
         return prompts, greedy_rollout(policy, prompts, max_new_tokens)
-    check_count("responses", responses, examples)
     return prompts, encode_completions(policy, responses, range(len(prompts)), origin="given")
 
 
-def check_count(name: str, values: Sequence, examples: Sequence[Example]) -> None:
-    """ValueError unless there is one value per example."""
-    if len(values) != len(examples):
+def check_count(name: str, values: Sequence | None, examples: Sequence[Example]) -> None:
+    """ValueError unless there is one value per example; None for none at all."""
+    if values is not None and len(values) != len(examples):
         raise ValueError(f"{len(values)} {name} for {len(examples)} examples: one for each is needed")
 
 
@@ -75,13 +75,11 @@ def score_covered(
     for start in range(0, len(views), batch_size):
         rows, boxes = zip(*views[start : start + batch_size], strict=True)
         groups = rollout.groups[list(rows)].tolist()  # prompt of each view
-        examples = [
-            Example(covered(prompts.images[b], box, colours[b]), prompts.labels[b], prompts.sources[b])
-            for b, box in zip(groups, boxes, strict=True)
-        ]
-        texts = [prompts.texts[b] for b in groups]
-        batch = encode_texts(policy, examples, texts, completion_tokens=rollout.mask.shape[1])
-        resized = (batch.image_grid_thw != prompts.image_grid_thw[groups]).any(dim=1)  # (v,)
+        asked = prompts[groups]
+        images = map(covered, asked.images, boxes, [colours[b] for b in groups])
+        examples = list(map(Example, images, asked.labels, asked.sources))
+        batch = encode_texts(policy, examples, asked.texts, completion_tokens=rollout.mask.shape[1])
+        resized = (batch.image_grid_thw != asked.image_grid_thw).any(dim=1)  # (v,)
         if bool(resized.any()):
             source = batch.sources[int(resized.nonzero()[0])]
             raise ValueError(f"{source} is too long and narrow to be covered at this pixel budget: crop it first")
@@ -109,29 +107,21 @@ def occlude(
     spans: Spans = response_spans,
 ) -> list[Occluded]:
     """Cover each box of `boxes[n]` (in pixels of the prompt's image) and score response n again; one result per row.
-
-    spans: how a response is cut into parts, see `part_masks`. Cost: for each row, one view more than it has boxes; see
-    `score_covered`.
-    """
+    spans: see `part_masks`. Cost: for each row, one view more than it has boxes; see `score_covered`."""
     views = [(n, box) for n, row_boxes in enumerate(boxes) for box in (None, *row_boxes)]
-    rows = torch.tensor([n for n, _ in views])
     logps = score_covered(policy, prompts, rollout, views, fill, batch_size).double()  # (V, L)
+    by_row = logps.split([1 + len(row_boxes) for row_boxes in boxes])  # (1 + W, L) each
     masks = part_masks(policy, rollout, spans)  # (N, L) each
     results = []
     for n, row_boxes in enumerate(boxes):
         sums = {  # part -> (1 + W,) log-probability, for the parts that this response has
-            part: (logps[rows == n] * mask[n]).sum(dim=1).numpy() for part, mask in masks.items() if mask[n].any()
+            part: (by_row[n] * mask[n]).sum(dim=1).numpy() for part, mask in masks.items() if mask[n].any()
         }
         image = prompts.images[int(rollout.groups[n])]
         colour = np.array(cover_colour(policy, image, fill))
-        changed = [np.abs(np.asarray(image.crop(box), float) - colour).mean() for box in row_boxes]
-        results.append(
-            Occluded(
-                {part: float(values[0]) for part, values in sums.items()},
-                {part: values[0] - values[1:] for part, values in sums.items()},
-                np.array(changed),
-            )
-        )
+        changed = np.array([np.abs(np.asarray(image.crop(box), float) - colour).mean() for box in row_boxes])
+        drops = {part: values[0] - values[1:] for part, values in sums.items()}
+        results.append(Occluded({part: float(values[0]) for part, values in sums.items()}, drops, changed))
     return results
 
 

@@ -16,8 +16,7 @@ TELLING = frozenset([*LEGS.values(), *HANDS.values(), *USES.values(), "arms down
 
 @functools.cache
 def expected_statements() -> dict[str, frozenset[str]]:
-    """The statements about legs, hands and the thing in use that each activity of the drawn world may show, from its
-    own definition.
+    """The statements about legs, hands and the thing in use that each activity of the drawn world may show.
 
     >>> sorted(expected_statements()["running"])
     ['arms swinging', 'long stride']
@@ -44,15 +43,14 @@ class Reading:
         """Whether an answer is among the best; None without an answer or without a telling statement."""
         if answer is None or not self.telling:
             return None
-        return normalise_label(answer) in {normalise_label(activity) for activity in self.best}
+        return normalise_label(answer) in map(normalise_label, self.best)
 
 
 def read_reasoning(text: str, labels: Sequence[str] = ACTIVITIES) -> Reading:
     """Which activities of the drawn world fit a response's reasoning, by its statements alone.
 
-    An activity scores a point for each statement about legs, hands or the thing in use that its definition admits; the
-    best are those with the most points. Things nearby do not count. Raises ValueError for labels that are not
-    activities of the drawn world.
+    An activity scores a point for each statement about legs, hands or the thing in use that its definition admits;
+    things nearby do not count. Raises ValueError for labels that are not activities of the drawn world.
 
     >>> read_reasoning("<think>standing, hands together, tree nearby</think><answer>reading</answer>").best
     ('applauding',)
@@ -62,9 +60,8 @@ def read_reasoning(text: str, labels: Sequence[str] = ACTIVITIES) -> Reading:
     expected = expected_statements()
     unknown_labels = [label for label in labels if label not in expected]
     if unknown_labels or not labels:
-        raise ValueError(
-            f"the rule knows the drawn world's activities only, not {unknown_labels}: {', '.join(expected)}"
-        )
+        known = ", ".join(expected)
+        raise ValueError(f"the rule knows the drawn world's activities only, not {unknown_labels}: {known}")
     telling = [statement for statement in reasoning_statements(text) if statement in TELLING]
     points = {label: sum(statement in expected[label] for statement in telling) for label in labels}
     best = tuple(label for label in labels if points[label] == max(points.values())) if telling else ()

@@ -9,8 +9,8 @@ from typing import Any
 def rounded(number: Any, digits: int = 1, signed: bool = False) -> str:
     """A number with this many decimals; ties go to the even digit, as in `round` and IEEE 754.
 
-    A share of images is often a tie: 92 of 320 are 28.75 %. In floats the order of the operations then decides, since
-    `100 * (92 / 320)` is 28.749999999999996. So the number is first rounded to nine decimals: such errors disappear.
+    A share of images is often a tie: 92 of 320 are 28.75 %, but `100 * (92 / 320)` is 28.749999999999996 in floats,
+    where the order of the operations decides. So the number is first rounded to nine decimals.
 
     >>> f"{100 * (92 / 320):.1f}", rounded(100 * (92 / 320)), rounded(28.75), rounded(86.25)
     ('28.7', '28.8', '28.8', '86.2')

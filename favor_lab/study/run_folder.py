@@ -27,14 +27,14 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.checkpoint, self.adapter, self.figures = (
+            self.path / name for name in ("checkpoint", "adapter", "figures")
+        )
 
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
-        """Make the folder and check that it is writable, before any work is done.
-
-        Raises FileExistsError for a folder that is not empty, and OSError (NotADirectoryError, PermissionError) with
-        the reason for a place that is not writable.
-        """
+        """Make the folder and check that it is writable, before any work is done. Raises FileExistsError for a folder
+        that is not empty, and OSError (NotADirectoryError, PermissionError) for a place that is not writable."""
         folder = cls(path)
         try:
             if folder.path.is_dir() and any(folder.path.iterdir()):
@@ -70,18 +70,6 @@ class RunFolder:
     def load(self, name: str, default: Any = None) -> Any:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
 
     def append(self, record: Any) -> None:
         """Append one step record to `records.jsonl`; it is on the disk when this returns."""

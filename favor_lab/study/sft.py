@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,7 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.rollout import Rollout
 from favor_lab.grpo.support.schedule import draw
 from favor_lab.grpo.support.settings import TrainSettings
+from favor_lab.grpo.support.summary import length_facts
 from favor_lab.vlm.processing import encode_prompts
 from favor_lab.vlm.question import Question
 
@@ -50,7 +51,6 @@ def sft(
     not count. Images come in the order that `train` draws them. What GRPOSettings add to TrainSettings has no effect.
     Few-shot labels come without reasoning, so the prompt asks for the answer alone: evaluate with style="answer". With
     `reasoning`, a function from an example to its reasoning, prompt and targets have style "think".
-
     resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`.
     """
     settings = settings or (resume.settings if resume else TrainSettings())
@@ -63,25 +63,24 @@ def sft(
         clock = Clock(state.step + 1, policy.device)
         drawn = draw(prompts.labels, state.step, settings.prompts_per_step, settings.seed)
         targets = encode_completions(policy, [texts[i] for i in drawn], range(len(drawn)), origin="target")
+        memory_options = (settings.micro_batch, settings.gradient_checkpointing)
         with clock("loss"):
             state.optimiser.zero_grad(set_to_none=True)
-            loss = cross_entropy_backward(
-                policy, prompts[drawn], targets, settings.micro_batch, settings.gradient_checkpointing
-            )
+            loss = cross_entropy_backward(policy, prompts[drawn], targets, *memory_options)
         with uninterrupted() as raise_delayed, clock("update"):
             measured = optimiser_step(state, rows=len(drawn))
             state.step += 1
-        yield sft_record(state.step, loss, targets, clock.seconds, measured)
+        facts: dict[str, Any] = length_facts(targets) | measured  # those of `train` that exist without sampling
+        tokens = int(targets.mask.sum())
+        yield StepRecord(state.step, loss, rows=len(targets), tokens=tokens, seconds=clock.seconds, **facts)
         raise_delayed()
 
 
 def cross_entropy_backward(
     policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0, gradient_checkpointing: bool = False
 ) -> float:
-    """Accumulate the gradient of the mean cross entropy per target token; returns the mean in nats.
-
-    micro_batch: rows per forward and backward pass (0: all). gradient_checkpointing: recompute activations in the
-    backward pass. Neither changes loss or gradient. Raises FloatingPointError for a loss that is not finite.
+    """Accumulate the gradient of the mean cross entropy per target token; returns the mean in nats. micro_batch and
+    gradient_checkpointing, see TrainSettings, change neither. Raises FloatingPointError for a loss that is not finite.
     """
     total, tokens = 0.0, int(targets.mask.sum())
     for rows in torch.arange(len(targets)).split(micro_batch or len(targets)):
@@ -93,22 +92,3 @@ def cross_entropy_backward(
         loss.backward()
         total += loss.item()
     return total
-
-
-def sft_record(
-    step: int, loss: float, targets: Rollout, seconds: dict[str, float], measured: dict[str, float]
-) -> StepRecord:
-    """The step's record: the fields that `train` fills, as far as they exist without sampling."""
-    lengths = targets.lengths
-    return StepRecord(
-        step=step,
-        loss=loss,
-        length_mean=lengths.float().mean().item(),
-        length_min=int(lengths.min()),
-        length_max=int(lengths.max()),
-        rows=len(targets),
-        tokens=int(lengths.sum()),
-        grad_norm=measured["grad_norm"],
-        learning_rate=measured["learning_rate"],
-        seconds=seconds,
-    )

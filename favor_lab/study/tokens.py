@@ -49,13 +49,10 @@ def token_losses(
     advantages = by_token(advantages).expand(mask.shape)  # (N, L)
     ref_logps = None if ref_logps is None else ref_logps.detach().double()
     logps.requires_grad_()
-    options: dict[str, Any] = {
-        "clip_high": clip_high,
-        "ratio_max": ratio_max,
-        "weigh_kl": weigh_kl,
-        "max_length": max_length,
-    }
-    loss, _ = grpo_loss(logps, old_logps, ref_logps, advantages, mask, clip, beta, how, level, **options)
+    loss, _ = grpo_loss(
+        logps, old_logps, ref_logps, advantages, mask, clip, beta, how, level,
+        clip_high=clip_high, ratio_max=ratio_max, weigh_kl=weigh_kl, max_length=max_length,
+    )  # fmt: skip
     now, old = (logps, old_logps) if level == "token" else (row_mean(logps, mask), row_mean(old_logps, mask))
     ratio = bounded(now - old).exp().expand(mask.shape)  # (N, L)
     kl = torch.zeros_like(logps) if ref_logps is None else k3_kl(logps, ref_logps)  # (N, L)
@@ -100,14 +97,9 @@ def token_table(tokenizer: Any, rollout: Rollout, row: int, parts: dict[str, Ten
     """The tokens of completion `row` with their numbers, end token included. parts: of `token_losses`, (N, L) each."""
     mask = rollout.mask[row]  # (L,)
     ids = rollout.completion_ids[row][mask].tolist()
-    names = ("logp", "ratio", "kl", "loss", "push", "muted")
-    columns = (parts[name][row][mask].tolist() for name in names)
-    return [
-        Token(text, logp, ratio, kl, loss, push, bool(muted), token in rollout.end_token_ids)
-        for text, token, logp, ratio, kl, loss, push, muted in zip(
-            token_texts(tokenizer, ids), ids, *columns, strict=True
-        )
-    ]
+    numbers = [parts[name][row][mask].tolist() for name in ("logp", "ratio", "kl", "loss", "push")]
+    muted, ends = parts["muted"][row][mask].bool().tolist(), [token in rollout.end_token_ids for token in ids]
+    return [Token(*of_token) for of_token in zip(token_texts(tokenizer, ids), *numbers, muted, ends, strict=True)]
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:

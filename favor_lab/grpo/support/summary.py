@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from favor_lab.vlm.processing import PromptBatch
 
 
+def length_facts(rollout: Rollout) -> dict[str, Any]:
+    """The record's fields about the lengths of these rows."""
+    lengths = rollout.lengths
+    mean, shortest, longest = lengths.float().mean().item(), int(lengths.min()), int(lengths.max())
+    return {"length_mean": mean, "length_min": shortest, "length_max": longest}
+
+
 def summarise(rollout: Rollout, totals: Tensor) -> dict[str, Any]:
     """The record's fields about the rewards and the lengths of these rows; totals: their summed rewards (N,)."""
-    lengths = rollout.lengths.float()
-    return {
+    return length_facts(rollout) | {
         "rewards": {name: values.mean().item() for name, values in rollout.rewards.items()},
         "reward": totals.mean().item(),
-        "length_mean": lengths.mean().item(),
-        "length_min": int(lengths.min()),
-        "length_max": int(lengths.max()),
         "truncated": rollout.truncated.float().mean().item(),
     }
 
