@@ -258,7 +258,7 @@ def gain_interval(before, after, draws, rng):
         Wrong("the middle 90 %", changed(GAIN, "[2.5, 97.5]", "[5, 95]"), "which percentiles"),
         Wrong("the whole range", changed(GAIN, "[2.5, 97.5]", "[0, 100]"), "too long"),
         Wrong("shares, not points", changed(GAIN, "100 * ", ""), "percentage points"),
-        Wrong("before less after", changed(GAIN, "(after - before)", "(before - after)"), "after less before"),
+        Wrong("before minus after", changed(GAIN, "(after - before)", "(before - after)"), "after minus before"),
         Wrong(
             "relative gain",
             changed(GAIN, "float(gains.mean()), float", "float(gains.mean() / max(before.mean(), 0.01)), float"),
@@ -421,7 +421,7 @@ def holm(p_values):
         ),
     ],
     "occlusion-map": [
-        Wrong("view less whole", changed(MAP, "whole - score(view)", "score(view) - whole"), "whole less view"),
+        Wrong("view minus whole", changed(MAP, "whole - score(view)", "score(view) - whole"), "whole minus view"),
         Wrong("the picture itself is covered", changed(MAP, "picture.copy()", "picture"), "cover a copy"),
         Wrong(
             "views on top of each other",
@@ -529,7 +529,7 @@ def holm(p_values):
         ),
         Wrong("the worst control", changed(EFFECTS, "np.mean(drops[1:])", "np.max(drops[1:])"), r"\*controls\*"),
         Wrong(
-            "controls less the region",
+            "controls minus the region",
             changed(EFFECTS, "drops[0] - np.mean(drops[1:])", "np.mean(drops[1:]) - drops[0]"),
             r"\*controls\*",
         ),

@@ -150,11 +150,11 @@ PLANTED = {
         Wrong(
             "a product in place of a sum",
             changed(ADAPTER, "(outputs + inputs)", "outputs * inputs"),
-            "lie beside, not across",
+            "a sum, not a product",
         ),
         Wrong("only the first narrow matrix", changed(ADAPTER, "(outputs + inputs)", "inputs"), "one of the two"),
         Wrong("only the second narrow matrix", changed(ADAPTER, "(outputs + inputs)", "outputs"), "one of the two"),
-        Wrong("two bytes a number", changed(ADAPTER, '"values": 4', '"values": 2'), "four bytes a number"),
+        Wrong("two bytes per number", changed(ADAPTER, '"values": 4', '"values": 2'), "four bytes per number"),
         Wrong("one moment", changed(ADAPTER, '"moments": 8', '"moments": 4'), r"\*two\* moments"),
         Wrong(
             "gradients of the frozen matrices",
@@ -279,7 +279,7 @@ def largest(peaks, card, headroom, groups, sizes):
         found = G, size, not fast
     return found
 """,
-            "ends no search",
+            "do not stop the search",
         ),
         Wrong(
             "no recomputing before the larger group",
@@ -455,7 +455,7 @@ def arrange(prompts, processes, G, most):
         Wrong(
             "one completion at a time",
             EPOCH + changed(ARRANGE, "per_device = min(most, each)", "per_device = 1"),
-            "which largest part",
+            "largest divisor",
         ),
         Wrong(
             "halved until there is room",
@@ -476,7 +476,7 @@ def arrange(prompts, processes, G, most):
         Wrong(
             "room for all processes together",
             EPOCH + changed(ARRANGE, "min(most, each)", "max(1, min(most // processes, each))"),
-            "which largest part",
+            "largest divisor",
         ),
         Wrong(
             "no regard to the room", EPOCH + changed(ARRANGE, "min(most, each)", "each"), "than a device has room for"
@@ -514,7 +514,7 @@ def arrange(prompts, processes, G, most):
         Wrong("multiplied by the passes", changed(PASS, "* W", "* W * K") + WHICH, "three times as much"),
         Wrong("the mask forgotten", changed(PASS, "(x * mask)", "x") + WHICH, "where is the mask"),
         Wrong("no gradient", changed(PASS, "(x * mask)", "(x.detach() * mask)") + WHICH, "no gradient"),
-        Wrong("one number a row", changed(PASS, ".sum()", ".sum(dim=1)") + WHICH, "gives one number"),
+        Wrong("one number per row", changed(PASS, ".sum()", ".sum(dim=1)") + WHICH, "gives one number"),
         Wrong("a constant length", changed(PASS, "/ total * W", "/ mask.numel() * W") + WHICH, "each has 1 / total"),
         Wrong(
             "all losses equal",
@@ -873,7 +873,7 @@ def claim(before, after, people, learnt, draws, rng):
             "two people: a quarter",
         ),
         Wrong(
-            "each person counted once a draw",
+            "each person counted once per draw",
             changed(CLAIM, "for k in drawn]", "for k in set(drawn.tolist())]"),
             "too short|people alike|two people: a quarter",
         ),
@@ -886,11 +886,11 @@ def claim(before, after, people, learnt, draws, rng):
         Wrong("the whole range", changed(CLAIM, "[2.5, 97.5]", "[0, 100]"), "too long"),
         Wrong("shares, not points", changed(CLAIM, "gains = 100.0 * (", "gains = 1.0 * ("), "percentage points"),
         Wrong(
-            "before less after",
+            "before minus after",
             changed(
                 CLAIM, "(after.astype(float) - before.astype(float))", "(before.astype(float) - after.astype(float))"
             ),
-            "after less before",
+            "after minus before",
         ),
         Wrong(
             "relative to before",
