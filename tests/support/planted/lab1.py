@@ -97,7 +97,7 @@ def never_rewarded(right, labels, G):
 PLANTED: dict[str, list[Wrong]] = {
     "split": [
         Wrong(
-            "drawn from the pile, not from each label",
+            "drawn from all records, not per label",
             """
 def split(records, shots, test, seed):
     labels = {record.label for record in records}
@@ -223,7 +223,7 @@ def wilson(right, pictures):
             "per cent",
         ),
         Wrong(
-            "denominator under the half-width only",
+            "denominator applied to the half-width only",
             changed(
                 WILSON,
                 "(middle - half) / scale, (middle + half) / scale",
@@ -554,7 +554,7 @@ def draw(logits, temperature, u):
             "forbidden token",
         ),
         Wrong(
-            "one too far",
+            "off by one",
             """
 def draw(logits, temperature, u):
     logps = torch.log_softmax(logits / temperature, dim=-1)

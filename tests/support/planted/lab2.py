@@ -112,7 +112,7 @@ def answer_of(text):
             + ACCURACY,
             "two pairs",
         ),
-        Wrong("words behind the answer", changed(ANSWER, r"</answer>\s*\Z", "</answer>") + ACCURACY, "close the text"),
+        Wrong("words after the answer", changed(ANSWER, r"</answer>\s*\Z", "</answer>") + ACCURACY, "close the text"),
         Wrong("the dot stops at a line break", changed(ANSWER, ", re.DOTALL", "") + ACCURACY, "line breaks"),
         Wrong("an empty string for an empty pair", changed(ANSWER, " or None", "") + ACCURACY, "empty pair"),
         Wrong(
@@ -147,7 +147,7 @@ def answer_of(text):
             "spelling is forgiven",
         ),
         Wrong(
-            "all blanks taken out", ANSWER + changed(ACCURACY, '" ", name.lower()', '"", name.lower()'), "'ridingabike'"
+            "all spaces removed", ANSWER + changed(ACCURACY, '" ", name.lower()', '"", name.lower()'), "'ridingabike'"
         ),
         Wrong(
             "answer normalised, label not",
@@ -234,7 +234,7 @@ def answer_of(text):
             "only white space is empty",
         ),
         Wrong(
-            "tags counted, order not looked at",
+            "tags counted, order not checked",
             changed(FORMAT, "tag.findall(text) == wanted", "sorted(tag.findall(text)) == sorted(wanted)"),
             "another order",
         ),
@@ -337,7 +337,7 @@ def mended(completions, label, labels):
             "'Ri.'",
         ),
         Wrong(
-            "a name that begins another name goes unpaid",
+            "a name that begins another name earns nothing",
             changed(MENDED, "[name for name in names if name == said] or ", ""),
             "a name may begin another name",
         ),
@@ -357,7 +357,7 @@ def mended(completions, label, labels):
             "honest answer earns nothing|labels are normalised",
         ),
         Wrong(
-            "clear, whatever the picture shows",
+            "unambiguous, whatever the picture shows",
             changed(MENDED, "meant == [gold]", "len(meant) == 1"),
             "than this picture",
         ),
@@ -379,17 +379,17 @@ def mended(completions, label, labels):
     ],
     "described": [
         Wrong(
-            "share of what was said",
+            "share of the statements made",
             changed(DESCRIBED, "max(0.0, true - (stated - true)) / held", "true / max(stated, 1)"),
             "not a share of the statements made",
         ),
         Wrong(
-            "share of what holds",
+            "share of the true statements of the scene",
             changed(DESCRIBED, "max(0.0, true - (stated - true)) / held", "true / held"),
             "false statement costs",
         ),
         Wrong(
-            "true minus all that was said",
+            "true minus all statements made",
             changed(DESCRIBED, "true - (stated - true)", "true - stated"),
             "all true statements",
         ),
@@ -399,7 +399,9 @@ def mended(completions, label, labels):
             "false ones outweigh",
         ),
         Wrong(
-            "over what was said", changed(DESCRIBED, "/ held", "/ max(stated, 1)"), "not a share of the statements made"
+            "divided by the statements made",
+            changed(DESCRIBED, "/ held", "/ max(stated, 1)"),
+            "not a share of the statements made",
         ),
         Wrong(
             "statements of the first scene for all",
@@ -497,7 +499,7 @@ def advantages(rewards, eps=1e-4):
             "eps",
         ),
         Wrong(
-            "sign turned round",
+            "sign reversed",
             """
 def advantages(rewards, eps=1e-4):
     return (rewards.mean(dim=1, keepdim=True) - rewards) / (rewards.std(dim=1, keepdim=True) + eps)
@@ -569,7 +571,7 @@ def leave_one_out(rewards, groups):
             "divided by nothing else",
         ),
         Wrong(
-            "sign turned round",
+            "sign reversed",
             changed(LEAVE, "own - (own.sum() - own) / (n - 1)", "(own.sum() - own) / (n - 1) - own"),
             "positive is better",
         ),
@@ -658,7 +660,7 @@ def each_first(parts, weights):
             "not with the batch",
         ),
         Wrong(
-            "the sum not divided by its spread",
+            "the sum not divided by its standard deviation",
             changed(SUM_FIRST, "parts))", 'parts), scale="none")') + EACH_FIRST,
             "one normalisation",
         ),

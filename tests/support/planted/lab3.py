@@ -136,7 +136,7 @@ def completion_logps(logits, ids, P, temperature):
             "what is divided, and when",
         ),
         Wrong("probabilities, no logarithm", changed(LOGPS, "log_softmax", "softmax"), "logarithm"),
-        Wrong("softmax over the places", changed(LOGPS, "dim=-1", "dim=1"), "softmax over V"),
+        Wrong("softmax over the positions", changed(LOGPS, "dim=-1", "dim=1"), "softmax over V"),
         Wrong(
             "softmax in bfloat16, float32 afterwards",
             """
@@ -160,9 +160,7 @@ def surrogate(logps, old_logps, advantages, low, high):
             "keeps its own ratio",
         ),
         Wrong(
-            "ratio turned round",
-            changed(SURROGATE, "logps - old_logps.detach()", "old_logps.detach() - logps"),
-            "above",
+            "ratio inverted", changed(SURROGATE, "logps - old_logps.detach()", "old_logps.detach() - logps"), "above"
         ),
         Wrong(
             "old log-probabilities not held fixed", changed(SURROGATE, "old_logps.detach()", "old_logps"), "exactly 0"
@@ -208,7 +206,7 @@ def kl_penalty(logps, ref_logps):
 """,
             "which way is d",
         ),
-        Wrong("sign turned", changed(KL, "d.exp() - d - 1", "-(d.exp() - d - 1)"), "its sign"),
+        Wrong("sign reversed", changed(KL, "d.exp() - d - 1", "-(d.exp() - d - 1)"), "its sign"),
         Wrong("k1, which can be negative", changed(KL, "d.exp() - d - 1", "-d"), "not k1"),
         Wrong("k2, which is biased", changed(KL, "d.exp() - d - 1", "d**2 / 2"), "biased"),
         Wrong("1 not subtracted", changed(KL, "d.exp() - d - 1", "d.exp() - d"), "last term"),
@@ -224,7 +222,7 @@ def kl_penalty(logps, ref_logps):
             "clamp d itself",
         ),
         Wrong(
-            "exponential cut at its finite end",
+            "exponential clamped to finite values",
             """
 def kl_penalty(logps, ref_logps):
     d = ref_logps.detach() - logps
@@ -267,7 +265,7 @@ def kl_penalty(logps, ref_logps):
             r"\*tokens\*",
         ),
         Wrong(
-            "group and place in the group mixed up",
+            "group and position in the group mixed up",
             changed(
                 WEIGHTS,
                 "lengths.view(-1, G).sum(dim=1).repeat_interleave(G)",
@@ -378,7 +376,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         ),
         Wrong("times the mask", changed(SEQUENCE, ".masked_fill(~mask, 0.0)", " * mask"), "0 times NaN"),
         Wrong(
-            "ratio turned round",
+            "ratio inverted",
             changed(SEQUENCE, "(logps - old_logps.detach())", "(old_logps.detach() - logps)"),
             "now over when sampled",
         ),
@@ -436,7 +434,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
             "KL pushes away",
         ),
         Wrong(
-            "reference beside the policy",
+            "reference close to the policy",
             changed(FAULTY, "generator=generator)\n", "generator=generator)\n    ref = now + 0.02 * (ref + 1)\n"),
             "KL is reversed",
         ),
@@ -458,9 +456,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
             "same batch",
         ),
         Wrong(
-            "the verdict turned round",
-            changed(FAULTY, "return not torch", "return torch"),
-            "right loss was called faulty",
+            "the verdict inverted", changed(FAULTY, "return not torch", "return torch"), "right loss was called faulty"
         ),
         Wrong("everything passes", "def faulty(loss):\n    return False\n", "slipped through"),
     ],
@@ -484,7 +480,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         ),
         Wrong("compared with the batch", changed(STEP, "rewards.view(-1, G)", "rewards[None]"), r"\(B, G\), not"),
         Wrong(
-            "groups and places mixed up",
+            "groups and positions mixed up",
             changed(
                 STEP,
                 "group_advantages(rewards.view(-1, G)).flatten()",
@@ -511,7 +507,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
             changed(STEP, "with policy.reference(), torch.no_grad()", "with torch.no_grad()"),
             "what is the reference",
         ),
-        Wrong("beta is not handed on", changed(STEP, ", beta=beta", ""), "which beta"),
+        Wrong("beta is not passed on", changed(STEP, ", beta=beta", ""), "which beta"),
         Wrong(
             "change measured before the step",
             changed(
