@@ -136,9 +136,11 @@ def predict(
                 examples[path] = as_example(path)
             except ValueError as error:
                 problems[path] = str(error).removeprefix(f"{path}: ")
-        options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        answers = answer(policy, list(examples.values()), labels, style, **options) if examples else []
-        answered = dict(zip(examples, answers, strict=True))
+        answered = {}
+        if examples:
+            known = list(examples.values())
+            answers = answer(policy, known, labels, style, max_new_tokens=max_new_tokens, batch_size=batch_size)
+            answered = dict(zip(examples, answers, strict=True))
         for path in paths[first : first + batch_size]:
             yield Prediction(path, answered.get(path), problems.get(path, ""))
 
