@@ -16,7 +16,7 @@ from typing import NamedTuple
 from favor_lab.activities.data import Record
 from favor_lab.activities.faults import Fault
 from favor_lab.activities.folder import read_folder
-from favor_lab.activities.images import decode_image, fingerprint, image_header, pixel_box
+from favor_lab.activities.images import FORMATS, decode_image, fingerprint, image_header, pixel_box
 from favor_lab.activities.listing import Listing
 from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.public.load import read_listing
@@ -39,10 +39,7 @@ KINDS = {
     "count": "counts that differ from the published ones",
     "unlisted": "there, but not used",
 }
-SUFFIXES = {  # MPO: several pictures in one JPEG file, as some cameras write
-    "JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "BMP": {".bmp"}, "GIF": {".gif"},
-    "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"},
-}  # fmt: skip
+SUFFIXES = FORMATS | {"MPO": FORMATS["JPEG"]}  # MPO: several pictures in one JPEG file, as some cameras write
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # what the last TAIL bytes of a complete file have
 TAIL = 4096
 BATCH = 256  # images that are submitted to the threads at a time
@@ -50,18 +47,13 @@ BATCH = 256  # images that are submitted to the threads at a time
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_folder` found.
-
-    counts   split -> number of images in the lists, published number (None: unknown), number of labels
-    faults   everything wrong: with lists, single images, pairs of images, counts
-    decoded  whether every image was decoded and compared by its pixels
-    """
+    """What `check_folder` found."""
 
     name: str
     root: Path
-    counts: dict[str, tuple[int, int | None, int]]
-    faults: list[Fault]
-    decoded: bool
+    counts: dict[str, tuple[int, int | None, int]]  # split -> images, published number (None: unknown), labels
+    faults: list[Fault]  # everything wrong: with lists, single images, pairs of images, counts
+    decoded: bool  # whether every image was decoded and compared by its pixels
 
     @property
     def fatal(self) -> list[Fault]:
@@ -131,17 +123,17 @@ def check_folder(
     else:
         raise ValueError(f"unknown set {name!r}; sets on disk are {', '.join(PUBLIC)} and folder")
     records = [(split, record) for split, records in listing.splits.items() for record in records]
-    walked = iter(progress([record for _, record in records]))
+    remaining = iter(progress([record for _, record in records]))
     looks: list[Look] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while batch := list(islice(walked, BATCH)):  # batch by batch, so that Ctrl-C takes effect soon
+        while batch := list(islice(remaining, BATCH)):  # batch by batch, so that Ctrl-C takes effect soon
             looks += pool.map(partial(_look_at, listing, decode), batch)
     faults = [fault if fault.kind != "box" else replace(fault, fatal=person_crop) for fault in listing.faults]
     for (_, record), look in zip(records, looks, strict=True):
         faults += look.faults + _check_box(listing, record, look, person_crop)
-    faults += _find_duplicates(listing, records, looks, "pixels" if decode else "bytes")
-    counts, differing = _count(listing)
-    return Report(name, root, counts, faults + differing, decode)
+    faults += _duplicates(listing, records, looks, "pixels" if decode else "bytes")
+    counts, differences = _count(listing)
+    return Report(name, root, counts, faults + differences, decode)
 
 
 def _look_at(listing: Listing, decode: bool, record: Record) -> Look:
@@ -164,10 +156,10 @@ def _check_box(listing: Listing, record: Record, look: Look, fatal: bool) -> lis
     if record.box is None or look.size is None:
         return []
     path, (width, height) = listing.path_of(record.source), look.size
-    annotated = listing.sizes.get(path, look.size)
+    annotated_size = listing.sizes.get(path, look.size)
     try:
-        if annotated != look.size:
-            of = f"{annotated[0]} x {annotated[1]}"
+        if annotated_size != look.size:
+            of = f"{annotated_size[0]} x {annotated_size[1]}"
             raise ValueError(f"the annotation is of an image of {of}, this is {width} x {height}")
         pixel_box(record.box, look.size)
     except ValueError as fault:
@@ -175,15 +167,13 @@ def _check_box(listing: Listing, record: Record, look: Look, fatal: bool) -> lis
     return []
 
 
-def _find_duplicates(
-    listing: Listing, records: list[tuple[str, Record]], looks: list[Look], what: str
-) -> Iterator[Fault]:
+def _duplicates(listing: Listing, records: list[tuple[str, Record]], looks: list[Look], what: str) -> Iterator[Fault]:
     """A fault for each duplicate of another image. The cure leaves out the copy in train where another is in test or
     validation, and every copy of an image with two labels."""
-    groups: dict[bytes, list[tuple[str, Record]]] = {}
+    groups: dict[bytes | None, list[tuple[str, Record]]] = {}
     for item, look in zip(records, looks, strict=True):
-        if look.content is not None:
-            groups.setdefault(look.content, []).append(item)
+        groups.setdefault(look.content, []).append(item)
+    groups.pop(None, None)  # images that could not be read
     order = ("test", "validation", "train")  # the first one stays
     for group in groups.values():
         (split, first), *others = sorted(group, key=lambda item: order.index(item[0]))
@@ -212,15 +202,12 @@ def _count(listing: Listing) -> tuple[dict[str, tuple[int, int | None, int]], li
         if len(records) != count:
             notes.append(Fault("count", split, f"{len(records)} images, published are {count}", False))
         present = Counter(record.label for record in records)
-        differing: dict[str, list[str]] = {}
+        differences: dict[str, list[str]] = {}
         for label in listing.labels.values() if records else ():
             if split in each and present[label] != each[split]:
-                differing.setdefault(f"{present[label]} images instead of {each[split]}", []).append(label)
+                differences.setdefault(f"{present[label]} images instead of {each[split]}", []).append(label)
             elif not present[label]:
-                differing.setdefault("no image", []).append(label)
-        notes += [Fault("count", split, f"{what}: {', '.join(labels)}", False) for what, labels in differing.items()]
-    counts = {
-        split: (len(records), published.get(split), len({record.label for record in records}))
-        for split, records in pools.items()
-    }
-    return counts, notes
+                differences.setdefault("no image", []).append(label)
+        notes += [Fault("count", split, f"{what}: {', '.join(labels)}", False) for what, labels in differences.items()]
+    labels_in = {split: {record.label for record in records} for split, records in pools.items()}
+    return {split: (len(pools[split]), published.get(split), len(labels_in[split])) for split in pools}, notes

@@ -59,7 +59,6 @@ class ActivityData:
 
     def label_of(self, name: str) -> str:
         """The label for one of the data's own names, or for a label in other case or punctuation; never for a part.
-
         Raises ValueError for an unknown name and for one that could be two labels.
 
         >>> from favor_lab import load_activities
@@ -74,9 +73,8 @@ class ActivityData:
 
 
 def fold(name: str) -> str:
-    """A label without case, underscores, hyphens, full stops and surplus space.
-
-    The accuracy reward ignores these in an answer, so labels that fold alike could not be told apart.
+    """A label without case, underscores, hyphens, full stops and surplus space: the accuracy reward ignores these in an
+    answer, so it could not tell apart labels that fold alike.
 
     >>> fold("Riding_a-Bike.") == fold("riding a bike"), fold("Cliff_Diving") == fold("Diving")
     (True, False)

@@ -10,20 +10,13 @@ MOST_NAMED = 20  # faults that an error lists; `favor-lab data` lists all
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong with a set's folder.
+    """Something wrong with a set's folder."""
 
-    kind   its category, a key of `checks.KINDS`
-    where  file, or list and line, relative to the root
-    what   what is wrong there, and what to do
-    fatal  whether training would fail because of it
-    cure   images whose exclusion would cure it, relative to the root
-    """
-
-    kind: str
-    where: str
-    what: str
-    fatal: bool = True
-    cure: tuple[str, ...] = ()
+    kind: str  # its category, a key of `checks.KINDS`
+    where: str  # file, or list and line, relative to the root
+    what: str  # what is wrong there, and what to do
+    fatal: bool = True  # whether training would fail because of it
+    cure: tuple[str, ...] = ()  # images whose exclusion would cure it, relative to the root
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"

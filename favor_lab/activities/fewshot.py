@@ -24,7 +24,8 @@ from favor_lab.activities.images import Example, fingerprint
 class FewShot:
     """Three disjoint lists of examples and the closed list of their labels.
 
-    In each list the labels alternate: `train[: len(labels)]` is one image of each label."""
+    In each list the labels alternate: `train[: len(labels)]` is one image of each label.
+    """
 
     train: list[Example]
     validation: list[Example]
@@ -36,8 +37,7 @@ class FewShot:
 class Transfer:
     """Train on `source`, test on `target`, whose `train` and `validation` are empty; no image is in both.
 
-    overlap  label of the source -> the same label of the target (equal except for case and punctuation; a part of a
-             label is not a match)
+    `overlap` maps labels of the source to the same labels of the target, see `label_overlap`.
     """
 
     source: FewShot
@@ -87,9 +87,8 @@ def base_to_new(
     if label_seed is not None:
         random.Random(f"base {label_seed}").shuffle(order)
     base = set(order[: math.ceil(len(order) / 2)])
-    learnt = few_shot(restrict(dataset, base), shots, seed, validation, test)
-    unseen = restrict(dataset, set(order) - base)
-    return _transfer(learnt, _draw(unseen, {"test": test, "validation": 0, "train": 0}, seed), dataset.name)
+    source_shots = few_shot(restrict(dataset, base), shots, seed, validation, test)
+    return _transfer(source_shots, restrict(dataset, set(order) - base), seed, test, dataset.name)
 
 
 def cross_dataset(
@@ -100,9 +99,8 @@ def cross_dataset(
     As in CoCoOp's cross-dataset transfer, only the test images of `target` are used. Raises ValueError as `few_shot`
     does, and for images of `source` that `target` tests on (how many, and the first 20 by name).
     """
-    learnt = few_shot(source, shots, seed, validation, test)
-    tested = _draw(target, {"test": test, "validation": 0, "train": 0}, seed)
-    return _transfer(learnt, tested, f"{source.name} and {target.name}")
+    source_shots = few_shot(source, shots, seed, validation, test)
+    return _transfer(source_shots, target, seed, test, f"{source.name} and {target.name}")
 
 
 def restrict(dataset: ActivityData, labels: Collection[str]) -> ActivityData:
@@ -118,7 +116,7 @@ def restrict(dataset: ActivityData, labels: Collection[str]) -> ActivityData:
 
 
 def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str, str]:
-    """Label of `source` -> the label of `target` that is the same except for case and punctuation.
+    """Label of `source` -> the label of `target` that is the same except for case and punctuation, never a part of it.
 
     >>> label_overlap(["diving", "playing guitar"], ["cliff diving", "Playing_Guitar"])
     {'playing guitar': 'Playing_Guitar'}
@@ -127,10 +125,11 @@ def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str,
     return {label: folded[fold(label)] for label in source if fold(label) in folded}
 
 
-def _transfer(source: FewShot, target: FewShot, name: str) -> Transfer:
-    """Both halves together; ValueError for leakage: images of the source that the target tests on."""
-    learnt = {fingerprint(example.image): example for example in source.train + source.validation}
-    pairs = [(learnt.get(fingerprint(example.image)), example) for example in target.test]
+def _transfer(source: FewShot, dataset: ActivityData, seed: int, test: int, name: str) -> Transfer:
+    """`source` with test images of `dataset`; ValueError for leakage: images of the source that are tested on."""
+    target = _draw(dataset, {"test": test, "validation": 0, "train": 0}, seed)
+    source_images = {fingerprint(example.image): example for example in source.train + source.validation}
+    pairs = [(source_images.get(fingerprint(example.image)), example) for example in target.test]
     faults = [
         f"{shown(twin.source)} ({twin.label!r}) is {shown(tested.source)} ({tested.label!r}, test)"
         for twin, tested in pairs

@@ -17,23 +17,23 @@ COMPANIONS = {
 }  # fmt: skip
 
 
-def load_folder(root: Path, exclude: Collection[str] = ()) -> ActivityData:
+def load_folder(root: Path, exclude: Collection[str]) -> ActivityData:
     """The set "folder" as `load_activities` describes it."""
     listing = read_folder(root, exclude)
-    listing.refuse(str(root))
+    listing.refuse()
     if unused := listing.places("unlisted"):
         warnings.warn(f"{root}: {len(unused)} not used (no image, or not in <label>/): {some(unused)}", stacklevel=3)
     folders = {label: folder for folder, label in listing.labels.items()}
     return ActivityData(str(root), list(folders), listing.splits, open_image, folders)
 
 
-def read_folder(root: Path, exclude: Collection[str] = ()) -> Listing:
+def read_folder(root: Path, exclude: Collection[str]) -> Listing:
     """The images sorted by label under `root` without those in `exclude`, what is not used, and what is wrong with
     layout, names and labels.
 
     Raises ValueError for an `exclude` that names no image, FileNotFoundError or NotADirectoryError for the root.
     """
-    listing = Listing("folder", root, {})
+    listing = Listing("folder", root, str(root))
     unused: list[Path] = []
     files: dict[tuple[str, str], list[str]] = {}  # (split, folder of a label) -> paths of images, relative to the root
     for split, branch in _split_folders(root, unused):
@@ -52,8 +52,7 @@ def read_folder(root: Path, exclude: Collection[str] = ()) -> Listing:
         if path.name.lower() not in COMPANIONS:
             name = path.relative_to(root).as_posix()
             listing.note_fault("unlisted", name, "is no image, or does not lie in <label>/")
-    exclude = set(map(shown, exclude))
-    listing.check_exclude(str(root), exclude, {shown(path) for paths in files.values() for path in paths})
+    exclude = listing.check_exclude(exclude, {shown(path) for paths in files.values() for path in paths})
     files = {key: [path for path in paths if shown(path) not in exclude] for key, paths in files.items()}
     labels = {folder: spaced(folder) for _, folder in files}
     listing.labels = dict(sorted(labels.items(), key=lambda pair: (pair[1], pair[0])))

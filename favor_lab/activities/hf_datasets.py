@@ -111,8 +111,8 @@ def to_datasets(
     else:
         splits = {"": (data := list(data))}
     if labels is None:
-        known = data.labels if isinstance(data, ActivityData | FewShot) else [example.label for example in data]
-        labels = list(dict.fromkeys(known))
+        label_names = data.labels if isinstance(data, ActivityData | FewShot) else [example.label for example in data]
+        labels = list(dict.fromkeys(label_names))
     label_type, text = library.ClassLabel(names=list(labels)), library.Value("string")
     features = library.Features({"image": library.Image(), "label": label_type, "source": text})
     tables = {}

@@ -19,8 +19,11 @@ from favor_lab.activities.faults import shown
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the stored image
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # no other decoder is run, whatever a file claims to be
+FORMATS = {  # no other decoder is run, whatever a file claims to be
+    "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "GIF": (".gif",), "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}  # fmt: skip
+IMAGE_SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 LFS_POINTER = b"version https://git-lfs"  # how a file begins whose content Git LFS has not fetched
 
@@ -94,7 +97,7 @@ def image_header(data: bytes, source: str) -> tuple[str, tuple[int, int]]:
 
 
 def check_shape(size: tuple[int, int]) -> None:
-    """ValueError for an image that is too narrow to be resized as Qwen2-VL does.
+    """ValueError for an image without pixels or too narrow to be resized as Qwen2-VL does.
 
     >>> check_shape((20000, 3))
     Traceback (most recent call last):
@@ -115,7 +118,7 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
             raise ValueError("the file is empty (0 bytes)")
         if data.startswith(LFS_POINTER):
             raise ValueError("a Git LFS pointer, not the file itself; `git lfs pull` brings it")
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        with Image.open(BytesIO(data), formats=list(FORMATS)) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
             yield image

@@ -33,35 +33,24 @@ class Row(NamedTuple):
 
 @dataclass
 class Listing:
-    """What the folder `root` of the set `name` holds.
-
-    labels  the set's own name -> label, in the set's order
-    splits  split -> records, as in `ActivityData`
-    faults  everything wrong so far
-    sizes   path of an image -> (width, height) that its annotation gives, where it gives one
-    carved  whether a test set was set aside from train, since there is no official one
-    note    how the splits differ from the official ones; empty: they are those
-    open, read_bytes   source -> image, source -> content of its file
-
-    What readers of public sets say about their layout: the `folders` that hold images, the `form` of an image's path,
-    whether the set has lists (otherwise every image in a folder belongs to it), and whether rows are `packed` in files
-    of many.
-    """
+    """What the folder `root` of the set `name` holds; `title` is what errors call it."""
 
     name: str
     root: Path
-    labels: dict[str, str]
-    splits: dict[str, list[Record]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    carved: bool = False
-    note: str = ""
-    open: Callable[..., Image.Image] = open_image
-    read_bytes: Callable[[str], bytes] = file_bytes
-    folders: set[str] = field(default_factory=set)
-    form: str = ""
-    listed: bool = True
-    packed: bool = False
+    title: str
+    labels: dict[str, str] = field(default_factory=dict)  # the set's own name -> label, in the set's order
+    splits: dict[str, list[Record]] = field(default_factory=dict)  # as in `ActivityData`
+    faults: list[Fault] = field(default_factory=list)  # everything wrong so far
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # image -> (width, height) in its annotation
+    carved: bool = False  # whether a test set was set aside from train, since there is no official one
+    note: str = ""  # how the splits differ from the official ones; empty: they are those
+    open: Callable[..., Image.Image] = open_image  # source -> image
+    read_bytes: Callable[[str], bytes] = file_bytes  # source -> content of its file
+    # what readers of public sets say about their layout
+    folders: set[str] = field(default_factory=set)  # that hold images
+    form: str = ""  # of an image's path
+    listed: bool = True  # whether the set has lists; otherwise every image in a folder belongs to it
+    packed: bool = False  # whether images lie in files of many
 
     def __post_init__(self) -> None:
         if not self.root.exists():
@@ -81,17 +70,19 @@ class Listing:
         """Where the faults of a kind are."""
         return [fault.where for fault in self.faults if fault.kind == kind]
 
-    def refuse(self, title: str) -> None:
+    def refuse(self) -> None:
         """ValueError with all faults that training would fail on."""
         if fatal := [fault for fault in self.faults if fault.fatal]:
             advice = f" (`favor-lab data {self.name} --root {self.root}` lists all)"
-            raise ValueError(all_at_once(title, fatal, advice))
+            raise ValueError(all_at_once(self.title, fatal, advice))
 
-    def check_exclude(self, title: str, exclude: Collection[str], images: Collection[str]) -> None:
-        """ValueError that lists names in `exclude` that are no image: a typing error must not keep an image in."""
-        if unknown := sorted(set(exclude) - set(images)):
+    def check_exclude(self, exclude: Collection[str], images: set[str]) -> set[str]:
+        """`exclude` as `images` are written; ValueError for names of no image: a typing error must not keep one in."""
+        shown_exclude = set(map(shown, exclude))
+        if unknown := sorted(shown_exclude - images):
             names = ", ".join(map(repr, unknown))
-            raise ValueError(f"{title} has no image {names} to exclude (paths relative to its root)")
+            raise ValueError(f"{self.title} has no image {names} to exclude (paths relative to its root)")
+        return shown_exclude
 
     def find_untrained(self) -> None:
         """A fault for each label of a split that has no image in "train"."""

@@ -1,7 +1,7 @@
 """Facts about the public sets: labels, published counts, where to get them, under which terms, on-disk layout.
 
-The readers beside this file read the folders, `checks` examines them. No image of these sets is shipped, and nothing
-here downloads one. Terms are quoted as far as they could be read; what is not known is said to be unknown.
+No image of these sets is shipped, and nothing here downloads one. Terms are quoted as far as they could be read; what
+is not known is said to be unknown.
 """
 
 from __future__ import annotations
@@ -15,23 +15,17 @@ from favor_lab.activities.data import readable
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One public set.
-
-    names      the set's own label names in the set's own order
-    counts     published images by split
-    per_label  published images of each label by split, where all labels have equally many
-    spelling   labels that differ from their names in more than underscores and case
-    """
+    """One public set. `layout` to `splits` are the texts of its guide."""
 
     title: str
-    names: tuple[str, ...]
-    counts: dict[str, int]
+    names: list[str]  # the set's own label names in the set's own order
+    counts: dict[str, int]  # published images by split
     layout: str
     source: str
     terms: str
     splits: str
-    per_label: dict[str, int] = field(default_factory=dict)
-    spelling: dict[str, str] = field(default_factory=dict)
+    per_label: dict[str, int] = field(default_factory=dict)  # published images per label by split, if equal
+    spelling: dict[str, str] = field(default_factory=dict)  # name -> label, where it is not `readable`
 
     @property
     def labels(self) -> dict[str, str]:
@@ -43,23 +37,19 @@ class PublicSet:
         parts = {"Where": self.source, "Terms": self.terms, "Splits": self.splits, "Folder": self.layout}
         body = "\n\n".join(title + "\n" + indent(text.strip("\n"), "  ") for title, text in parts.items())
         count = " + ".join(f"{count:,} {split}".replace(",", " ") for split, count in self.counts.items())
-        return (
-            f"{name}: {self.title}\n{len(self.names)} labels, {count} images\n\n{body}\n\n"
-            f"Then check it:  favor-lab data {name} --root ROOT"
-        )
+        title = f"{name}: {self.title}\n{len(self.names)} labels, {count} images"
+        return f"{title}\n\n{body}\n\nThen check it:  favor-lab data {name} --root ROOT"
 
 
 STANFORD40 = PublicSet(
     title="Stanford 40 Actions (Yao et al., ICCV 2011)",
-    names=tuple(
-        """applauding blowing_bubbles brushing_teeth cleaning_the_floor climbing cooking cutting_trees
-        cutting_vegetables drinking feeding_a_horse fishing fixing_a_bike fixing_a_car gardening
-        holding_an_umbrella jumping looking_through_a_microscope looking_through_a_telescope playing_guitar
-        playing_violin pouring_liquid pushing_a_cart reading phoning riding_a_bike riding_a_horse
-        rowing_a_boat running shooting_an_arrow smoking taking_photos texting_message throwing_frisby
-        using_a_computer walking_the_dog washing_dishes watching_TV waving_hands writing_on_a_board
-        writing_on_a_book""".split()
-    ),
+    names="""
+applauding blowing_bubbles brushing_teeth cleaning_the_floor climbing cooking cutting_trees cutting_vegetables drinking
+feeding_a_horse fishing fixing_a_bike fixing_a_car gardening holding_an_umbrella jumping looking_through_a_microscope
+looking_through_a_telescope playing_guitar playing_violin pouring_liquid pushing_a_cart reading phoning riding_a_bike
+riding_a_horse rowing_a_boat running shooting_an_arrow smoking taking_photos texting_message throwing_frisby
+using_a_computer walking_the_dog washing_dishes watching_TV waving_hands writing_on_a_board writing_on_a_book
+""".split(),
     spelling={"throwing_frisby": "throwing frisbee"},
     counts={"train": 4000, "test": 5532},
     per_label={"train": 100},
@@ -82,10 +72,8 @@ with a warning: results on it compare with nothing that is published.""",
 
 HAR15 = PublicSet(
     title='"Human Action Recognition", a Kaggle set',
-    names=tuple(
-        """calling clapping cycling dancing drinking eating fighting hugging laughing listening_to_music running sitting
-        sleeping texting using_laptop""".split()
-    ),
+    names="""calling clapping cycling dancing drinking eating fighting hugging laughing listening_to_music running
+sitting sleeping texting using_laptop""".split(),
     counts={"train": 12600},
     per_label={"train": 840},
     layout="""
@@ -122,7 +110,7 @@ WallPushups WritingOnBoard YoYo
 UCF101 = PublicSet(
     title="UCF101 middle frames in the layout of CoOp (Soomro et al., 2012; Zhou et al., 2022)",
     # CoOp's folders: the class name of UCF101, cut before each capital.
-    names=tuple("_".join(re.findall("[A-Z][a-z]*", name)) for name in _UCF101),
+    names=["_".join(re.findall("[A-Z][a-z]*", name)) for name in _UCF101],
     counts={"train": 7639, "validation": 1898, "test": 3783},
     layout="""
 ROOT/split_zhou_UCF101.json      {"train": [[path, index, name], ...], "val": [...], "test": [...]}
@@ -141,7 +129,7 @@ _VERBS = {"play_instrument": "playing", "with_instrument": "holding"}
 
 PPMI = PublicSet(
     title="People Playing Musical Instrument, normalised images (Yao and Fei-Fei, CVPR 2010)",
-    names=tuple(f"{verb}/{instrument}" for verb in _VERBS for instrument in _INSTRUMENTS),
+    names=[f"{verb}/{instrument}" for verb in _VERBS for instrument in _INSTRUMENTS],
     spelling={
         f"{folder}/{instrument}": f"{verb} {'French horn' if instrument == 'frenchhorn' else instrument}"
         for folder, verb in _VERBS.items()

@@ -20,16 +20,14 @@ READERS = {"stanford40": stanford40.read, "har15": har15.read, "ucf101": ucf101.
 CARVED_SHARE = 4  # a quarter of the smallest label is set aside where there is no test set
 
 
-def load_public(
-    name: str, root: Path, person_crop: float | None = None, carve_seed: int = 0, exclude: Collection[str] = ()
-) -> ActivityData:
-    """A public set as `load_activities` describes it.
+def load_public(name: str, root: Path, margin: float | None, carve_seed: int, exclude: Collection[str]) -> ActivityData:
+    """A public set as `load_activities` describes it; `margin` is its `person_crop`.
 
-    Raises ValueError with all the faults of its lists that training would fail on. Warns where the splits are not
-    the official ones, where labels of the set have no image at all and, in sets without lists, about unused files.
+    Raises ValueError with all faults that training would fail on. Warns of splits that are not the official ones, of
+    labels without any image and, in sets without lists, of unused files.
     """
-    listing = read_listing(name, root, person_crop is not None, carve_seed, exclude)
-    listing.refuse(f"{name} in {root}")
+    listing = read_listing(name, root, margin is not None, carve_seed, exclude)
+    listing.refuse()
     present = {record.label for records in listing.splits.values() for record in records}
     absent = [label for label in listing.labels.values() if label not in present]
     notes = [listing.note] * bool(listing.note)
@@ -38,16 +36,14 @@ def load_public(
     if absent:
         notes.append(f"{len(absent)} of {len(listing.labels)} labels have no image: {', '.join(absent)}")
     if notes:
-        warnings.warn(f"{name} in {root}: {'; '.join(notes)}", stacklevel=3)
+        warnings.warn(f"{listing.title}: {'; '.join(notes)}", stacklevel=3)
     names = {label: own for own, label in listing.labels.items() if label in present}
-    opener = partial(listing.open, margin=person_crop) if person_crop is not None else listing.open
+    opener = partial(listing.open, margin=margin) if margin is not None else listing.open
     title = f"{name} (carved test set)" if listing.note else name
     return ActivityData(title, list(names), listing.splits, opener, names)
 
 
-def read_listing(
-    name: str, root: Path, boxes: bool = False, carve_seed: int = 0, exclude: Collection[str] = ()
-) -> Listing:
+def read_listing(name: str, root: Path, boxes: bool, carve_seed: int, exclude: Collection[str]) -> Listing:
     """Everything that the folder of a public set holds and lacks; no image is opened.
 
     `boxes` reads the person boxes of stanford40 as well. Raises ValueError for an unknown set, for two labels that
@@ -55,11 +51,10 @@ def read_listing(
     """
     if name not in PUBLIC:
         raise ValueError(f"unknown public set {name!r}; valid names: {', '.join(PUBLIC)}")
-    listing = Listing(name, root, readable_labels(PUBLIC[name]))
+    listing = Listing(name, root, f"{name} in {root}", readable_labels(PUBLIC[name]))
     rows = READERS[name](listing)
     curable = {path for fault in listing.faults for path in fault.cure}
-    exclude = set(map(shown, exclude))
-    listing.check_exclude(f"{name} in {root}", exclude, {shown(row.path) for row in rows} | curable)
+    exclude = listing.check_exclude(exclude, {shown(row.path) for row in rows} | curable)
     listing.faults = [fault for fault in listing.faults if exclude.isdisjoint(fault.cure)]
     _fill(listing, rows, exclude)
     if listing.carved and listing.splits.get("train"):

@@ -1,7 +1,5 @@
-"""The activities of the drawn world, what may be said about a scene, and which evidence makes each activity.
-
-The evidence: how the person stands (legs), what the hands do, the thing in use, and things that lie nearby.
-"""
+"""The activities of the drawn world, what may be said about a scene, and the evidence that makes each activity: how the
+person stands (legs), what the hands do, the thing in use, and things that lie nearby."""
 
 from __future__ import annotations
 

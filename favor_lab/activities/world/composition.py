@@ -112,16 +112,14 @@ def settle(shapes: list[Shape], margin: float, r: Random) -> Place:
     return Place(x, max(highest, lowest - r.uniform(0.0, 0.08)), scale, flip)
 
 
-def neighbours(
-    main: Place, left: float, right: float, used: Collection[str], horizon: float, r: Random
-) -> dict[str, list[Shape]]:
+def neighbours(main: Place, person: Box, used: Collection[str], horizon: float, r: Random) -> dict[str, list[Shape]]:
     """None, one or two things beside the person, further back, chosen independently of the activity.
 
-    The person reaches from `left` to `right` in picture units; things in `used` are not drawn a second time.
+    `person` is the box around the person, in picture units; things in `used` are not drawn a second time.
     """
     names = [name for name in NEARBY if name not in used]
-    placed = {}
-    sides = [("left", left), ("right", 1 - right)]
+    neighbour_shapes = {}
+    sides = [("left", person[0]), ("right", 1 - person[2])]
     r.shuffle(sides)
     for name, (side, room) in zip(r.sample(names, r.choice((0, 1, 1, 2))), sides, strict=False):
         if room < 0.12:
@@ -134,5 +132,5 @@ def neighbours(
         flip = r.choice((-1, 1))
         x = (middle if side == "left" else 1 - middle) - flip * scale * (x0 + x1) / 2
         ground = min(main.y - 0.02, horizon + 0.6 * (main.y - horizon) * r.uniform(0.3, 1.0) + 0.02)
-        placed[name] = Place(x, ground, scale, flip).shapes(shapes)
-    return placed
+        neighbour_shapes[name] = Place(x, ground, scale, flip).shapes(shapes)
+    return neighbour_shapes

@@ -57,9 +57,9 @@ def arm(body: Body, j: Joints, side: str) -> list[Shape]:
     """Skin, sleeve and hand of one arm."""
     width = 0.058 * body.girth
     shoulder, elbow, hand = j[f"shoulder_{side}"], j[f"elbow_{side}"], j[f"hand_{side}"]
-    covered = body.sleeves * 2  # in halves of the arm
-    short = covered <= 1
-    cuff = [shoulder, mid(shoulder, elbow, covered)] if short else [shoulder, elbow, mid(elbow, hand, covered - 1)]
+    halves = body.sleeves * 2  # how many halves of the arm the sleeve covers
+    short = halves <= 1
+    cuff = [shoulder, mid(shoulder, elbow, halves)] if short else [shoulder, elbow, mid(elbow, hand, halves - 1)]
     return [
         stroke([shoulder, elbow, hand], width * 0.86, body.skin, 0.93),
         stroke(cuff, width * 1.1, body.shirt, 0.72),

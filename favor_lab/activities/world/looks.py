@@ -1,7 +1,7 @@
 """Four ways to paint the same shapes: cartoon, pencil sketch, false-colour thermal, and a grainy corner camera.
 
-A look takes shapes in picture units (x to the right, y down, both 0..1) and returns an RGB image. It never learns
-what the shapes mean. Everything random comes from one seeded generator, so a picture is a pure function of its key.
+A look takes shapes in picture units (x to the right, y down, both 0..1), not knowing what they mean, and returns an RGB
+image. Everything random comes from one seeded generator, so a picture is a pure function of its key.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -18,11 +17,12 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from favor_lab.activities.world.shapes import Colour, Shape
 
 SUPERSAMPLE = 3  # shapes are drawn three times larger and averaged down: smooth edges without a vector library
-Paint = Callable[[Shape], tuple[int, ...] | int]
+Shapes = Sequence[Shape]
+Paint = tuple[int, ...] | int  # a colour, or a grey
 
 
 def draw_shapes(
-    canvas: Image.Image, shapes: Sequence[Shape], fill: Paint, ink: tuple[int, ...] | int | None = None, line: float = 0
+    canvas: Image.Image, shapes: Shapes, fill: Callable[[Shape], Paint], ink: Paint | None = None, line: float = 0
 ) -> None:
     """Draw shapes in order: `fill` gives the paint of each, `ink` that of contours, which are `line` canvases wide."""
     pen = ImageDraw.Draw(canvas)
@@ -37,11 +37,11 @@ def draw_shapes(
         else:
             width = shape.width * size
             if outlined:
-                _rope(pen, points, width + 2 * (line * size), ink)
-            _rope(pen, points, width, fill(shape))
+                _round_line(pen, points, width + 2 * (line * size), ink)
+            _round_line(pen, points, width, fill(shape))
 
 
-def _rope(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, paint: Any) -> None:
+def _round_line(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: float, paint: Paint | None) -> None:
     pen.line(points, fill=paint, width=max(1, round(width)), joint="curve")
     radius = width / 2
     if radius >= 1.5:
@@ -49,7 +49,7 @@ def _rope(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: fl
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=paint)
 
 
-def blank(mode: str, size: int, paint: tuple[int, ...] | int) -> Image.Image:
+def blank(mode: str, size: int, paint: Paint) -> Image.Image:
     """A canvas in one paint, SUPERSAMPLE times as large as the picture of (size, size) pixels."""
     return Image.new(mode, (size * SUPERSAMPLE,) * 2, paint)
 
@@ -65,26 +65,24 @@ def to_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), "RGB")
 
 
-def coloured(
-    back: Sequence[Shape], front: Sequence[Shape], canvas: Image.Image, ink: Colour, line: float
-) -> Image.Image:
+def coloured(back: Shapes, front: Shapes, canvas: Image.Image, ink: Colour, line: float) -> Image.Image:
     """The shapes in their own colours, those in front with a contour, at the final size."""
     draw_shapes(canvas, back, lambda s: s.colour)
     draw_shapes(canvas, front, lambda s: s.colour, ink, line)
     return canvas.reduce(SUPERSAMPLE)
 
 
-def cartoon(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
+def cartoon(back: Shapes, front: Shapes, size: int, r: Random) -> Image.Image:
     """Flat colours, dark contours."""
     return coloured(back, front, blank("RGB", size, (255, 255, 255)), (38, 34, 40), 0.0065)
 
 
-def contour(dots: int) -> Paint:
+def contour(dots: int) -> Callable[[Shape], Paint]:
     """White where a shape has an outline, this grey where it is a dot without one."""
     return lambda s: 255 if s.outline else dots
 
 
-def sketch(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
+def sketch(back: Shapes, front: Shapes, size: int, r: Random) -> Image.Image:
     """Pencil on paper: trembling contours, hatching where things are dark."""
     noise = np.random.default_rng(r.getrandbits(64))
 
@@ -133,7 +131,7 @@ def colour_table(name: str) -> np.ndarray:
     return np.stack([np.interp(x, [k for k, _ in stops], [c[i] for _, c in stops]) for i in range(3)], 1)
 
 
-def thermal(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
+def thermal(back: Shapes, front: Shapes, size: int, r: Random) -> Image.Image:
     """What an infrared camera shows: heat as false colour, soft edges, no faces, no print."""
     noise = np.random.default_rng(r.getrandbits(64))
     cold, gain = r.uniform(0.02, 0.14), r.uniform(0.82, 1.0)
@@ -145,15 +143,15 @@ def thermal(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random)
     return to_image(colour_table(r.choice(sorted(PALETTES)))[np.clip(field, 0, 255).astype(np.uint8)])
 
 
-def cctv(back: Sequence[Shape], front: Sequence[Shape], size: int, r: Random) -> Image.Image:
+def cctv(back: Shapes, front: Shapes, size: int, r: Random) -> Image.Image:
     """A cheap corner camera: dim, washed out, noisy, with scan lines and a clock."""
     noise = np.random.default_rng(r.getrandbits(64))
     sharp = coloured(back, front, blank("RGB", size, (90, 92, 96)), (24, 24, 28), 0.0042)
     pixels = np.asarray(sharp.filter(ImageFilter.GaussianBlur(size / 260)), dtype=np.float32)
     grey = pixels.mean(2, keepdims=True)
-    keep = r.uniform(0.05, 0.4)
+    saturation = r.uniform(0.05, 0.4)
     tint = np.array(r.choice(((0.92, 1.0, 0.94), (0.94, 0.97, 1.06), (1.0, 0.98, 0.9))), dtype=np.float32)
-    pixels = (grey + keep * (pixels - grey)) * tint * r.uniform(0.58, 0.8) + r.uniform(8, 26)
+    pixels = (grey + saturation * (pixels - grey)) * tint * r.uniform(0.58, 0.8) + r.uniform(8, 26)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     pixels *= (1.06 - 0.75 * (x * x + y * y))[..., None]
     pixels *= (1 - 0.07 * (np.arange(size) % 3 == 0))[:, None, None]

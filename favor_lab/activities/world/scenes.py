@@ -71,21 +71,20 @@ def draw_scene(set_name: str, split: str, index: int, size: int = IMAGE_SIZE) ->
     place = settle(figure.shapes, 0.11 if set_name == "cctv" else 0.05, r)
     horizon = place.y - r.uniform(0.06, 0.22)
     front = place.shapes(figure.shapes)
-    x0, _, x1, _ = bounds(front)
-    near = neighbours(place, x0, x1, figure.parts, horizon, r)
+    near = neighbours(place, bounds(front), figure.parts, horizon, r)
     back = indoors(r, horizon) if r.random() < 0.45 else outdoors(r, horizon)
-    hidden_by = occluder(r) if r.random() < 0.18 else []
+    foreground = occluder(r) if r.random() < 0.18 else []
     beside = [shape for shapes in near.values() for shape in shapes]
     view = corner_camera(r) if set_name == "cctv" else lambda points: points
-    image = LOOKS[set_name](seen(back, view), seen([*beside, *front], view) + hidden_by, size, r)
+    image = LOOKS[set_name](through(view, back), through(view, [*beside, *front]) + foreground, size, r)
     joints = {name: tuple(view(place.map(np.array([figure.joints[name]])))[0].tolist()) for name in JOINTS}
     parts = {name: place.shapes(shapes) for name, shapes in figure.parts.items()} | near
-    objects = {name: bounds(seen(shapes, view)) for name, shapes in parts.items()}
+    objects = {name: bounds(through(view, shapes)) for name, shapes in parts.items()}
     statements = tuple(dict.fromkeys([*figure.statements, *[IS_NEARBY[name] for name in near]]))
     return Scene(image, label, Truth(statements, joints, objects), source)
 
 
-def seen(shapes: list[Shape], view: Callable[[np.ndarray], np.ndarray]) -> list[Shape]:
+def through(view: Callable[[np.ndarray], np.ndarray], shapes: list[Shape]) -> list[Shape]:
     """The shapes as a camera sees them."""
     return [shape.mapped(view) for shape in shapes]
 
