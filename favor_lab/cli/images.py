@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from favor_lab.cli.console import say
 from favor_lab.cli.options import DrawOptions
 from favor_lab.runs.options import open_set, read_exclude
+from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ def data(draw: DrawOptions) -> None:
     from favor_lab.activities.public.catalogue import FOLDER_GUIDE, PUBLIC
 
     if draw.root is None and draw.data in (*PUBLIC, "folder"):
-        return say(PUBLIC[draw.data].guide(draw.data) if draw.data in PUBLIC else FOLDER_GUIDE)
+        return tell(PUBLIC[draw.data].guide(draw.data) if draw.data in PUBLIC else FOLDER_GUIDE)
     if draw.root is not None and not check(draw, draw.root):
         raise SystemExit(1)
     images = open_set(draw)
-    say(f"{images.name}: {len(images.labels)} labels ({', '.join(images.labels)})")
+    tell(f"{images.name}: {len(images.labels)} labels ({', '.join(images.labels)})")
     for split, records in images.splits.items():
-        say(f"{split:<12}{len(records)} images")
+        tell(f"{split:<12}{len(records)} images")
     if draw.out is not None:
-        say(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
+        tell(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
     if draw.sheet is not None:
         write_sheet(draw, images, draw.sheet)
 
@@ -53,24 +54,17 @@ def check(draw: DrawOptions, root: Path) -> bool:
 
     if draw.data not in (*PUBLIC, "folder"):
         return True  # loading it says that a drawn set takes no root
-    report = check_folder(
-        draw.data,
-        root,
-        decode=draw.decode,
-        person_crop=draw.person_crop is not None,
-        exclude=read_exclude(draw.exclude),
-        progress=lambda records: tqdm(records, "check", unit="image", leave=False, disable=None),
-    )
-    for line in report.lines():
-        say(line)
-    say(report.summary())
+    exclude, cropped = read_exclude(draw.exclude), draw.person_crop is not None
+    progress = partial(tqdm, desc="check", unit="image", leave=False, disable=None)
+    report = check_folder(draw.data, root, decode=draw.decode, person_crop=cropped, exclude=exclude, progress=progress)
+    tell("\n".join([*report.lines(), report.summary()]))
     if draw.write_exclude is not None:
-        lines = [*read_exclude(draw.exclude), *report.exclude]
+        lines = [*exclude, *report.exclude]
         with draw.write_exclude.open("x", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
-        say(f"{len(lines)} images to leave out written to {draw.write_exclude}")
+        tell(f"{len(lines)} images to leave out written to {draw.write_exclude}")
     elif report.exclude:
-        say(f"{len(report.exclude)} images are in doubt: mend or remove them, or leave them out: --write-exclude FILE")
+        tell(f"{len(report.exclude)} images are in doubt: mend or remove them, or leave them out: --write-exclude FILE")
     return not report.fatal
 
 
@@ -82,6 +76,5 @@ def write_sheet(draw: DrawOptions, images: ActivityData, path: Path) -> None:
     if draw.split not in images.splits:
         raise ValueError(f"{images.name} has no split {draw.split!r}; it has {', '.join(images.splits)}")
     by_label = [[r for r in images.splits[draw.split] if r.label == label][: draw.per_label] for label in images.labels]
-    figure = plot_examples([images.read(record) for records in by_label for record in records], columns=8)
-    figure.savefig(path)
-    say(f"sheet written to {path}")
+    plot_examples([images.read(record) for records in by_label for record in records], columns=8).savefig(path)
+    tell(f"sheet written to {path}")

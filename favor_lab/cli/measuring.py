@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from dataclasses import asdict
+import functools
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.cli.console import say
 from favor_lab.cli.options import AskOptions, CardOptions, ProfileOptions, ShareOptions, StudyOptions
-from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, load_shots, open_policy, read_exclude
+from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
 if TYPE_CHECKING:
@@ -31,20 +31,16 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
         need("matplotlib", "the figures of a report")
     folder = None if test.out is None else RunFolder.create(test.out)
     images = DataOptions(test.data, test.root, test.person_crop, test.exclude, shots=1, test=test.test)
-    shots = load_shots(images, seed=0)
-    question = Question.of(shots.labels, test.open_vocabulary, test.style)
-    model = open_policy(policy)
-    result = evaluate(
-        model, shots.test, question.labels, question.style, test.max_new_tokens, test.batch_size, "test images"
-    )
+    shots, tokens = load_shots(images, seed=0), test.max_new_tokens
+    question, model = Question.of(shots.labels, test.open_vocabulary, test.style), open_policy(policy)
+    result = evaluate(model, shots.test, question.labels, test.style, tokens, test.batch_size, "test images")
     if folder is not None:
         folder.save_settings({"command": "evaluate", "test": asdict(test), "policy": asdict(policy)})
         result.save(folder.path / "evaluation.json")
         evaluations, title = {model.name: result}, f"{model.name} on {test.root or test.data}"
-        figures = draw_figures(folder.figures, evaluations, shots.test)
-        report = folder.path / "report.html"
-        say(f"report   {write_report(report, title, evaluations, figures, folder.settings, shots.test)}")
-    say(result.summary())
+        figures, path = draw_figures(folder.figures, evaluations, shots.test), folder.path / "report.html"
+        tell(f"report   {write_report(path, title, evaluations, figures, folder.settings, shots.test)}")
+    tell(result.summary())
 
 
 def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: GRPOSettings) -> None:
@@ -54,8 +50,6 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
 
     favor-lab profile --policy Qwen/Qwen2-VL-2B-Instruct --gradient-checkpointing --out profile-2b
     """
-    import json
-
     from tqdm import tqdm
 
     from favor_lab.budget.profiling import profile_step
@@ -63,26 +57,20 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
 
     if measure.out is not None:
         need("matplotlib", "the figure of a profile")
-        RunFolder.create(measure.out)
-    shots = load_shots(dataclasses.replace(data, test=0), settings.seed)
-    model = open_policy(policy, settings.seed)
+        folder = RunFolder.create(measure.out)
+    shots, model = load_shots(replace(data, test=0), settings.seed), open_policy(policy, settings.seed)
+    progress = functools.partial(tqdm, desc="profile", unit="step", leave=False)
     measured = profile_step(
-        model,
-        shots,
-        settings,
-        repeats=measure.repeats,
-        fixed_length=measure.fixed_length,
-        progress=lambda turns: tqdm(turns, "profile", unit="step", leave=False),
+        model, shots, settings, repeats=measure.repeats, fixed_length=measure.fixed_length, progress=progress
     )
-    say(measured.table())
+    tell(measured.table())
     if measure.out is not None:
         from favor_lab.show.profile import plot_profile
 
-        (measure.out / "profile.json").write_text(json.dumps(measured.to_dict(), indent=1) + "\n")
-        plot_profile(measured, f"One step of {measured.policy} on {measured.device}").savefig(
-            measure.out / "profile.png"
-        )
-        say(f"figure       {measure.out / 'profile.png'}")
+        folder.save("profile.json", measured.to_dict())
+        path = measure.out / "profile.png"
+        plot_profile(measured, f"One step of {measured.policy} on {measured.device}").savefig(path)
+        tell(f"figure       {path}")
 
 
 def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> None:
@@ -102,17 +90,13 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
     for name in study.sets:
         setup.load(name)  # a folder that is not there is told now, not after hours of other sets
     with tqdm(cells, "study", unit="cell") as bar:
-
-        def progress(cell: Cell, doing: str) -> None:
-            bar.set_postfix_str(f"{cell.name}: {doing}")
-
-        runs = run_study(cells, study.out, settings, setup, progress=progress)
-        for cell, result in zip(cells, runs, strict=True):
+        options = {"progress": lambda cell, doing: bar.set_postfix_str(f"{cell.name}: {doing}")}
+        for cell, result in zip(cells, run_study(cells, study.out, settings, setup, **options), strict=True):
             bar.update()
             if result:
                 bar.write(f"{cell.name:<26} {result.evaluation.summary()}")
                 write_tables(study.out)
-    say(write_tables(study.out))
+    tell(write_tables(study.out))
 
 
 def cells_of(study: StudyOptions) -> list[Cell]:
@@ -120,14 +104,11 @@ def cells_of(study: StudyOptions) -> list[Cell]:
     from favor_lab.runs.cells import plan, whole_study
 
     if study.cells is None:
-        shots = dict.fromkeys(study.shots, study.seeds)
-        plans = (plan(study.methods, study.sets, shots, name) for name in ("", *study.variants))
-        return list(itertools.chain(*plans))
+        shots, variants = dict.fromkeys(study.shots, study.seeds), ("", *study.variants)
+        return [cell for variant in variants for cell in plan(study.methods, study.sets, shots, variant)]
     replaced = ("methods", "sets", "shots", "seeds", "variants")
-    if changed := [name for name in replaced if getattr(study, name) != getattr(StudyOptions, name)]:
-        raise ValueError(
-            f"--cells {study.cells} names them all: leave out {', '.join(f'--{name}' for name in changed)}"
-        )
+    if changed := [f"--{name}" for name in replaced if name in changed_settings(study)]:
+        raise ValueError(f"--cells {study.cells} names them all: leave out {', '.join(changed)}")
     return whole_study(study.cells)
 
 
@@ -140,16 +121,11 @@ def study_setup(
     name = study.preset or ("pocket" if policy.policy == "pocket" else "lora")
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
-    preset, changes = PRESETS[name], {"steps": study.steps, "micro_batch": study.micro_batch}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    settings = preset.by_method(open_vocabulary=study.open_vocabulary, offload_tower=study.offload_tower, **changes)
-    own_options = {
-        item.name: getattr(policy, item.name)
-        for item in dataclasses.fields(policy)
-        if getattr(policy, item.name) != item.default and item.name != "policy"
-    }
-    loading = {"name": policy.policy, **preset.policy, **own_options}
-    where = {"root": images.root, "person_crop": images.person_crop, "exclude": read_exclude(images.exclude)}
+    preset, names = PRESETS[name], ("steps", "micro_batch", "open_vocabulary", "offload_tower")
+    settings = preset.by_method(**{name: value for name, value in changed_settings(study).items() if name in names})
+    own_options = changed_settings(policy)
+    loading = {"name": own_options.pop("policy", policy.policy), **preset.policy, **own_options}
+    where = {**asdict(images), "exclude": read_exclude(images.exclude)}
     return settings, Setup(study.sets, study.test, loading, where)
 
 
@@ -166,15 +142,15 @@ def share(share: ShareOptions) -> None:
 
     if share.public and share.push is None:
         raise ValueError("--public says who sees what is pushed: it needs --push USER/NAME")
-    options: dict[str, Any] = {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
-    options |= {"merged": share.merged, "push_to": share.push, "private": not share.public}
+    options: dict[str, Any] = {"merged": share.merged, "push_to": share.push, "private": not share.public}
+    options |= {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
     export.share(share.run, share.out, **options)
     size = sum(path.stat().st_size for path in share.out.rglob("*") if path.is_file())
-    say(f"{size / 1e6:.1f} MB      {share.out}\nmodel card   {share.out / 'README.md'}")
+    tell(f"{size / 1e6:.1f} MB      {share.out}\nmodel card   {share.out / 'README.md'}")
     if share.license is None:
-        say("no licence   whoever gets it may not use it until you name one: --license, or in the card's first lines")
+        tell("no licence   whoever gets it may not use it until you name one: --license, or in the card's first lines")
     if share.push is not None:
-        say(f"pushed to    {share.push} ({'public' if share.public else 'private'})")
+        tell(f"pushed to    {share.push} ({'public' if share.public else 'private'})")
 
 
 def doctor(card: CardOptions) -> None:
@@ -188,15 +164,13 @@ def doctor(card: CardOptions) -> None:
     from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
 
     if card.gpu_gb is not None or card.model is not None:
-        return say(what_fits(card.model, card.gpu_gb or largest_gpu_gb()))
+        return tell(what_fits(card.model, card.gpu_gb or largest_gpu_gb()))
     failed = False
     for finding in check_machine():
-        say(str(finding))
+        tell(str(finding))
         failed |= finding.ok is False
     if (gpu_gb := largest_gpu_gb()) is not None:
-        try:
-            say(what_fits(None, gpu_gb))
-        except ValueError:
-            pass  # said above: nothing fits
+        with suppress(ValueError):  # a finding says that nothing fits
+            tell(what_fits(None, gpu_gb))
     if failed:
         raise SystemExit(1)

@@ -1,6 +1,6 @@
 """The options of the commands, beside those of a run's images and policy (`favor_lab.runs.options`) and its settings.
 
-Each field is an option, the text under it its help: tyro reads both.
+Each field is an option; the comment beside it, or the text under it, is its help: tyro reads both.
 """
 
 from __future__ import annotations
@@ -18,81 +18,54 @@ from favor_lab.runs.options import SetOptions
 class AskOptions(SetOptions):
     """Which images, and how they are asked about."""
 
-    test: int = 8
-    """Test images per label: those that `train` and `sft` leave out, whatever their shots and seed."""
-    style: str = "think"
-    """Response that is asked for: think (reasoning, then the answer) or answer (the answer alone)."""
-    open_vocabulary: bool = False
-    """Ask without a list of labels."""
-    max_new_tokens: int = 64
-    """Most tokens of a response."""
-    batch_size: int = 32
-    """Images answered at a time; changes no result."""
-    out: Path | None = None
-    """New folder for the answers, a confusion matrix and a report; left out: print only."""
+    test: int = 8  # Test images per label: those that `train` and `sft` leave out, whatever their shots and seed.
+    style: str = "think"  # Response that is asked for: think (reasoning, then the answer) or answer (the answer alone).
+    open_vocabulary: bool = False  # Ask without a list of labels.
+    max_new_tokens: int = 64  # Most tokens of a response.
+    batch_size: int = 32  # Images answered at a time; changes no result.
+    out: Path | None = None  # New folder for the answers, a confusion matrix and a report; left out: print only.
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Where the run is kept."""
 
-    out: Path | None = None
-    """New folder for the run. None: runs/COMMAND-DATA, with a number if that is taken."""
+    out: Path | None = None  # New folder for the run. None: runs/COMMAND-DATA, with a number if that is taken.
     resume: Path | None = None
     """Resume the run in this folder, with its own options; only --steps and what bounds memory
     (--micro-batch, --gradient-checkpointing, --offload-tower) may be changed."""
-    checkpoint_every: int = 10
-    """Steps between two checkpoints; there is one after Ctrl-C or SIGTERM and at the end as well."""
+    checkpoint_every: int = 10  # Steps between two checkpoints; one more after Ctrl-C or SIGTERM and at the end.
 
 
 @dataclass(frozen=True)
 class RecipeOptions:
     """Which method."""
 
-    recipe: str = ""
-    """Published variant of GRPO: care, cispo, dapo, dr-grpo, gspo, visual-rft; left out: plain GRPO."""
+    recipe: str = ""  # Published variant of GRPO: care, cispo, dapo, dr-grpo, gspo, visual-rft; left out: plain GRPO.
 
 
 @dataclass(frozen=True)
 class DemoOptions:
     """What the demonstration shows."""
 
-    data: Literal["cartoon", "sketch", "thermal", "cctv"] = "cartoon"
-    """Drawn set to learn."""
-    shots: int = 4
-    """Training images per activity."""
-    steps: int | None = None
-    """Optimiser steps; None: as in `train`."""
-    seed: int = 0
-    """Seed of the choice of shots, of their order and of the sampling."""
-    out: Path | None = None
-    """New folder for the run. None: runs/demo-DATA, with a number if that is taken."""
+    data: Literal["cartoon", "sketch", "thermal", "cctv"] = "cartoon"  # Drawn set to learn.
+    shots: int = 4  # Training images per activity.
+    steps: int | None = None  # Optimiser steps; None: as in `train`.
+    seed: int = 0  # Seed of the choice of shots, of their order and of the sampling.
+    out: Path | None = None  # New folder for the run. None: runs/demo-DATA, with a number if that is taken.
 
 
 @dataclass(frozen=True)
-class NamedSet:
-    """The set's name; a class of its own, so that it comes first in the help."""
-
-    data: Positional[str] = "cartoon"
-    """Images: cartoon, sketch, thermal, cctv (drawn); with --root: folder (yours), stanford40, har15, ucf101, ppmi."""
-
-
-@dataclass(frozen=True)
-class DrawOptions(NamedSet, SetOptions):
+class DrawOptions(SetOptions):
     """What to check, to list or to draw."""
 
-    decode: bool = False
-    """Decode every image of the folder as well: finds damage in the middle of a file and compares pixels; slower."""
-    write_exclude: Path | None = None
-    """Write the images that faults are about to this new text file, for --exclude."""
-    per_label: int = 4
-    """Images per label."""
-    split: str = "train"
-    """Part of the set that the sheet shows: train, or validation and test where the set has them."""
-    sheet: Path | None = None
-    """Write one picture with all the images and their labels to this file (.png)."""
-    out: Path | None = None
-    """Write the images of a drawn set as files to this new folder: train and test, a folder per label."""
+    data: Positional[str] = "cartoon"
+    decode: bool = False  # Also decode every image: finds damage in the middle of a file and compares pixels; slower.
+    write_exclude: Path | None = None  # Write the images that faults are about to this new text file, for --exclude.
+    per_label: int = 4  # Images per label.
+    split: str = "train"  # Part of the set on the sheet: train, or validation and test where the set has them.
+    sheet: Path | None = None  # Write one picture with all the images and their labels to this file (.png).
+    out: Path | None = None  # New folder to write a drawn set to, as files: train and test, a folder per label.
 
 
 @dataclass(frozen=True)
@@ -108,26 +81,20 @@ class StudyOptions:
     sets: tuple[str, ...] = ("cartoon", "sketch", "thermal", "cctv")
     """Sets to learn from: drawn ones, each policy tested on all of these; or, with --root, public ones or folder. Of
     several public sets each is looked for under its name in ROOT."""
-    shots: tuple[int, ...] = (4,)
-    """Training images per activity."""
-    seeds: int = 3
-    """Seeds of each cell that trains."""
+    shots: tuple[int, ...] = (4,)  # Training images per activity.
+    seeds: int = 3  # Seeds of each cell that trains.
     variants: tuple[str, ...] = ()
     """Also with one thing changed: base-to-new (learn half of the labels, test on either half), or a change of grpo:
     group-2, no-kl, no-std, dapo, hot, published, truth, consistency ... (all are in favor_lab/runs/variants.py)."""
     preset: str | None = None
     """Settings of training: pocket; lora (Visual-RFT's 200 steps of 16 prompts, with an adapter); visual-rft (the same
     with all weights). None: pocket for the pocket policy, else lora."""
-    steps: int | None = None
-    """Optimiser steps; None: as in the preset."""
-    open_vocabulary: bool = False
-    """Ask without a list of labels (Visual-RFT: without; CLS-RL: with)."""
+    steps: int | None = None  # Optimiser steps; None: as in the preset.
+    open_vocabulary: bool = False  # Ask without a list of labels (Visual-RFT: without; CLS-RL: with).
     micro_batch: int | None = None
     """Completions per forward and backward, to bound memory; changes no result. None: as in the preset."""
-    offload_tower: bool = False
-    """Move the vision tower to the CPU once every image is encoded; changes no result."""
-    test: int = 20
-    """Test images per activity and set, the same for every cell."""
+    offload_tower: bool = False  # Move the vision tower to the CPU once every image is encoded; changes no result.
+    test: int = 20  # Test images per activity and set, the same for every cell.
     out: Path = Path("runs/study")
     """Folder of the finished cells and their tables. Cells that are there are not run again: kill it and start it again
     as often as you like."""
@@ -137,41 +104,32 @@ class StudyOptions:
 class ProfileOptions:
     """What is measured."""
 
-    repeats: int = 5
-    """Timed runs of the step, after two to warm up; the table shows medians."""
-    fixed_length: bool = False
-    """Let every completion have --max-new-tokens tokens, so that the work does not depend on what is sampled."""
-    out: Path | None = None
-    """New folder for profile.json and profile.png; left out: print only."""
+    repeats: int = 5  # Timed runs of the step, after two to warm up; the table shows medians.
+    fixed_length: bool = False  # Give every completion --max-new-tokens tokens, so that the work is always the same.
+    out: Path | None = None  # New folder for profile.json and profile.png; left out: print only.
 
 
 @dataclass(frozen=True)
 class ShareOptions:
     """What is given away, and where."""
 
-    run: Positional[str]
-    """Folder of a finished run of train, sft or demo."""
-    out: Path
-    """New folder for the weights, the model card and the numbers."""
+    run: Positional[str]  # Folder of a finished run of train, sft or demo.
+    out: Path  # New folder for the weights, the model card and the numbers.
     merged: bool = False
     """Write a whole checkpoint with the adapter merged in, which needs no peft; the adapter goes to OUT/adapter."""
-    dtype: str = "auto"
-    """Weights of a merged checkpoint: float32, bfloat16, float16; auto: as the run named it, else float32."""
+    dtype: str = "auto"  # Of a merged checkpoint: float32, bfloat16, float16; auto: as the run named it, else float32.
     license: str | None = None
     """The Hub's identifier of the licence that you choose, such as apache-2.0; None: the card says that none is."""
-    base_model: str | None = None
-    """Hub name of the base model, where the run loaded it from a folder."""
+    base_model: str | None = None  # Hub name of the base model, where the run loaded it from a folder.
     push: str | None = None
     """USER/NAME: also make this repository on the Hub and upload OUT. Left out: nothing leaves this machine."""
-    public: bool = False
-    """With --push: everybody sees the repository, not you alone."""
+    public: bool = False  # With --push: everybody sees the repository, not you alone.
 
 
 @dataclass(frozen=True)
 class CardOptions:
     """What is asked about another card or model; neither: check this machine."""
 
-    gpu_gb: float | None = None
-    """Memory of a card in GB, to see what would fit on it; None: the card in this machine."""
+    gpu_gb: float | None = None  # Memory of a card in GB, to see what would fit on it; None: the card in this machine.
     model: str | None = None
     """Published name, checkpoint directory, or a Hub name that was downloaded; None: Qwen/Qwen2-VL-2B-Instruct."""

@@ -14,11 +14,10 @@ from typing import Any
 
 import tyro
 
-from favor_lab.cli.console import complain
 from favor_lab.cli.images import data
 from favor_lab.cli.measuring import doctor, evaluate, profile, share, study
 from favor_lab.cli.training import demo, sft, train
-from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
+from favor_lab.grpo.support.settings import TrainSettings
 
 ABOUT = """Few-shot GRPO teaches a vision-language model to name activities in images.
 
@@ -53,26 +52,30 @@ def termination_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def unchecked(kind: type[TrainSettings]) -> type[TrainSettings]:
+def complain(text: str) -> None:
+    """Print a line about a problem on standard error, above a progress bar if there is one."""
+    tqdm = sys.modules.get("tqdm")  # imported only by a command that has a progress bar
+    write = print if tqdm is None else tqdm.tqdm.write
+    write(f"favor-lab: {text}", file=sys.stderr)
+
+
+def unchecked(kind: type) -> type:
     """Settings whose values are not checked while they are parsed, so that the error is ours, in one line."""
-    return type(kind.__name__, (kind,), {"__post_init__": lambda self: None, "__doc__": kind.__doc__})
-
-
-def option_groups(command: str) -> dict[str, Any]:
-    """The option groups of a command: the parameters of its function and their types."""
-    groups = typing.get_type_hints(COMMANDS[command])
-    del groups["return"]
-    return groups | ({"settings": unchecked(groups["settings"])} if "settings" in groups else {})
+    members = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), members) if issubclass(kind, TrainSettings) else kind
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parse the arguments and run their command. Only the options of the named command are looked at."""
+    """Parse the arguments and run their command. Only the options of the named command are looked at: its function's
+    parameters, each a group of options."""
+    named = next((command for command in arguments[:1] if command in COMMANDS), None)
+    groups = typing.get_type_hints(COMMANDS[named]) if named else {}
+    groups.pop("return", None)
 
     def options(command: str) -> type:
-        groups = option_groups(command) if command in arguments[:1] else {}
-        made = dataclasses.make_dataclass(command, list(groups.items()))
-        about = str(COMMANDS[command].__doc__)
-        made.__doc__ = about if groups else about.split("\n")[0]
+        own_groups = [(name, unchecked(kind)) for name, kind in groups.items() if command == named]
+        made, about = dataclasses.make_dataclass(command, own_groups), str(COMMANDS[command].__doc__)
+        made.__doc__ = about if own_groups else about.split("\n")[0]
         return made
 
     parsed = tyro.extras.subcommand_cli_from_dict(
@@ -82,11 +85,7 @@ def run(arguments: Sequence[str]) -> None:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    groups = {item.name: getattr(parsed, item.name) for item in dataclasses.fields(parsed)}
-    if isinstance(settings := groups.get("settings"), TrainSettings):
-        kind = GRPOSettings if isinstance(settings, GRPOSettings) else TrainSettings
-        groups["settings"] = kind(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(kind)})
-    COMMANDS[type(parsed).__name__](**groups)
+    COMMANDS[type(parsed).__name__](**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 from favor_lab.cli.options import DemoOptions, RecipeOptions, RunOptions
-from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
 from favor_lab.runs.options import DataOptions, PolicyOptions
 from favor_lab.runs.run import RunPlan, resumed_plan, run_training
 
@@ -30,7 +30,7 @@ def train(
 
     favor-lab train --resume runs/train-folder
     """
-    start_or_resume("train", data, policy, method, run, settings)
+    start_or_resume(RunPlan("train", data, policy, settings, recipe=method.recipe), run)
 
 
 def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: TrainSettings) -> None:
@@ -38,34 +38,20 @@ def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: Tra
 
     favor-lab sft --data sketch --shots 4 --steps 60
     """
-    start_or_resume("sft", data, policy, RecipeOptions(), run, settings)
+    start_or_resume(RunPlan("sft", data, policy, settings), run)
 
 
-def start_or_resume(
-    command: str,
-    data: DataOptions,
-    policy: PolicyOptions,
-    method: RecipeOptions,
-    run: RunOptions,
-    settings: TrainSettings,
-) -> None:
+def start_or_resume(plan: RunPlan, run: RunOptions) -> None:
     """A new run from these options, or an earlier one with its own."""
     from favor_lab.study.run_folder import RunFolder
 
     if run.resume is None:
-        plan = RunPlan(command, data, policy, settings, run.checkpoint_every, method.recipe)
-        run_training(plan, run.out)
+        run_training(replace(plan, checkpoint_every=run.checkpoint_every), run.out)
         return
     folder = RunFolder.open(run.resume)
-    plan = resumed_plan(folder, command, settings)
-    changed = [
-        item.name
-        for part in (data, policy, method, run, settings)
-        for item in dataclasses.fields(part)
-        if item.name not in {"resume", *RESUMABLE_CHANGES}
-        and getattr(part, item.name) != getattr(type(part)(), item.name)
-    ]
-    if changed:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-        raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {names}")
-    run_training(plan, folder=folder)
+    resumed = resumed_plan(folder, plan.command, plan.settings)
+    parts = (plan.data, plan.policy, RecipeOptions(plan.recipe), run, plan.settings)
+    changed = [name for part in parts for name in changed_settings(part) if name not in {"resume", *RESUMABLE_CHANGES}]
+    if names := [f"--{name.replace('_', '-')}" for name in changed]:
+        raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {', '.join(names)}")
+    run_training(resumed, folder=folder)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Style = Literal["think", "answer"]  # of the response: see `vlm.prompts`
 How = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]  # to aggregate token losses: see `losses.aggregate`
@@ -146,8 +149,8 @@ class GRPOSettings(TrainSettings):
             object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
 
 
-def changed_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that differ from their defaults, by name.
+def changed_settings(settings: DataclassInstance) -> dict[str, Any]:
+    """The settings (or the options of a command) that differ from their defaults, by name.
 
     >>> changed_settings(GRPOSettings(beta=0.5, steps=3))
     {'steps': 3, 'beta': 0.5}
