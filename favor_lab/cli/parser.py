@@ -16,6 +16,7 @@ import tyro
 
 from favor_lab.cli.images import data
 from favor_lab.cli.measuring import doctor, evaluate, profile, share, study
+from favor_lab.cli.predicting import predict
 from favor_lab.cli.training import demo, sft, train
 from favor_lab.grpo.support.settings import TrainSettings
 
@@ -25,7 +26,8 @@ Start with `favor-lab doctor`, then `favor-lab demo`. `favor-lab COMMAND --help`
 line; add --debug to any command to see where they come from."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, train, sft, evaluate, profile, study, data, share, doctor)
+    function.__name__: function
+    for function in (demo, train, sft, evaluate, predict, share, study, profile, data, doctor)
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from favor_lab.activities.faults import shown
 from favor_lab.activities.images import IMAGE_SUFFIXES, as_example
 from favor_lab.runs.options import PolicyOptions
 
@@ -41,6 +42,13 @@ class Prediction:
         """Whether there is a label, and its probability is not below the threshold."""
         return self.answer is not None and (self.answer.probability or 0.0) >= threshold and bool(self.answer.label)
 
+    def line(self, threshold: float = 0.0) -> str:
+        """Path, label, probability and reasoning on one line that any terminal can print."""
+        row, given = self.row(threshold), self.answer
+        share = "" if row["probability"] is None or row["problem"] else f" {row['probability']:.2f}"
+        said = row["problem"] or (given.reasoning if given and given.reasoning else "")
+        return "  ".join(filter(None, [shown(self.path), (shown(row["label"]) or "-") + share, shown(said)]))
+
     def row(self, threshold: float = 0.0) -> dict[str, Any]:
         """The columns of a table; the label is empty where the policy is not sure of it."""
         given = self.answer
@@ -62,10 +70,11 @@ class Prediction:
         return f"not sure: {self.answer.label} has probability {self.answer.probability:.2f}"
 
 
-def read_trained(folder: str | Path) -> Trained:
+def read_trained(folder: str | Path, needs_labels: bool = True) -> Trained:
     """What a run folder, its adapter folder, or a folder written by `favor-lab share` says about how to ask.
 
-    Raises FileNotFoundError, saying what is missing, for another folder.
+    Raises FileNotFoundError, saying what is missing, for another folder; ValueError if the labels are needed and not
+    there.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -80,7 +89,8 @@ def read_trained(folder: str | Path) -> Trained:
     settings, known = saved.get("settings") or {}, {item.name for item in dataclasses.fields(PolicyOptions)}
     options = {name: value for name, value in (saved.get("policy") or {}).items() if name in known}
     options |= {"policy": str(whole), "adapter": None} if adapter is None or whole == folder else {"adapter": adapter}
-    labels = None if settings.get("open_vocabulary") else saved_labels(home, saved)
+    is_open = settings.get("open_vocabulary") or not needs_labels
+    labels = None if is_open else saved_labels(home, saved)
     style = "answer" if saved.get("command") == "sft" else settings.get("style", "think")
     return Trained(PolicyOptions(**options), labels, style, settings.get("max_new_tokens", 64))
 

@@ -1,0 +1,99 @@
+"""The command about new images: predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from favor_lab.runs.options import PolicyOptions, open_policy
+from favor_lab.runs.predicting import Trained
+from favor_lab.runs.run import note, tell
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Which images, and who is asked."""
+
+    paths: Positional[tuple[str, ...]]  # Image files, folders (searched to any depth), or patterns in quotes.
+    run: Path | None = None
+    """Folder of a finished run, or one that `favor-lab share` has written: its adapter, labels and style are taken.
+    None: the policy without training."""
+    labels: tuple[str, ...] | None = (
+        None  # Labels to choose from; None: those of the run; pocket without a run: all 16.
+    )
+    open_vocabulary: bool = False  # Ask without a list of labels.
+    style: str | None = None  # Response: think (reasoning, then the answer) or answer; None: as in the run, else think.
+    threshold: float = 0.0  # Give no label where its probability is lower: 0 to 1.
+    csv: Path | None = None  # Also write a table to this new file: path, label, probability, reasoning, problem.
+    json: bool = False  # Print one line of JSON per image and nothing else, for programs that read it.
+    max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
+    batch_size: int = 16  # Images answered at a time; changes no result.
+
+
+def predict(images: PredictOptions, policy: PolicyOptions) -> None:
+    """What does the policy see in new images? Label, probability and reasoning of each.
+
+    favor-lab predict my_photos --run runs/train-folder --csv answers.csv
+
+    favor-lab predict photo.jpg --run runs/train-folder --threshold 0.5
+
+    favor-lab predict 'photos/*.jpg' --policy Qwen/Qwen2-VL-2B-Instruct --labels reading cooking "riding a bike"
+
+    The probability is that of the label among all labels, after the response's own reasoning. A file that cannot be
+    read is a line with its reason; the exit status is 1 if no image could be answered.
+    """
+    from tqdm import tqdm
+
+    from favor_lab.runs.predicting import as_json, image_paths, write_csv
+    from favor_lab.runs.predicting import predict as predictions_of
+
+    if not 0.0 <= images.threshold <= 1.0:
+        raise ValueError(f"--threshold is {images.threshold}, but a probability is between 0 and 1")
+    if images.csv is not None and images.csv.exists():
+        raise FileExistsError(f"{images.csv} is there already: name a new file")
+    asked, paths = who_is_asked(images, policy), image_paths(images.paths)
+    model, predictions = open_policy(asked.policy), []
+    answers = predictions_of(model, paths, asked.labels, asked.style, asked.max_new_tokens, images.batch_size)
+    for prediction in tqdm(answers, "predict", len(paths), unit="image", leave=False, disable=None):
+        predictions.append(prediction)
+        with tqdm.external_write_mode():
+            tell(as_json(prediction, images.threshold) if images.json else prediction.line(images.threshold))
+    if images.csv is not None:
+        write_csv(images.csv, predictions, images.threshold)
+    sure = sum(prediction.is_sure(images.threshold) for prediction in predictions)
+    if not images.json:
+        tell(
+            f"{sure} of {len(predictions)} images have a label" + f"; table in {images.csv}" * (images.csv is not None)
+        )
+    unread = [prediction.path for prediction in predictions if prediction.answer is None]
+    if unread:
+        note(f"{len(unread)} of {len(paths)} files could not be read, the first is {unread[0]}")
+    if len(unread) == len(predictions):
+        raise SystemExit(1)
+
+
+def who_is_asked(images: PredictOptions, policy: PolicyOptions) -> Trained:
+    """The policy and the question: those of the run, but for what the options say otherwise."""
+    from favor_lab.activities.world import ACTIVITIES
+    from favor_lab.runs.predicting import read_trained
+
+    own = {item.name: getattr(policy, item.name) for item in dataclasses.fields(policy)}
+    own = {name: value for name, value in own.items() if value != getattr(PolicyOptions(), name)}
+    if images.run is not None:
+        trained = read_trained(images.run, needs_labels=images.labels is None and not images.open_vocabulary)
+    else:
+        trained = Trained(PolicyOptions(), list(ACTIVITIES) if policy.policy == "pocket" else None, "think", 64)
+        if policy.policy != "pocket" and images.labels is None and not images.open_vocabulary:
+            raise ValueError(
+                "without a run the labels must be named: --labels reading cooking ..., or --open-vocabulary"
+            )
+    labels = list(images.labels) if images.labels else trained.labels
+    return Trained(
+        dataclasses.replace(trained.policy, **own),
+        None if images.open_vocabulary else labels,
+        images.style or trained.style,
+        images.max_new_tokens or trained.max_new_tokens,
+    )
