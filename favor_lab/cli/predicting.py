@@ -21,9 +21,8 @@ class PredictOptions:
     run: Path | None = None
     """Folder of a finished run, or one that `favor-lab share` has written: its adapter, labels and style are taken.
     None: the policy without training."""
-    labels: tuple[str, ...] | None = (
-        None  # Labels to choose from; None: those of the run; pocket without a run: all 16.
-    )
+    labels: tuple[str, ...] = ()
+    """Labels to choose from; left out: those of the run; for the pocket policy without a run, its 16 activities."""
     open_vocabulary: bool = False  # Ask without a list of labels.
     style: str | None = None  # Response: think (reasoning, then the answer) or answer; None: as in the run, else think.
     threshold: float = 0.0  # Give no label where its probability is lower: 0 to 1.
@@ -83,10 +82,10 @@ def who_is_asked(images: PredictOptions, policy: PolicyOptions) -> Trained:
     own = {item.name: getattr(policy, item.name) for item in dataclasses.fields(policy)}
     own = {name: value for name, value in own.items() if value != getattr(PolicyOptions(), name)}
     if images.run is not None:
-        trained = read_trained(images.run, needs_labels=images.labels is None and not images.open_vocabulary)
+        trained = read_trained(images.run, needs_labels=not images.labels and not images.open_vocabulary)
     else:
         trained = Trained(PolicyOptions(), list(ACTIVITIES) if policy.policy == "pocket" else None, "think", 64)
-        if policy.policy != "pocket" and images.labels is None and not images.open_vocabulary:
+        if policy.policy != "pocket" and not images.labels and not images.open_vocabulary:
             raise ValueError(
                 "without a run the labels must be named: --labels reading cooking ..., or --open-vocabulary"
             )

@@ -116,7 +116,7 @@ def run_training(
     shots = load_shots(plan.data, plan.settings.seed)
     policy = open_policy(plan.policy, plan.settings.seed)
     state = open_state(plan, policy, folder)
-    save_plan(plan, folder, policy, state, note)
+    save_plan(plan, folder, policy, state, shots.labels, note)
     tell(policy.report())
     tell(f"{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
     before, after = ("before" if plan.policy.adapter else "zero-shot"), f"{plan.data.shots}-shot {plan.method}"
@@ -160,12 +160,14 @@ def open_state(plan: RunPlan, policy: Policy, folder: RunFolder) -> TrainingStat
     return TrainingState.start(policy, plan.settings)
 
 
-def save_plan(plan: RunPlan, folder: RunFolder, policy: Policy, state: TrainingState, note: Tell) -> None:
+def save_plan(
+    plan: RunPlan, folder: RunFolder, policy: Policy, state: TrainingState, labels: Sequence[str], note: Tell
+) -> None:
     """Write settings.json; say what could make a resumed run differ."""
     from favor_lab.grpo.support.checkpoints import differences
 
     versions = folder.load("settings.json", {}).get("versions", {})
-    folder.save_settings(asdict(plan), policy.device)
+    folder.save_settings({**asdict(plan), "labels": list(labels)}, policy.device)
     if versions and (changes := differences(versions, folder.settings["versions"])):
         note(
             f"this run was started with different versions ({'; '.join(changes)}): from here on results may no longer "
