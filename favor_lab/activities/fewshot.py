@@ -142,17 +142,17 @@ def _transfer(source: FewShot, dataset: ActivityData, seed: int, test: int, name
 
 def _draw(dataset: ActivityData, counts: dict[str, int], seed: int) -> FewShot:
     """`counts[part]` images per label for each part, read and checked."""
-    pools = {part: part if part in dataset.splits else "train" for part in counts}  # the split that a part comes from
-    _check_counts(dataset, counts, pools)
-    examples = _read_all(dataset, _select(dataset, counts, pools, seed))
+    _check_counts(dataset, counts)
+    examples = _read_all(dataset, _select(dataset, counts, seed))
     return FewShot(examples["train"], examples["validation"], examples["test"], list(dataset.labels))
 
 
-def _check_counts(dataset: ActivityData, counts: dict[str, int], pools: dict[str, str]) -> None:
+def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
     """ValueError that names every label with fewer images than its split has to give."""
     shortages = []
     for split, records in dataset.splits.items():
-        parts = {part: count for part, count in counts.items() if count and pools[part] == split}
+        served = [part for part in counts if split == (part if part in dataset.splits else "train")]
+        parts = {part: counts[part] for part in served if counts[part]}
         needed, terms = sum(parts.values()), " + ".join(f"{count} {part}" for part, count in parts.items())
         available = Counter(record.label for record in records)
         shortages += [
@@ -165,13 +165,13 @@ def _check_counts(dataset: ActivityData, counts: dict[str, int], pools: dict[str
         raise ValueError(message)
 
 
-def _select(dataset: ActivityData, counts: dict[str, int], pools: dict[str, str], seed: int) -> dict[str, list[Record]]:
+def _select(dataset: ActivityData, counts: dict[str, int], seed: int) -> dict[str, list[Record]]:
     """`counts[part]` records per label for each part, labels alternating; each part takes from what is left."""
     per_label: dict[str, list[list[Record]]] = {part: [] for part in counts}
     for label in dataset.labels:
         left = {split: [r for r in records if r.label == label] for split, records in dataset.splits.items()}
         for part, count in counts.items():
-            pool = left[pools[part]]
+            pool = left[part if part in left else "train"]
             # Each choice has its own generator, so that it depends on part and label alone (training: and the seed).
             random.Random(f"{part} {label} {seed if part == 'train' else ''}").shuffle(pool)
             per_label[part].append(pool[:count])

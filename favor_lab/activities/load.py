@@ -41,9 +41,10 @@ def load_activities(
     carve_seed   decides which images of "train" become the test set where there is no official one (har15)
     exclude      images to leave out, by their paths relative to `root`, as `favor-lab data` names them
 
-    Raises FileNotFoundError, NotADirectoryError or ValueError (unknown name; at once everything in the folder's
-    layout, lists, names and labels that training would fail on). `few_shot` reports what is wrong with the images that
-    it draws, again at once; `favor-lab data NAME --root ROOT` reports it for all images.
+    Raises FileNotFoundError, NotADirectoryError or ValueError (unknown name; at once everything in the folder's layout,
+    lists, names and labels that training would fail on: labels without images, folders that read as one label, paths
+    that leave the root ...). `few_shot` reports what is wrong with the images that it draws, again at once; `favor-lab
+    data NAME --root ROOT` reports it for all images.
 
     >>> load_activities("cartoon").splits["test"][9]
     Record(label='riding a bike', source='cartoon/test/000009')

@@ -110,25 +110,24 @@ def sketch(back: Shapes, front: Shapes, size: int, r: Random) -> Image.Image:
     return to_image((paper * (1 - mix) + graphite * mix) * texture[..., None])
 
 
-PALETTES = {
+PALETTES = {  # positions from cold (0) to hot (1), and the colours there
     "iron": (
-        (0, (4, 2, 24)), (0.25, (64, 10, 120)), (0.5, (188, 40, 96)), (0.72, (246, 132, 26)), (0.9, (254, 222, 90)),
-        (1, (255, 255, 232)),
+        (0, 0.25, 0.5, 0.72, 0.9, 1),
+        ((4, 2, 24), (64, 10, 120), (188, 40, 96), (246, 132, 26), (254, 222, 90), (255, 255, 232)),
     ),
     "lagoon": (
-        (0, (6, 10, 40)), (0.28, (18, 62, 140)), (0.5, (28, 150, 150)), (0.7, (150, 206, 70)), (0.88, (250, 214, 60)),
-        (1, (255, 90, 50)),
+        (0, 0.28, 0.5, 0.7, 0.88, 1),
+        ((6, 10, 40), (18, 62, 140), (28, 150, 150), (150, 206, 70), (250, 214, 60), (255, 90, 50)),
     ),
-    "ember": ((0, (6, 6, 10)), (0.35, (70, 24, 40)), (0.6, (190, 58, 30)), (0.8, (250, 160, 50)), (1, (255, 250, 220))),
-}  # fmt: skip
+    "ember": ((0, 0.35, 0.6, 0.8, 1), ((6, 6, 10), (70, 24, 40), (190, 58, 30), (250, 160, 50), (255, 250, 220))),
+}
 
 
 @cache
 def colour_table(name: str) -> np.ndarray:
     """(256, 3) colours of a false-colour palette."""
-    stops = PALETTES[name]
-    x = np.linspace(0, 1, 256)
-    return np.stack([np.interp(x, [k for k, _ in stops], [c[i] for _, c in stops]) for i in range(3)], 1)
+    positions, colours = PALETTES[name]
+    return np.stack([np.interp(np.linspace(0, 1, 256), positions, channel) for channel in np.transpose(colours)], 1)
 
 
 def thermal(back: Shapes, front: Shapes, size: int, r: Random) -> Image.Image:
