@@ -15,10 +15,10 @@ import torch
 
 from favor_lab.budget.shapes import NF4_BYTES, ModelShape, StepShape, shape_of
 from favor_lab.grpo.support.clock import readable_bytes
+from favor_lab.grpo.support.questions import default_question
 from favor_lab.vlm.fast.layers import MERGE_LIMIT
 from favor_lab.vlm.prefix import CHUNK_LOGITS
 from favor_lab.vlm.processing import FEATURE_CAP, TOWER_CHUNK, tokenize
-from favor_lab.vlm.prompts import build_prompt
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import FewShot
@@ -190,13 +190,12 @@ def memory_advice(error: BaseException, policy: Policy, settings: GRPOSettings, 
 def saving_changes(policy: Policy, settings: GRPOSettings, shots: FewShot, phase: str) -> list[Change]:
     """Every change that saves at least a hundredth of what the phase needs, in the order in which to try them: first
     those that do not change the results, and among equals the larger saving first."""
-    needed = phase_bytes(*run_shapes(policy, settings, shots), phase)
-    changes = [
-        change._replace(saved_bytes=needed - phase_bytes(model, step, phase))
-        for change, model, step in possible_changes(policy, settings, shots)
-    ]
-    worthwhile = [change for change in changes if change.saved_bytes >= LEAST_SAVING * needed]
-    return sorted(worthwhile, key=lambda change: (not change.same_results, -change.saved_bytes))
+    needed, changes = phase_bytes(*run_shapes(policy, settings, shots), phase), []
+    for change, model, step in possible_changes(policy, settings, shots):
+        saved = needed - phase_bytes(model, step, phase)
+        if saved >= LEAST_SAVING * needed:
+            changes.append(change._replace(saved_bytes=saved))
+    return sorted(changes, key=lambda change: (not change.same_results, -change.saved_bytes))
 
 
 def possible_changes(
@@ -215,8 +214,7 @@ def possible_changes(
     ):
         if change.lower != change.now:
             yield change, model, replace(step, **{field: change.lower})
-    largest = max(image_tokens(policy, shots))
-    if largest > 1:
+    if (largest := max(image_tokens(policy, shots))) > 1:
         processor = policy.processor.image_processor
         pixels = (processor.patch_size * processor.merge_size) ** 2  # per image token
         lower = largest // 2 * pixels
@@ -229,8 +227,7 @@ def phase_bytes(model: ModelShape, step: StepShape, phase: str) -> float:
     """Estimated bytes in use at the peak of a phase: of the training loop, or of `step_memory`; for any other name the
     largest peak."""
     peaks = step_memory(model, step)
-    parts = [peaks[name] for name in LOOP_PHASES.get(phase, (phase,)) if name in peaks]
-    return max(parts or peaks.values())
+    return max([peaks[name] for name in LOOP_PHASES.get(phase, (phase,)) if name in peaks] or peaks.values())
 
 
 def run_shapes(
@@ -253,6 +250,5 @@ def image_tokens(policy: Policy, shots: FewShot, max_pixels: int | None = None) 
 
 def text_tokens(policy: Policy, settings: GRPOSettings, shots: FewShot) -> int:
     """Tokens of a prompt without those of its image."""
-    labels = None if settings.open_vocabulary else shots.labels
-    one_token = torch.tensor([[1, 2, 2]])  # the grid of the smallest image
-    return tokenize(policy, [build_prompt(labels, settings.style)], one_token)["input_ids"].shape[1] - 1
+    text, one_token = default_question(settings, shots).text(shots.train[0]), torch.tensor([[1, 2, 2]])  # smallest grid
+    return tokenize(policy, [text], one_token)["input_ids"].shape[1] - 1

@@ -118,9 +118,8 @@ class Profile:
         return "\n".join([
             f"{self.policy} on {self.device}: B {s['prompts']}, G {s['group_size']}, P {s['prompt_tokens']} of them "
             f"{s['image_tokens']} for the image, L {s['completion_tokens']} on average",
-            f"{'':<11}{'seconds':>16}{'':>9}{'':>10}{'tokens':>15}{'GFLOP':>18}",
-            f"{'phase':<11}{'median':>9}{'+-':>7}{'bound':>9}{'reached':>10}"
-            f"{'run':>8}{'ideal':>7}{'run':>10}{'ideal':>8}{'peak':>11}",
+            f"{'seconds':>27}{'tokens':>34}{'GFLOP':>18}",
+            "phase         median     +-    bound   reached     run  ideal       run   ideal       peak",
             *(phase.row(name) for name, phase in self.phases.items()),
             f"a step, without encode, which is once a run: {self.seconds:.3g} s, {self.seconds / self.bound:.2f} times "
             f"the bound of {self.bound:.3g} s",

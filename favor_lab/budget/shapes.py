@@ -98,11 +98,10 @@ def shape_of(source: Any, lora_rank: int | None = None, dtype: torch.dtype | Non
     if lora_rank is None:
         adapters = getattr(policy.model, "peft_config", {}) if policy else {}
         lora_rank = next(iter(adapters.values())).r if adapters else (0 if policy else 16)
-    gated = hasattr(vision, "fullatt_block_indexes")  # Qwen2.5-VL, whose configuration has other names
-    tower: dict[str, Any] = {"tower_width": vision.hidden_size if gated else vision.embed_dim}
-    if gated:
+    tower: dict[str, Any] = {}
+    if gated := hasattr(vision, "fullatt_block_indexes"):  # Qwen2.5-VL, whose configuration has other names
         window = (vision.window_size // vision.patch_size) ** 2
-        tower |= {"tower_gated": True, "tower_window": window, "tower_full_layers": len(vision.fullatt_block_indexes)}
+        tower = {"tower_gated": True, "tower_window": window, "tower_full_layers": len(vision.fullatt_block_indexes)}
     return ModelShape(
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
@@ -112,6 +111,7 @@ def shape_of(source: Any, lora_rank: int | None = None, dtype: torch.dtype | Non
         mlp=text.intermediate_size,
         vocabulary=text.vocab_size,
         tied_head=bool(config.tie_word_embeddings),
+        tower_width=vision.hidden_size if gated else vision.embed_dim,
         tower_layers=vision.depth,
         tower_mlp=vision.intermediate_size if gated else int(vision.embed_dim * vision.mlp_ratio),
         patch_values=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
@@ -125,12 +125,7 @@ def shape_of(source: Any, lora_rank: int | None = None, dtype: torch.dtype | Non
 
 @dataclass(frozen=True)
 class StepShape:
-    """The sizes and settings of one training step that its costs depend on.
-
-    >>> step = StepShape(prompts=4, group_size=8, prompt_tokens=100, image_tokens=16, completion_tokens=30)
-    >>> step.rows, step.rows_per_pass
-    (32, 32)
-    """
+    """The sizes and settings of one training step that its costs depend on."""
 
     prompts: int  # B
     group_size: int  # G

@@ -6,6 +6,7 @@ card makes three statements for the base "pocket" alone: that it knows drawn sce
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -108,12 +109,11 @@ def render_card(run: FinishedRun, name: str | None, license: str | None, dtype: 
     layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, finalize=inline, **layout)  # `inline`: as autoescape for HTML
-    environment.filters |= {"code": code, "table": table, "linked": lambda text: inline(text, links=True)}
-    environment.filters["as_it_is"] = Markdown
-    facts = {**_facts(run), **_results(run), **_code_to_load(run, name or "FOLDER")}
-    text = environment.get_template("model_card.md.jinja").render(
-        run=run, license=license, dtype=dtype, longest_response=LONGEST_RESPONSE, **facts
-    )
+    linked = functools.partial(inline, links=True)
+    environment.filters |= {"code": code, "table": table, "linked": linked, "as_it_is": Markdown}
+    facts = {"run": run, "license": license, "dtype": dtype, "longest_response": LONGEST_RESPONSE}
+    facts |= {**_facts(run), **_results(run), **_code_to_load(run, name or "FOLDER")}
+    text = environment.get_template("model_card.md.jinja").render(facts)
     return str(ModelCard(f"---\n{_metadata(run, name, license).to_yaml()}\n---\n\n{text.strip()}\n"))
 
 
@@ -128,17 +128,13 @@ def _metadata(run: FinishedRun, name: str | None, license: str | None) -> ModelC
             dataset_type=re.sub(r"[^\w.-]+", "-", run.set_name), dataset_name=one_line(run.set_name),
             metric_type="accuracy", metric_name=f"accuracy ({interval})", metric_value=after.accuracy,
         ))  # fmt: skip
-    is_adapter = run.form == "adapter"
+    relation, library = ("adapter", "peft") if run.form == "adapter" else ("finetune", "transformers")
     return ModelCardData(
-        base_model=run.base if run.on_hub else None,
-        base_model_relation=("adapter" if is_adapter else "finetune") if run.on_hub else None,
-        license=license and one_line(license),
-        library_name="peft" if is_adapter else "transformers",
-        pipeline_tag="image-text-to-text",
+        base_model=run.base if run.on_hub else None, base_model_relation=relation if run.on_hub else None,
+        license=license and one_line(license), pipeline_tag="image-text-to-text", library_name=library,
         tags=["favor_lab", run.method.lower(), "few-shot", "activity-recognition", *["lora"] * bool(run.adapter)],
-        model_name=one_line(name or run.title) if results else None,
-        eval_results=results or None,
-    )
+        model_name=one_line(name or run.title) if results else None, eval_results=results or None,
+    )  # fmt: skip
 
 
 def _facts(run: FinishedRun) -> dict[str, Any]:
@@ -196,16 +192,12 @@ def _results(run: FinishedRun) -> dict[str, Any]:
 
 def _code_to_load(run: FinishedRun, name: str) -> dict[str, Any]:
     """What the code that loads the export is made of, and the prompt that was used; name: on the Hub, or a folder."""
-    quoted = [Markdown(json.dumps(text, ensure_ascii=False)) for text in (name, run.base)]
+    place, base = (Markdown(json.dumps(text, ensure_ascii=False)) for text in (name, run.base))
     values = {option: run.part("policy").get(option) for option in LOADING}
     options = [f", {option}={json.dumps(value)}" for option, value in values.items() if value is not None]
     settings = run.part("settings")
     labels = None if settings.get("open_vocabulary") else run.labels
     style = "answer" if run.method == "SFT" else settings.get("style", "think")
-    return {
-        "place": quoted[0],
-        "base": quoted[1],
-        "name_on_hub": HUB_NAME.fullmatch(name) is not None,
-        "loading": Markdown("".join(options)),
-        "prompt": build_prompt(labels, style) if labels is None or labels else None,
-    }
+    prompt = build_prompt(labels, style) if labels is None or labels else None
+    facts = {"place": place, "base": base, "loading": Markdown("".join(options)), "prompt": prompt}
+    return facts | {"name_on_hub": HUB_NAME.fullmatch(name) is not None}

@@ -25,7 +25,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from favor_lab.files import jsonable
+from favor_lab.files import write_json
 from favor_lab.sharing.card import render_card
 from favor_lab.sharing.finished import CONFIG, HUB_NAME, WEIGHTS, FinishedRun, read_run, without_paths
 from favor_lab.study.run_folder import RunFolder
@@ -50,6 +50,8 @@ def share(
 ) -> Path:
     """Write what a finished run trained into a new folder that can be published, and return the folder.
 
+        share("runs/train-folder", "shared/my-adapter")
+
     merged      the adapter merged into the language model: a whole checkpoint, which transformers and `load_policy`
                 load without peft; the adapter goes to `adapter/`
     push_to     "USER/NAME": also create this repository on the Hub and upload the folder; None: nothing is sent
@@ -59,11 +61,8 @@ def share(
     dtype       weights of a merged checkpoint: "float32", "bfloat16" (half the size; rounds away the smallest changes)
                 or "float16"; "auto": as the run named it, else float32, in which nothing is lost
 
-    The folder is written atomically: it appears when it is complete. Raises FileExistsError for one that is not empty,
-    ValueError for a merged export of a 4-bit run, what `read_run` raises, and PushError, after which the folder is
-    complete.
-
-        share("runs/train-folder", "shared/my-adapter")
+    The folder appears when it is complete. Raises FileExistsError for one that is not empty, ValueError for a merged
+    export of a 4-bit run, what `read_run` raises, and PushError, after which the folder is complete.
     """
     directory = Path(directory)
     finished = read_run(run, base_model, merged)
@@ -77,7 +76,7 @@ def share(
         _write_weights(run, finished, unfinished, merged_dtype)
         card = render_card(finished, push_to or directory.resolve().name, license, merged_dtype)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-        _write_json(unfinished / "settings.json", finished.settings)
+        write_json(unfinished / "settings.json", finished.settings)
         for when, evaluation in finished.evaluations.items():
             evaluation.save(unfinished / f"evaluation_{when}.json")
         for path in unfinished.rglob("*.safetensors"):
@@ -102,34 +101,24 @@ def _written_atomically(directory: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(jsonable(data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _write_weights(run: RunFolder, finished: FinishedRun, directory: Path, merged_dtype: str | None) -> None:
     """The adapter, the merged checkpoint (`merged_dtype`) with the adapter beside it, or the whole checkpoint."""
     if finished.form == "whole":
         shutil.copytree(run.path / "policy", directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     elif merged_dtype is not None:
         _write_merged(run, finished, directory, merged_dtype)
-    if finished.form != "adapter":
-        _remove_origin(directory / "tokenizer_config.json")
+    if (path := directory / "tokenizer_config.json").is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for field in ("is_local", "local_files_only", "name_or_path"):  # how it was loaded on this machine
+            config.pop(field, None)
+        write_json(path, without_paths(config))
     if finished.adapter is not None:
         place = directory / "adapter" if finished.form == "merged" else directory
         place.mkdir(exist_ok=True)
         config = {**without_paths(finished.adapter), "base_model_name_or_path": finished.base}
         revision = finished.part("policy").get("revision")
-        _write_json(place / CONFIG, config if revision is None else {**config, "revision": revision})
+        write_json(place / CONFIG, config if revision is None else {**config, "revision": revision})
         shutil.copyfile(run.adapter / WEIGHTS, place / WEIGHTS)
-
-
-def _remove_origin(path: Path) -> None:
-    """Remove from a tokenizer's configuration the fields that say how it was loaded on this machine."""
-    if path.is_file():
-        config = json.loads(path.read_text(encoding="utf-8"))
-        for field in ("is_local", "local_files_only", "name_or_path"):
-            config.pop(field, None)
-        _write_json(path, without_paths(config))
 
 
 def _merged_dtype(finished: FinishedRun, dtype: str) -> str:
@@ -151,8 +140,8 @@ def _merged_dtype(finished: FinishedRun, dtype: str) -> str:
 def _write_merged(run: RunFolder, finished: FinishedRun, directory: Path, dtype: str) -> None:
     """Load the base on the CPU, add the adapter's product to each weight, and save in the Hub's layout."""
     options = run.settings.get("policy") or {}
-    base = options.get("policy") or finished.base
-    loading: dict[str, Any] = {name: options.get(name) for name in ("max_pixels", "min_pixels", "revision")}
+    base, names = options.get("policy") or finished.base, ("max_pixels", "min_pixels", "revision")
+    loading: dict[str, Any] = {name: options.get(name) for name in names}
     policy = load_policy(base, adapter=run.adapter, device="cpu", dtype=dtype, **loading)
     policy.model = policy.model.merge_and_unload()
     if not all(torch.isfinite(weight).all() for weight in policy.model.parameters()):
@@ -167,9 +156,7 @@ def _write_merged(run: RunFolder, finished: FinishedRun, directory: Path, dtype:
 
 def push(directory: str | Path, name: str, private: bool = True) -> str:
     """Create the repository `name` ("USER/NAME") on the Hub, upload a folder that `share` wrote; return its address.
-
-    Uses the token of `hf auth login` or HF_TOKEN. An existing repository is never written to. Raises PushError.
-    """
+    Uses the token of `hf auth login` or HF_TOKEN. An existing repository is never written to. Raises PushError."""
     _check_hub_name(name)
     complete = f"{directory} is complete on disk; when that is settled: hf upload {name} {directory}"
     if huggingface_hub.get_token() is None:
@@ -181,7 +168,14 @@ def push(directory: str | Path, name: str, private: bool = True) -> str:
     except OfflineModeIsEnabled as error:
         raise PushError(f"HF_HUB_OFFLINE is set, so nothing was sent: unset it. {complete}") from error
     except HfHubHTTPError as error:
-        raise PushError(f"{_refusal(status(error), name, error)}. {complete}") from error
+        owner = name.split("/")[0]
+        meanings = {
+            401: "the Hub does not know your token: `hf auth login` again",
+            403: f"you may not create {name}: the token needs the right to write, and {owner} must be you or an "
+            "organisation that lets you",
+            409: f"{name} is taken, and an existing repository is never written to: choose another name",
+        }
+        raise PushError(f"{meanings.get(status(error), f'the Hub refused ({error})')}. {complete}") from error
     except Exception as error:  # whatever the network library raises: the Hub's client has changed it twice
         if not is_no_answer(error):
             raise
@@ -196,18 +190,5 @@ def _check_hub_name(name: str) -> None:
         if not HUB_NAME.fullmatch(name):
             raise ValueError("it has no owner")
     except ValueError as error:
-        raise ValueError(
-            f"cannot push to {name!r}, which must be USER/NAME, your name on the Hub and a name for the model: {error}"
-        ) from error
-
-
-def _refusal(code: int, name: str, error: Exception) -> str:
-    """What the Hub's answer means, and what to do."""
-    owner = name.split("/")[0]
-    meanings = {
-        401: "the Hub does not know your token: `hf auth login` again",
-        403: f"you may not create {name}: the token needs the right to write, and {owner} must be you or an "
-        "organisation that lets you",
-        409: f"{name} is taken, and an existing repository is never written to: choose another name",
-    }
-    return meanings.get(code, f"the Hub refused ({error})")
+        wanted = "USER/NAME, your name on the Hub and a name for the model"
+        raise ValueError(f"cannot push to {name!r}, which must be {wanted}: {error}") from error

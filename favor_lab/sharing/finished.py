@@ -1,44 +1,35 @@
-"""Read a finished run for publication: its settings, records and evaluations, without paths and without file names of
-somebody's own images."""
+"""Read a finished run for publication."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.world.catalogue import SETS
-from favor_lab.study.evaluation import Answered, Evaluation
+from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.run_folder import RunFolder
+from favor_lab.vlm.hub import tensor_names
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-EVALUATIONS = ("before", "after")
+EVALUATIONS, PATHS = ("before", "after"), (PurePosixPath, PureWindowsPath)
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the files of a finished run say, without paths and without file names of somebody's own images.
+    """What the files of a finished run say, without paths and without file names of somebody's own images."""
 
-    settings     data, policy, settings and versions, as in `settings.json`
-    evaluations  "before" and "after", as far as they exist
-    records      one dictionary per optimiser step
-    adapter      adapter_config.json, or None if the whole language model was trained
-    base         Hub name of the base model, "pocket", or the name of the folder that it was loaded from
-    form         what is exported: "adapter", "merged" or "whole"
-    """
-
-    settings: dict[str, Any]
-    evaluations: dict[str, Evaluation]
-    records: list[dict[str, Any]]
-    adapter: dict[str, Any] | None
-    base: str
-    form: str
+    settings: dict[str, Any]  # data, policy, settings and versions, as in `settings.json`
+    evaluations: dict[str, Evaluation]  # "before" and "after", as far as they exist
+    records: list[dict[str, Any]]  # one per optimiser step
+    adapter: dict[str, Any] | None  # adapter_config.json, or None if the whole language model was trained
+    base: str  # Hub name of the base model, "pocket", or the name of the folder that it was loaded from
+    form: str  # what is exported: "adapter", "merged" or "whole"
 
     def part(self, name: str) -> dict[str, Any]:
         """One part of the settings; empty if the run did not save it."""
@@ -82,24 +73,29 @@ class FinishedRun:
 
 
 def read_run(run: RunFolder | str | Path, base_model: str | None = None, merged: bool = False) -> FinishedRun:
-    """Read a run folder and check that its training was completed.
-
-    base_model: Hub name of the base, for a run that loaded it from a folder. Raises FileNotFoundError or ValueError if
-    this is no run folder, if the run stopped before its last step, or if files are missing or damaged.
-    """
+    """Read a run folder. base_model: Hub name of the base, for a run that loaded it from a folder. FileNotFoundError or
+    ValueError if this is no run folder, if the run stopped before its last step, or if files are missing or damaged."""
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
     settings = _read_json(run, "settings.json")
     if settings.get("command") == "evaluate":
         raise ValueError(f"{run.path} is a folder of `favor-lab evaluate`: nothing was trained there")
     records = run.records()
-    _check_finished(run, settings, records)
+    steps, done = (settings.get("settings") or {}).get("steps"), records[-1].get("step", 0) if records else 0
+    resume = f"favor-lab {'sft' if settings.get('command') == 'sft' else 'train'} --resume {run.path}"
+    if steps is not None and done < steps:  # even with an adapter: that one is from an earlier end
+        raise ValueError(
+            f"the run in {run.path} stopped after step {done} of {steps}: go on with `{resume}`, then share"
+        )
+    if not run.adapter.exists() and not (run.path / "policy").exists():
+        raise FileNotFoundError(f"the run in {run.path} has no adapter folder: `{resume}` or `policy.save` writes it")
     is_whole_model = (run.path / "policy" / "config.json").is_file() and not run.adapter.exists()
     adapter = None if is_whole_model else _read_adapter(run)
     if base_model is not None and not HUB_NAME.fullmatch(base_model):
         raise ValueError(f"base_model is {base_model!r}, but must be a Hub name such as Qwen/Qwen2-VL-2B-Instruct")
     policy, data = settings.get("policy") or {}, settings.get("data") or {}
     loaded_from = str(policy.get("policy") or (adapter or {}).get("base_model_name_or_path") or "unknown")
-    base = base_model or (loaded_from if _is_hub_name(loaded_from) else last_part(loaded_from))
+    is_name = loaded_from == "pocket" or (HUB_NAME.fullmatch(loaded_from) and not Path(loaded_from).exists())
+    base = base_model or (loaded_from if is_name else last_part(loaded_from))
     saved = {when: _read_json(run, f"evaluation_{when}.json") for when in EVALUATIONS}
     try:
         evaluations = {when: Evaluation.from_dict(content) for when, content in saved.items() if content}
@@ -121,34 +117,14 @@ def _read_json(run: RunFolder, name: str) -> dict[str, Any]:
     return content
 
 
-def _check_finished(run: RunFolder, settings: dict[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
-    """ValueError for a run that stopped early, even if it has an adapter: that one is from an earlier end."""
-    steps, done = (settings.get("settings") or {}).get("steps"), records[-1].get("step", 0) if records else 0
-    resume = f"favor-lab {'sft' if settings.get('command') == 'sft' else 'train'} --resume {run.path}"
-    if steps is not None and done < steps:
-        raise ValueError(
-            f"the run in {run.path} stopped after step {done} of {steps}: go on with `{resume}`, then share"
-        )
-    if not run.adapter.exists() and not (run.path / "policy").exists():
-        raise FileNotFoundError(f"the run in {run.path} has no adapter folder: `{resume}` or `policy.save` writes it")
-
-
 def _read_adapter(run: RunFolder) -> dict[str, Any]:
     """The adapter's configuration, after a check that its weights are LoRA weights and complete."""
     for name in (CONFIG, WEIGHTS):
         if not (run.adapter / name).is_file():
             raise FileNotFoundError(f"the adapter in {run.adapter} is incomplete: it has no {name}; save it again")
-    try:
-        with safe_open(run.adapter / WEIGHTS, framework="pt") as file:
-            if not any("lora_" in key for key in file.keys()):  # noqa: SIM118 (no mapping)
-                raise ValueError(f"{run.adapter / WEIGHTS} holds no LoRA weights")
-    except SafetensorError as error:
-        raise ValueError(f"{run.adapter / WEIGHTS} is damaged and cannot be read: {error}") from error
+    if not any("lora_" in name for name in tensor_names(run.adapter / WEIGHTS, str(run.adapter / WEIGHTS))):
+        raise ValueError(f"{run.adapter / WEIGHTS} holds no LoRA weights")
     return _read_json(run, f"{run.adapter.name}/{CONFIG}")
-
-
-def _is_hub_name(name: str) -> bool:
-    return name == "pocket" or (HUB_NAME.fullmatch(name) is not None and not Path(name).exists())
 
 
 # ------------------------------------------------------------------------------------------------------- without paths
@@ -174,9 +150,7 @@ def without_paths(value: Any) -> Any:
         return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_paths(item) for item in value]
-    if isinstance(value, str) and (
-        PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~")
-    ):
+    if isinstance(value, str) and (value.startswith("~") or any(kind(value).is_absolute() for kind in PATHS)):
         return last_part(value)
     return value
 
@@ -205,25 +179,22 @@ def machine_kind(platform: str) -> str:
 
 
 def public_sources(evaluations: Mapping[str, Evaluation], data: Mapping[str, Any]) -> dict[str, Evaluation]:
-    """The evaluations with image sources that may be published.
-
-    Drawn scenes keep their keys, images of a public set their path under its root. Images of somebody's own folder are
-    named by label and number, since file names can identify people.
-    """
-    root, counts, public_names = data.get("root"), dict[str, int](), dict[str, str]()
-
-    def public_name(answer: Answered) -> str:
-        if data.get("data") in SETS:
-            return answer.source
-        if answer.source not in public_names:
-            if data.get("data") in PUBLIC and root and PurePosixPath(answer.source).is_relative_to(root):
-                public_names[answer.source] = PurePosixPath(answer.source).relative_to(root).as_posix()
-            else:
-                counts[answer.label] = counts.get(answer.label, 0) + 1
-                public_names[answer.source] = f"{answer.label}/{counts[answer.label]:03d}"
-        return public_names[answer.source]
-
+    """The evaluations with image sources that may be published: drawn scenes keep their keys, images of a public set
+    their path under its root; those of somebody's own folder are named by label and number, since file names can
+    identify people."""
+    if data.get("data") in SETS:
+        return dict(evaluations)
+    root, counts, public_names = data.get("root"), Counter[str](), dict[str, str]()
+    for answer in (answer for evaluation in evaluations.values() for answer in evaluation.answers):
+        path = PurePosixPath(answer.source)
+        if answer.source in public_names:
+            continue
+        if data.get("data") in PUBLIC and root and path.is_relative_to(root):
+            public_names[answer.source] = path.relative_to(root).as_posix()
+        else:
+            counts[answer.label] += 1
+            public_names[answer.source] = f"{answer.label}/{counts[answer.label]:03d}"
     return {
-        when: replace(evaluation, answers=[replace(a, source=public_name(a)) for a in evaluation.answers])
+        when: replace(evaluation, answers=[replace(a, source=public_names[a.source]) for a in evaluation.answers])
         for when, evaluation in evaluations.items()
     }

@@ -145,9 +145,8 @@ def _disk_full(name: str, reason: str) -> RuntimeError:
 
 
 def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Any:
-    """The configuration of "pocket", a published model of `KNOWN`, a checkpoint folder, or a Hub name in the cache.
-
-    Downloads nothing. Raises FileNotFoundError if there is none, ValueError for another kind of model.
+    """The configuration of "pocket", a published model of `KNOWN`, a checkpoint folder, or a Hub name in the cache;
+    nothing is downloaded. FileNotFoundError if there is none, ValueError for another kind of model.
 
     >>> configuration("Qwen/Qwen2-VL-2B-Instruct").text_config.num_hidden_layers
     28
@@ -249,45 +248,41 @@ def check_files(folder: Path, name: str) -> None:
     if not any(all((folder / file).is_file() for file in files) for files in TOKENIZERS):
         missing.append("tokenizer.json")
     if missing:
-        raise FileNotFoundError(
-            f"{name} is incomplete: {', '.join(missing)} missing in {folder}. {again(name, folder)}"
-        )
+        files = f"{', '.join(missing)} missing in {folder}"
+        raise FileNotFoundError(f"{name} is incomplete: {files}. {again(name, folder)}")
     check_weights(folder, name)
 
 
 def check_weights(folder: Path, name: str) -> list[Path]:
     """The safetensors files of a checkpoint, after a check of their headers: each file is complete, and each tensor is
     in the file that the index names. The weights themselves are not read."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single, index, advice = folder / "model.safetensors", folder / "model.safetensors.index.json", again(name, folder)
     if single.is_file():
         tensor_names(single, name)
         return [single]
     if not index.is_file():
-        pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
-        if pickles:
+        if pickles := sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth")):
             raise FileNotFoundError(
                 f"{name} has no model.safetensors, only {pickles[0]}: pickled weights can run code and are not loaded."
                 " If you trust their origin, convert them once: AutoModelForImageTextToText.from_pretrained(FOLDER,"
                 " use_safetensors=False).save_pretrained(FOLDER)"
             )
-        raise FileNotFoundError(f"{name} has no weights: no model.safetensors in {folder}. {again(name, folder)}")
+        raise FileNotFoundError(f"{name} has no weights: no model.safetensors in {folder}. {advice}")
     shard_of = read_json(index).get("weight_map")
     if not shard_of or not isinstance(shard_of, dict):
-        raise ValueError(f"{index} names no weights. {again(name, folder)}")
+        raise ValueError(f"{index} names no weights. {advice}")
     for shard in shard_of.values():  # a Windows path is split at /, at \ and after C:
         if not isinstance(shard, str) or shard in ("", "..") or PureWindowsPath(shard).name != shard:
             raise ValueError(f"{index} names the shard {shard!r}, which must be a file name in this folder, not a path")
     shards = {shard: folder / shard for shard in sorted(set(shard_of.values()))}
     if missing := [shard for shard, path in shards.items() if not path.is_file()]:
-        raise FileNotFoundError(
-            f"{name} is incomplete: {len(missing)} of {len(shards)} shards missing, {', '.join(missing)}."
-            f" {again(name, folder)}"
-        )
+        files = f"{len(missing)} of {len(shards)} shards missing, {', '.join(missing)}"
+        raise FileNotFoundError(f"{name} is incomplete: {files}. {advice}")
     names = {shard: tensor_names(path, name) for shard, path in shards.items()}
     if misplaced := sorted(tensor for tensor, shard in shard_of.items() if tensor not in names[shard]):
         raise ValueError(
             f"{name}: the index names {len(misplaced)} tensors that are not in their shards, the first {misplaced[0]}"
-            f" in {shard_of[misplaced[0]]}: index and shards are not of one checkpoint. {again(name, folder)}"
+            f" in {shard_of[misplaced[0]]}: index and shards are not of one checkpoint. {advice}"
         )
     return list(shards.values())
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,22 +23,16 @@ if TYPE_CHECKING:
     from favor_lab.activities.images import Picture
 
 
+@dataclass(eq=False, repr=False)
 class Policy:
-    """A model, its processor, and the token ids that sampling and scoring need. Made by `load_policy`.
+    """A model, its processor, and the token ids that sampling and scoring need. Made by `load_policy`."""
 
-    initial: reads the model again as it was before training, on the CPU: the reference of a policy without an adapter
-    revision: the commit on the Hub that the weights come from; None for a local directory
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        processor: ImageTextProcessor,
-        name: str,
-        initial: Callable[[], torch.nn.Module] | None = None,
-        revision: str | None = None,
-    ):
-        self.model, self.processor, self.name, self.revision, self._initial = model, processor, name, revision, initial
+    model: Any
+    processor: ImageTextProcessor
+    name: str
+    # reads the model again as it was before training, on the CPU: the reference of a policy without an adapter
+    initial: Callable[[], torch.nn.Module] | None = None
+    revision: str | None = None  # the commit on the Hub that the weights come from; None for a local directory
 
     @property
     def base(self) -> PreTrainedModel:
@@ -111,8 +106,7 @@ class Policy:
         """A small table: the number of parameters of each part, and how many of them are trainable."""
         counts = {"vision tower": [0, 0], "language model": [0, 0], "LoRA adapter": [0, 0]}
         for name, p in self.model.named_parameters():
-            part = "vision tower" if "visual" in name else "language model"
-            part = "LoRA adapter" if "lora_" in name else part
+            part = "LoRA adapter" if "lora_" in name else "vision tower" if "visual" in name else "language model"
             size = p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # two 4-bit weights per byte
             counts[part][0] += size
             counts[part][1] += size * p.requires_grad
@@ -170,11 +164,11 @@ class Policy:
     @cached_property
     def initial_weights(self) -> dict[str, torch.Tensor]:
         """The trainable weights as they were before training, by name, on the CPU."""
-        if self._initial is None:
+        if self.initial is None:
             raise ValueError(
                 "there is neither an adapter to switch off nor a checkpoint to read the weights from again"
             )
-        weights = dict(self._initial().named_parameters())
+        weights = dict(self.initial().named_parameters())
         return {name: weights[name].detach() for name, _ in self.trainable_parameters()}
 
     def save(self, directory: str | Path) -> Path:

@@ -31,18 +31,12 @@ CHUNK_LOGITS = 2**25  # float32 logits that `token_logps` holds in memory at a t
 
 @dataclass
 class Prefix:
-    """Rows that can be continued: B prompts after `run_prompt`, N completion rows after `expand`.
+    """Rows that can be continued: B prompts after `run_prompt`, N completion rows after `expand`."""
 
-    cache            keys and values of each layer, (rows, KV heads, P, head width)
-    last_hidden      (rows, D), predicts the next token
-    attention_mask   (rows, P), 0 on padding
-    next_position    (rows,), where the next token will stand
-    """
-
-    cache: DynamicCache
-    last_hidden: torch.Tensor
-    attention_mask: torch.Tensor
-    next_position: torch.Tensor
+    cache: DynamicCache  # keys and values of each layer, (rows, KV heads, P, head width)
+    last_hidden: torch.Tensor  # (rows, D), predicts the next token
+    attention_mask: torch.Tensor  # (rows, P), 0 on padding
+    next_position: torch.Tensor  # (rows,), where the next token will stand
 
 
 def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:

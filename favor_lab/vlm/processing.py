@@ -28,28 +28,19 @@ FEATURE_CAP = 2**30  # bytes of features kept on the policy's device: about 1300
 
 @dataclass
 class PromptBatch:
-    """B prompts, padded on the left to P tokens, with the features of their images.
+    """B prompts, padded on the left to P tokens, with the features of their images: the output of the vision tower,
+    without gradient, on the policy's device or beyond the cap on the CPU; `features_on` puts them together."""
 
-    input_ids, attention_mask   (B, P); the mask is 0 on padding
-    position_ids                (3, B, P): temporal, height and width position of each token
-    next_position               (B,): completion token j stands at next_position + j on all three rows
-    image_features              B tensors (I_b, D), the output of the vision tower, without gradient; on the policy's
-                                device, or beyond the cap on the CPU: `features_on` puts them together
-    image_grid_thw              (B, 3), the patch grid of each image: time, height, width
-    labels, sources             gold label and origin of each example
-    texts, images               the question's text, and the image at the size that the tower sees
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    position_ids: torch.Tensor
-    next_position: torch.Tensor
-    image_features: list[torch.Tensor]
-    image_grid_thw: torch.Tensor
-    labels: list[str]
-    sources: list[str]
-    texts: list[str]
-    images: list[Image.Image]
+    input_ids: torch.Tensor  # (B, P)
+    attention_mask: torch.Tensor  # (B, P), 0 on padding
+    position_ids: torch.Tensor  # (3, B, P): temporal, height and width position of each token
+    next_position: torch.Tensor  # (B,): completion token j stands at next_position + j on all three rows
+    image_features: list[torch.Tensor]  # B x (I_b, D)
+    image_grid_thw: torch.Tensor  # (B, 3), the patch grid of each image: time, height, width
+    labels: list[str]  # gold labels
+    sources: list[str]  # where the examples come from
+    texts: list[str]  # of the questions
+    images: list[Image.Image]  # at the size that the tower sees
 
     def __len__(self) -> int:
         return len(self.labels)

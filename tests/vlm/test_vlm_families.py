@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
-from favor_lab.activities.fewshot import Example, FewShot
+from favor_lab.activities.fewshot import FewShot
 from favor_lab.grpo.sampling import Rollout
 from favor_lab.vlm import families
 from favor_lab.vlm.adapters import check_trainable, fresh_adapter
@@ -18,7 +18,7 @@ from favor_lab.vlm.fast.check import check_fast_path
 from favor_lab.vlm.processing import encode_images, encode_texts, prepare_image
 from favor_lab.vlm.prompts import build_prompt
 from test_vlm_prefix import G, L, completions, score  # noqa: F401  (fixtures)
-from tiny import LABELS, make_checkpoint, make_policy, plain_row
+from tiny import LABELS, make_checkpoint, make_examples, make_policy, plain_row
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,6 @@ def test_an_overflow_of_the_model_itself_is_no_fault_of_the_fast_passes(tiny_che
     policy = load_policy(tiny_checkpoint, device="cpu")
     policy.base.model.language_model.norm.weight[0] = float("inf")
     assert check_fast_path(policy) != check_fast_path(policy), "nan"
-    prompts = encode_prompts(policy, [Example(check.picture(), LABELS[0], "drawn")], LABELS)
-    with pytest.raises(FloatingPointError, match="drawn"):
+    prompts = encode_prompts(policy, make_examples()[:1], LABELS)
+    with pytest.raises(FloatingPointError, match="tiny/0"):
         sample_groups(policy, prompts, 2, 4, seed=0)

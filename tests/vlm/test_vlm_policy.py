@@ -79,7 +79,7 @@ def test_the_reference_of_a_policy_without_adapter_is_the_checkpoint(tiny_checkp
         raise KeyError("inside the block")
     assert torch.equal(logps_of(policy), trained_logps)
     assert all(a is b for a, (_, b) in zip(weights, policy.trainable_parameters(), strict=True)), "the optimiser's own"
-    policy._initial = None
+    policy.initial = None
     del policy.initial_weights
     with pytest.raises(ValueError, match="neither an adapter"), policy.reference():
         pass

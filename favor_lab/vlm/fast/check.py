@@ -32,7 +32,8 @@ def check_fast_path(policy: Policy) -> float:
     ValueError where the difference is larger than rounding explains (`TOLERANCES`), with both numbers, and for layers
     with a sliding window, which a few tokens would not show.
     """
-    image = picture()
+    height, width = np.mgrid[:56, :84]  # an image without symmetry: time, height and width positions all matter
+    image = Image.fromarray(np.stack([3 * width, 4 * height, width + 2 * height], axis=-1).astype(np.uint8))
     prompts = encode_texts(policy, [Example(image, "", "a drawn image")], ["What?"], LENGTH)
     allowed = (~policy.forbidden).nonzero().flatten()
     spread = torch.linspace(0, len(allowed) - 1, ROWS * LENGTH, device=allowed.device).long()
@@ -76,9 +77,3 @@ def transformers_logps(policy: Policy, image: Image.Image, prompt_ids: Tensor, i
     logits = logits[:, -ids.shape[1] - 1 : -1]  # (N, L, V)
     model.model.rope_deltas = rope_deltas  # the model is left as it was
     return logits.float().masked_fill(policy.forbidden, -torch.inf).log_softmax(dim=-1)
-
-
-def picture() -> Image.Image:
-    """An image without symmetry, wider than high: time, height and width positions all matter."""
-    height, width = np.mgrid[:56, :84]
-    return Image.fromarray(np.stack([3 * width, 4 * height, width + 2 * height], axis=-1).astype(np.uint8))

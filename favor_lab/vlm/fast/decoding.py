@@ -125,12 +125,10 @@ class GridAttention:
         from_prompt = (grouped @ self.prompt_values).unflatten(2, rows_and_heads).transpose(1, 2).flatten(0, 1)
         return (from_own + from_prompt).flatten(1, 2)  # (B * R, H, d)
 
-    def rearranged(self, prompts: Tensor, places: int, source: Tensor) -> GridAttention:
-        """The same for a new grid of these prompts, whose slots take over slots `source` (B' * R',) of this grid."""
-        keys, values = (x.index_select(0, prompts) for x in (self.prompt_keys, self.prompt_values))
-        new = GridAttention(keys, values, places, 0)
-        new.keys, new.values = (x.index_select(0, source) for x in (self.keys, self.values))
-        return new
+    def rearrange(self, prompts: Tensor, source: Tensor) -> None:
+        """Change to a grid of these prompts, whose slots take over slots `source` (B' * R',) of the grid before."""
+        self.prompt_keys, self.prompt_values = (x[prompts] for x in (self.prompt_keys, self.prompt_values))
+        self.keys, self.values = (x[source] for x in (self.keys, self.values))
 
 
 class StaticDecoder:
@@ -151,10 +149,8 @@ class StaticDecoder:
         self.angles = [angle.unflatten(0, (-1, self.length)) for angle in angles]  # (B, S, 1, d) each
         self.padding = (prompts.attention_mask == 0)[:, None, None]  # (B, 1, 1, P)
         prompt_ids, slots, places = grid(groups)
-        self.attends = [
-            GridAttention(layer.keys[prompt_ids], layer.values[prompt_ids], places, self.length)
-            for layer in prompt_attention
-        ]
+        stored = [(layer.keys[prompt_ids], layer.values[prompt_ids]) for layer in prompt_attention]
+        self.attends = [GridAttention(keys, values, places, self.length) for keys, values in stored]
         self.use_grid(prompt_ids, slots, places)
 
     def prefill(self, prompts: PromptBatch) -> tuple[Tensor, list[PromptAttention]]:
@@ -232,8 +228,8 @@ class StaticDecoder:
             self.slots = old
             return
         source = old[0].repeat(len(prompts) * places).index_copy(0, slots, old)  # slots without a row: any
-        for i, attend in enumerate(self.attends):  # one by one: never two copies of all caches
-            self.attends[i] = attend.rearranged(prompts, places, source)
+        for attend in self.attends:  # one by one: never two copies of all caches
+            attend.rearrange(prompts, source)
         self.use_grid(prompts, slots, places)
 
 
