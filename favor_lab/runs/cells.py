@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +44,11 @@ class TrainingPreset:
     def by_method(self, **changes: Any) -> dict[str, GRPOSettings]:
         """The settings of each method, with some changed; zero-shot asks and answers as the others do."""
         settings = replace(self.settings, **changes)
-        return {
-            method: replace(settings, learning_rate=self.rates.get(method, settings.learning_rate))
-            for method in METHODS
-        }
+        rates = {method: self.rates.get(method, settings.learning_rate) for method in METHODS}
+        return {method: replace(settings, learning_rate=rate) for method, rate in rates.items()}
 
 
-#: 200 steps of 16 prompts and 8 completions (Visual-RFT, arXiv 2503.01785). The last two bound memory and change no
-#: result.
+# Visual-RFT, arXiv 2503.01785; the last two bound memory and change no result
 VISUAL_RFT_SETTINGS = GRPOSettings(
     steps=200, prompts_per_step=16, group_size=8, max_new_tokens=256, micro_batch=8, gradient_checkpointing=True
 )
@@ -61,24 +58,20 @@ PRESETS = {
     ),
     "lora": TrainingPreset(
         "Visual-RFT's 200 steps of 16 prompts, an adapter, 10 times its learning rate (own choice, not tuned)",
-        VISUAL_RFT_SETTINGS,
-        {"sft": 1e-4, "sft-reasoning": 1e-4, "grpo": 1e-5, "grpo-answer": 1e-5},
+        VISUAL_RFT_SETTINGS, {"sft": 1e-4, "sft-reasoning": 1e-4, "grpo": 1e-5, "grpo-answer": 1e-5},
     ),
     "visual-rft": TrainingPreset(
         "Visual-RFT's 200 steps of 16 prompts, all weights of the language model in float32 (SFT's rate: own choice)",
-        VISUAL_RFT_SETTINGS,
-        {"sft": 1e-5, "sft-reasoning": 1e-5, "grpo": 1e-6, "grpo-answer": 1e-6},
+        VISUAL_RFT_SETTINGS, {"sft": 1e-5, "sft-reasoning": 1e-5, "grpo": 1e-6, "grpo-answer": 1e-6},
         {"lora_rank": 0, "dtype": "float32"},
     ),
-}
+}  # fmt: skip
 
 
 def chosen_settings(steps: int | None = None) -> dict[str, GRPOSettings]:
-    """The settings of each method that trains on the pocket policy: the defaults, with the learning rate chosen for
-    it."""
-    preset = PRESETS["pocket"]
-    settings = preset.by_method(**({} if steps is None else {"steps": steps}))
-    return {method: settings[method] for method in preset.rates}
+    """The settings of each method that trains on the pocket policy: the defaults, with its own learning rate."""
+    settings = PRESETS["pocket"].by_method(**({} if steps is None else {"steps": steps}))
+    return {method: settings[method] for method in LEARNING_RATES}
 
 
 @dataclass(frozen=True)
@@ -89,19 +82,15 @@ class Setup:
     test: int = TEST  #: images per label
     policy: Mapping[str, Any] = field(default_factory=lambda: {"name": "pocket"})  #: arguments of `load_policy`
     images: Mapping[str, Any] = field(default_factory=dict)  #: of `load_activities`: root, person_crop, exclude
+    _loaded: dict[str, ActivityData] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def load(self, name: str) -> ActivityData:
         """A set, its files listed once; of several public ones each is in the folder of its name under the root."""
         if name not in self._loaded:
             root = self.images.get("root")
-            if root is not None and len(self.sets) > 1:
-                root = Path(root) / name
+            root = root if root is None or len(self.sets) == 1 else Path(root) / name
             self._loaded[name] = load_activities(name, **{**self.images, "root": root})
         return self._loaded[name]
-
-    @cached_property
-    def _loaded(self) -> dict[str, ActivityData]:
-        return {}
 
     def tested(self, cell: Cell) -> list[str]:
         """The sets that a cell is tested on: its own first, then the other drawn ones; a variant on its own alone."""
@@ -111,9 +100,9 @@ class Setup:
     def facts(self) -> dict[str, Any]:
         """What two cells must share to stand in one table; no paths and no device."""
         facts = {**self.policy, "policy": self.policy.get("name", "pocket"), "test": self.test}
-        facts |= {"person_crop": self.images.get("person_crop")}
-        paths = ("policy", "adapter")
-        facts |= {key: Path(facts[key]).name for key in paths if facts.get(key) and Path(facts[key]).is_dir()}
+        facts["person_crop"] = self.images.get("person_crop")
+        folders = [key for key in ("policy", "adapter") if facts.get(key) and Path(facts[key]).is_dir()]
+        facts |= {key: Path(facts[key]).name for key in folders}
         return jsonable({key: value for key, value in facts.items() if key not in ("name", "device")})
 
 
@@ -134,9 +123,8 @@ class Cell:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
-        if self.variant not in ("", BASE_TO_NEW, *VARIANTS):
-            known = ", ".join([BASE_TO_NEW, *VARIANTS])
-            raise ValueError(f"unknown variant {self.variant!r}; the variants are {known}")
+        if self.variant not in ("", *(variants := [BASE_TO_NEW, *VARIANTS])):
+            raise ValueError(f"unknown variant {self.variant!r}; the variants are {', '.join(variants)}")
         if self.variant in VARIANTS and not self.method.startswith("grpo"):
             raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
         if self.trains != (self.shots > 0):
@@ -198,17 +186,13 @@ class Result:
             tests = {name: Evaluation.from_dict(test) for name, test in data.pop("tests").items()}
             return cls(**{**data, "cell": Cell(**data["cell"]), "tests": tests})
         except (EOFError, gzip.BadGzipFile, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is not a finished cell of the study ({error}): delete it to run it again"
-            ) from error
+            message = f"{path} is not a finished cell of the study ({error}): delete it to run it again"
+            raise ValueError(message) from error
 
 
 def load_results(folder: str | Path, **wanted: Any) -> list[Result]:
-    """The finished cells in a folder in order of their names, those whose fields are as wanted; no variants, unless
-    one is wanted.
-
-    load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone.
-    """
+    """The finished cells in a folder in order of their names, those whose fields are as wanted (no variants, unless one
+    is): load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone."""
     results, wanted = [], {"variant": ""} | wanted
     for path in sorted(Path(folder).glob("*.json.gz")):
         cell = Cell.from_name(path.name.removesuffix(".json.gz"))
@@ -231,18 +215,12 @@ def plan(
     shots = shots or {4: 3}
     if variant in VARIANTS:
         methods = [method for method in methods if method.startswith("grpo")]
-    still = [
-        Cell(method, name, variant=variant) for method in methods for name in sets if method.startswith("zero-shot")
-    ]
-    trained = [
-        Cell(method, name, count, seed, variant)
-        for seed in range(max(shots.values()))
-        for count in shots
-        for name in sets
-        for method in methods
-        if seed < shots[count] and not method.startswith("zero-shot")
-    ]
-    return still + trained
+    untrained = [method for method in methods if method.startswith("zero-shot")]
+    cells = [Cell(method, name, variant=variant) for method in untrained for name in sets]
+    for seed, count, name, method in itertools.product(range(max(shots.values())), shots, sets, methods):
+        if seed < shots[count] and method not in untrained:
+            cells.append(Cell(method, name, count, seed, variant))
+    return cells
 
 
 def whole_study(name: str) -> list[Cell]:

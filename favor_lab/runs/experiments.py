@@ -2,8 +2,7 @@
 
 A cell is one training run (or none, for zero-shot) and its evaluation on test images: of its own set, and if that is a
 drawn one of the other drawn sets, which have the same labels. Finished cells are kept, so a study can be killed,
-resumed and moved to another machine. The test images of a set are the same for every cell, so that any two can be
-compared image by image.
+resumed and moved to another machine. Every cell has the same test images of a set: any two can be compared by image.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
 from favor_lab.runs.cells import BASE_TO_NEW, TEST, Cell, Result, Setup
 from favor_lab.runs.variants import VARIANTS, Variant
-from favor_lab.study.evaluation import Evaluation, evaluate
+from favor_lab.study.evaluation import Evaluation, batches, evaluate
 from favor_lab.versions import versions
 from favor_lab.vlm.question import Question
 
@@ -39,34 +38,29 @@ def run_cell(
     cell: Cell, settings: GRPOSettings, setup: Setup | None = None, progress: Progress | None = None
 ) -> Result:
     """Train as the cell says (or not) and answer the test images of each set, the one that it learned from first.
-
-    settings: the method's; the cell's seed, style and variant are applied here.
-    """
+    settings: the method's; the cell's seed, style and variant are applied here."""
     from favor_lab.vlm.loading import load_policy
 
     gc.collect()  # frees the memory of the last cell's policy
-    setup, settings = setup or Setup(), settings_of(cell, settings)
+    setup, settings, progress = setup or Setup(), settings_of(cell, settings), progress or (lambda cell, doing: None)
     shots, test_sets = images_of(cell, setup)
     policy = load_policy(**setup.policy, seed=cell.seed)
     records, start = [], time.perf_counter()
     if cell.trains:
         for record in learn(cell.method, policy, shots, settings, VARIANTS.get(cell.variant)):
             records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
-            if progress:
-                progress(cell, f"step {record.step} of {settings.steps}")
+            progress(cell, f"step {record.step} of {settings.steps}")
     seconds, tests = time.perf_counter() - start, {}
     for name, (images, labels) in test_sets.items():
-        if progress:
-            progress(cell, f"test images of {name}")
+        progress(cell, f"test images of {name}")
         question = Question.of(labels, settings.open_vocabulary, cell.style)
         tests[name] = evaluate(policy, images, question.labels, question.style, settings.max_new_tokens)
     probes = {}
     if cell.dataset in SETS and cell.variant != BASE_TO_NEW:
-        if progress:
-            progress(cell, "probes")
+        progress(cell, "probes")
         probes = probe(policy, tests[cell.dataset], *test_sets[cell.dataset], settings)
-    machine = versions(policy.device)
-    return Result(cell, tests, records, kept_settings(cell, settings), seconds, machine, setup.facts(), probes)
+    about_run = (kept_settings(cell, settings), seconds, versions(policy.device), setup.facts())
+    return Result(cell, tests, records, *about_run, probes)
 
 
 TestSets = dict[str, tuple[list["Example"], list[str]]]  # by set: test images, and the labels that the prompt names
@@ -93,18 +87,15 @@ def probe(
     by part of the response, how much more its log-probability loses when the true evidence is covered than when places
     elsewhere are, in nats; None where the response lacks the part.
     """
-    from favor_lab.study.evaluation import generate_greedy
     from favor_lab.study.evidence import evidence_effect
-    from favor_lab.vlm.processing import encode_prompts
+    from favor_lab.study.occlusion import respond
 
     probes: dict[str, Any] = {}
     tokens, images = settings.max_new_tokens, images[:PROBED]
     for style in sorted({"think", "answer", "describe"} - {answered.style}):
-        question = Question.of(labels, settings.open_vocabulary or style == "describe", style)
-        probes[style] = []
-        for first in range(0, len(images), 32):
-            prompts = encode_prompts(policy, images[first : first + 32], question, completion_tokens=tokens)
-            probes[style] += generate_greedy(policy, prompts, tokens)
+        named = None if settings.open_vocabulary or style == "describe" else labels
+        responses = (respond(policy, images[part], named, style, None, tokens) for part in batches(images, 32, "probe"))
+        probes[style] = [text for _, rollout in responses for text in rollout.texts]
     texts = [answer.text for answer in answered.answers[:PROBED]]
     effects = evidence_effect(policy, images, labels, answered.style, responses=texts)
     probes["evidence"] = {part: [effect.effect(part) for effect in effects] for part in ("reasoning", "answer")}
@@ -141,28 +132,21 @@ def learn(
 def self_written(policy: Policy, shots: FewShot, settings: GRPOSettings, tries: int = 16) -> dict[str, str]:
     """Reasoning that the policy wrote itself, for SFT: by source, the first of `tries` samples that is well formed and
     led to the right answer (rejection sampling, as in STaR, arXiv 2203.14465). Images without one are left out.
-
-    Raises ValueError if no image has one.
-    """
+    Raises ValueError if no image has one."""
     from favor_lab.responses import split_response
     from favor_lab.study.groups import sample_and_score
 
     reasoning: dict[str, str] = {}
     labels = Question.of(shots.labels, settings.open_vocabulary).labels
-    tokens, at_once = settings.max_new_tokens, settings.micro_batch or 64
-    for first in range(0, len(shots.train), at_once):
-        examples = shots.train[first : first + at_once]
-        rollout, scores = sample_and_score(
-            policy, examples, labels, max_new_tokens=tokens, group_size=tries, temperature=settings.temperature,
-            seed=settings.seed,
-        )  # fmt: skip
+    sampling = {name: getattr(settings, name) for name in ("max_new_tokens", "temperature", "seed")}
+    for part in batches(shots.train, settings.micro_batch or 64, "sample"):
+        rollout, scores = sample_and_score(policy, shots.train[part], labels, group_size=tries, **sampling)
         for row, b in enumerate(rollout.groups.tolist()):
             if all(values[row] == 1 for values in scores.values()):
-                reasoning.setdefault(examples[b].source, split_response(rollout.texts[row])[0] or "")
+                reasoning.setdefault(shots.train[part][b].source, split_response(rollout.texts[row])[0] or "")
     if not reasoning:
-        raise ValueError(
-            f"none of {tries * len(shots.train)} samples was right: there is no self-written reasoning to learn from"
-        )
+        tried = tries * len(shots.train)
+        raise ValueError(f"none of {tried} samples was right: there is no self-written reasoning to learn from")
     return reasoning
 
 
@@ -182,15 +166,14 @@ def run_study(
     Path(folder).mkdir(parents=True, exist_ok=True)
     setup = setup or Setup()
     for cell in cells:
-        of_method = settings.get(cell.method, GRPOSettings())
-        path = Path(folder) / f"{cell.name}.json.gz"
+        result: Result | None = None
+        of_method, path = settings.get(cell.method, GRPOSettings()), Path(folder) / f"{cell.name}.json.gz"
         if path.exists():
             wanted = kept_settings(cell, settings_of(cell, of_method)) | setup.facts()
             check_same(Result.load(path), wanted, setup.tested(cell), path)
-            yield None
-            continue
-        result = run(cell, of_method, setup, **options)
-        result.save(folder)
+        else:
+            result = run(cell, of_method, setup, **options)
+            result.save(folder)
         yield result
 
 
@@ -213,9 +196,8 @@ def check_same(result: Result, wanted: Mapping[str, Any], tested: Sequence[str],
     """ValueError that lists the settings of a finished cell that differ from those wanted now."""
     used = {"policy": result.evaluation.policy} | result.setup | result.settings
     # a setting that the cell does not name was added later, and has its default there
-    differences = [
-        f"{name} {used[name]}, not {value}" for name, value in wanted.items() if used.get(name, value) != value
-    ]
+    changed = {name: value for name, value in wanted.items() if used.get(name, value) != value}
+    differences = [f"{name} {used[name]}, not {value}" for name, value in changed.items()]
     if missing := [name for name in tested if name not in result.tests]:
         differences.append(f"tests on {', '.join(result.tests)}, not on {', '.join(missing)}")
     if differences:

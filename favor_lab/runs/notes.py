@@ -17,14 +17,11 @@ def notes_on(record: StepRecord, settings: TrainSettings) -> dict[str, str]:
     """
     notes, norm = {}, record.grad_norm or 0.0
     if record.flat_groups == 1.0:
-        notes["flat groups"] = (
-            "no group differs in its rewards: this step can teach nothing but closeness to the reference"
-        )
+        nothing = "no group differs in its rewards: this step can teach nothing but closeness to the reference"
+        notes["flat groups"] = nothing
     if cut := record.metrics.get("bounded", 0.0):
-        notes["bounded"] = (
-            f"{cut:.0f} log-ratios were cut at {MAX_LOG_RATIO:g}: the policy has gone far from its reference, "
-            "and ratio and KL are no more than bounds"
-        )
+        far = f"{cut:.0f} log-ratios were cut at {MAX_LOG_RATIO:g}: the policy has gone far from its reference"
+        notes["bounded"] = f"{far}, and ratio and KL are no more than bounds"
     if norm > EXPLODED * (settings.max_grad_norm or 1.0):
         notes["gradient"] = f"the gradient's norm is {norm:.3g}; the steps before it may have been too large"
     if record.truncated == 1.0:

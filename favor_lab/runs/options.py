@@ -5,8 +5,7 @@ Plain dataclasses whose fields the command line turns into options; a notebook f
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +44,8 @@ class SetOptions(FolderOptions, SetName):
 class DataOptions(SetOptions):
     """Which images, and how many of them."""
 
-    shots: int = 4
-    """Training images per label."""
-    test: int = 8
-    """Test images per label, never trained on; 0: no evaluation before and after."""
+    shots: int = 4  # Training images per label.
+    test: int = 8  # Test images per label, never trained on; 0: no evaluation before and after.
 
 
 @dataclass(frozen=True)
@@ -59,18 +56,12 @@ class PolicyOptions:
     """"pocket" (shipped, runs on a CPU), a checkpoint directory, or a Hub name such as Qwen/Qwen2-VL-2B-Instruct."""
     revision: str | None = None
     """Commit, branch or tag of a Hub name; None: the commit that is pinned for the published ones, else the newest."""
-    adapter: Path | None = None
-    """Adapter folder of an earlier run to start from; it brings its own rank."""
-    lora_rank: int = 16
-    """Rank of the LoRA adapter on the language model; 0: train the whole language model."""
-    lora_alpha: int | None = None
-    """Scale of the adapter; None: twice its rank."""
-    quantize: str | None = None
-    """4bit: hold the frozen weights in 4 bits (CUDA and bitsandbytes)."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ..."""
-    dtype: str = "auto"
-    """auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16 or float16."""
+    adapter: Path | None = None  # Adapter folder of an earlier run to start from; it brings its own rank.
+    lora_rank: int = 16  # Rank of the LoRA adapter on the language model; 0: train the whole language model.
+    lora_alpha: int | None = None  # Scale of the adapter; None: twice its rank.
+    quantize: str | None = None  # 4bit: hold the frozen weights in 4 bits (CUDA and bitsandbytes).
+    device: str = "auto"  # auto, cpu, cuda, cuda:1 ...
+    dtype: str = "auto"  # auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16 or float16.
     max_pixels: int | None = None
     """Most pixels of an image; 784 pixels are one image token. None: the checkpoint's limit, at most 401408."""
 
@@ -82,10 +73,10 @@ def absolute(path: Path | None) -> Path | None:
 
 def with_absolute_paths(data: DataOptions, policy: PolicyOptions) -> tuple[DataOptions, PolicyOptions]:
     """The options with paths that are valid from any folder."""
-    data = dataclasses.replace(data, root=absolute(data.root), exclude=absolute(data.exclude))
+    data = replace(data, root=absolute(data.root), exclude=absolute(data.exclude))
     is_folder = policy.policy != "pocket" and Path(policy.policy).is_dir()
     name = str(Path(policy.policy).resolve()) if is_folder else policy.policy
-    return data, dataclasses.replace(policy, policy=name, adapter=absolute(policy.adapter))
+    return data, replace(policy, policy=name, adapter=absolute(policy.adapter))
 
 
 def read_exclude(path: Path | None) -> list[str]:

@@ -1,18 +1,15 @@
 """One run from its first check to its report; `run_training` does for a notebook what `favor-lab train` does.
 
-    plan = RunPlan("train", DataOptions("cartoon"), PolicyOptions(), GRPOSettings(steps=20))
-    folder = run_training(plan, out=Path("runs/mine"))
-
-The run's folder holds everything: see `favor_lab.study.run_folder`.
+plan = RunPlan("train", DataOptions("cartoon"), PolicyOptions(), GRPOSettings(steps=20))
+folder = run_training(plan, out=Path("runs/mine"))  # its files: see `favor_lab.study.run_folder`
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +19,6 @@ from favor_lab.versions import need
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import FewShot
-    from favor_lab.activities.images import Example
     from favor_lab.grpo.support.checkpoints import TrainingState
     from favor_lab.grpo.support.records import StepRecord
     from favor_lab.study.evaluation import Evaluation
@@ -47,18 +43,14 @@ def note(text: str) -> None:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A training run: everything that `settings.json` holds of it.
+    """A training run: everything that `settings.json` holds of it."""
 
-    command: "train", "demo" or "sft". settings: GRPOSettings, or for "sft" TrainSettings.
-    recipe: a published variant by its name in `favor_lab.recipes`, or "" for plain GRPO.
-    """
-
-    command: str
+    command: str  #: "train", "demo" or "sft"
     data: DataOptions
     policy: PolicyOptions
-    settings: TrainSettings
+    settings: TrainSettings  #: GRPOSettings, or for "sft" TrainSettings
     checkpoint_every: int = 10
-    recipe: str = ""
+    recipe: str = ""  #: a published variant by its name in `favor_lab.recipes`, or "" for plain GRPO
 
     @property
     def method(self) -> str:
@@ -75,7 +67,7 @@ class RunPlan:
     def load(cls, saved: dict[str, Any]) -> RunPlan:
         """The plan that a run's settings.json describes."""
         kind = TrainSettings if saved["command"] == "sft" else GRPOSettings
-        own = {item.name for item in dataclasses.fields(kind)}  # older runs of sft were saved with settings of GRPO
+        own = {item.name for item in fields(kind)}  # older runs of sft were saved with settings of GRPO
         settings = kind(**{name: value for name, value in saved["settings"].items() if name in own})
         data, policy = DataOptions(**saved["data"]), PolicyOptions(**saved["policy"])
         return cls(saved["command"], data, policy, settings, saved["checkpoint_every"], saved.get("recipe", ""))
@@ -110,8 +102,8 @@ def run_training(
 
     need("matplotlib", "the figures of a run")
     if folder is None:
-        data, policy_options = with_absolute_paths(plan.data, plan.policy)
-        plan = replace(plan, data=data, policy=policy_options)
+        data, options = with_absolute_paths(plan.data, plan.policy)
+        plan = replace(plan, data=data, policy=options)
         folder = RunFolder.create(out or free_path(Path("runs") / f"{plan.command}-{plan.data.data}"))
     shots = load_shots(plan.data, plan.settings.seed)
     policy = open_policy(plan.policy, plan.settings.seed)
@@ -169,10 +161,8 @@ def save_plan(
     versions = folder.load("settings.json", {}).get("versions", {})
     folder.save_settings({**asdict(plan), "labels": list(labels)}, policy.device)
     if versions and (changes := differences(versions, folder.settings["versions"])):
-        note(
-            f"this run was started with different versions ({'; '.join(changes)}): from here on results may no longer "
-            "be bit-identical"
-        )
+        other = f"this run was started with different versions ({'; '.join(changes)})"
+        note(f"{other}: from here on results may no longer be bit-identical")
     if folder.records() and not state.step:
         note(f"there is no checkpoint in {folder.checkpoint}: the run starts again at its first step")
 
@@ -229,40 +219,26 @@ def training_records(plan: RunPlan, policy: Policy, shots: FewShot, state: Train
 def evaluate_test(
     plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, when: str, tell: Tell = tell, again: bool = True
 ) -> Evaluation:
-    """Greedy answers to the test images, and for GRPO one sampled group; `again=False` takes what is on disk."""
+    """Greedy answers to the test images, and for GRPO one image sampled G times, its group saved and its answers
+    printed; `again=False` takes what is on disk."""
     from favor_lab.study.evaluation import Evaluation, evaluate
+    from favor_lab.study.groups import sample_judged_groups
 
     file, question = folder.path / f"evaluation_{when}.json", plan.question(shots.labels)
     if file.exists() and not again:
         return Evaluation.load(file)
     if isinstance(plan.settings, GRPOSettings):
-        show_group(plan.settings, policy, shots.test, question, folder, when, tell)
+        # of the first sixteen images, the one whose group has the widest rewards before training; then the same one
+        groups = folder.load("groups.json", {})
+        examples = [e for e in shots.test[:16] if not groups or e.source == groups["before"]["source"]]
+        judged = sample_judged_groups(policy, examples, question.labels, plan.settings)
+        group = max(judged, key=lambda group: group.spread)
+        folder.save("groups.json", groups | {when: group})
+        tell(f"{group.source}, {group.label}, sampled {len(group.texts)} times {when} training: {group.summary()}")
     tokens, title = plan.settings.max_new_tokens, f"test images, {when}"
     evaluation = evaluate(policy, shots.test, question.labels, question.style, tokens, progress=title)
     evaluation.save(file)
     return evaluation
-
-
-def show_group(
-    settings: GRPOSettings,
-    policy: Policy,
-    test: list[Example],
-    question: Question,
-    folder: RunFolder,
-    when: str,
-    tell: Tell,
-) -> None:
-    """Sample one test image G times, save the group, and print what was answered.
-
-    The image is, of the first sixteen, the one whose group has the widest rewards before training; then the same one.
-    """
-    from favor_lab.study.groups import sample_judged_groups
-
-    groups = folder.load("groups.json", {})
-    examples = [example for example in test[:16] if not groups or example.source == groups["before"]["source"]]
-    group = max(sample_judged_groups(policy, examples, question.labels, settings), key=lambda judged: judged.spread)
-    folder.save("groups.json", groups | {when: group})
-    tell(f"{group.source}, {group.label}, sampled {len(group.texts)} times {when} training: {group.summary()}")
 
 
 def free_path(path: Path) -> Path:

@@ -20,34 +20,24 @@ from favor_lab.study.rounding import percent
 
 def tidy(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One row for each cell and test set, for a data frame or a CSV file: rates are shares."""
-    return [
-        {
-            **asdict(result.cell),
-            "tested_on": name,
-            "accuracy": test.accuracy,
-            "format_rate": test.format_rate,
-            "truth_rate": test.truth_rate,
-            "images": len(test),
-            "training_seconds": result.seconds,
-        }
-        for result in results
-        for name, test in result.tests.items()
-    ]
+    rows = []
+    for result in results:
+        for name, test in result.tests.items():
+            rates = {rate: getattr(test, rate) for rate in ("accuracy", "format_rate", "truth_rate")}
+            sizes = {"images": len(test), "training_seconds": result.seconds}
+            rows.append({**asdict(result.cell), "tested_on": name, **rates, **sizes})
+    return rows
 
 
 def table(results: Sequence[Result]) -> str:
     """A line for each method, set and number of shots, as Markdown: accuracy with its 95 % interval over seeds and
     images, accuracy on the other sets, form and truth of the responses."""
-    lines = [
-        "| method | set | shots | seeds | right (95 % interval) | right on the other sets | well formed | true |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    groups: dict[tuple[str, str, int], list[Result]] = {}
+    head = "| method | set | shots | seeds | right (95 % interval) | right on the other sets | well formed | true |"
+    lines, groups = [head, "| --- " * 8 + "|"], dict[tuple[str, int, str], list[Result]]()
     for result in results:
-        groups.setdefault((result.cell.method, result.cell.dataset, result.cell.shots), []).append(result)
-    for (method, dataset, shots), runs in sorted(
-        groups.items(), key=lambda g: (place(g[0][0]), g[0][2], place(g[0][1]))
-    ):
+        groups.setdefault((result.cell.method, result.cell.shots, result.cell.dataset), []).append(result)
+    for method, shots, dataset in sorted(groups, key=lambda group: (place(group[0]), group[1], place(group[2]))):
+        runs = groups[method, shots, dataset]
         own = [run.evaluation for run in runs]
         right = np.array([[answer.correct for answer in test.answers] for test in own], dtype=float)
         low, high = bootstrap_interval(right)
@@ -64,8 +54,7 @@ def table(results: Sequence[Result]) -> str:
 
 def shots_table(results: Sequence[Result]) -> str:
     """The paper's kind of table, as Markdown: for each set, and their mean, a line per method and a column per number
-    of shots; each number is the accuracy in per cent with its 95 % interval over seeds and images.
-    """
+    of shots; each number is the accuracy in per cent with its 95 % interval over seeds and images."""
     counts = sorted({result.cell.shots for result in results} | {0})
     columns = " | ".join(f"{count} shot{'s' * (count != 1)}" for count in counts)
     sets = sorted({result.cell.dataset for result in results}, key=place)
@@ -85,15 +74,13 @@ def shots_table(results: Sequence[Result]) -> str:
 
 def share_and_interval(runs: Sequence[Result], sets: int = 1) -> str:
     """Accuracy of some seeds with its interval, in per cent; of several sets, only seeds that have all of them count,
-    and each set counts the same. Nothing for no such seed.
-    """
+    and each set counts the same. Nothing for no such seed."""
     by_seed: dict[int, list[Result]] = {}
     for run in runs:
         by_seed.setdefault(run.cell.seed, []).append(run)
+    tests = [[run.evaluation for run in mine] for mine in by_seed.values() if len(mine) == sets]
     rows = [
-        np.concatenate([np.array([a.correct for a in run.evaluation.answers]) / len(run.evaluation) for run in mine])
-        for mine in by_seed.values()
-        if len(mine) == sets
+        np.concatenate([np.array([a.correct for a in test.answers]) / len(test) for test in seed]) for seed in tests
     ]
     if not rows:
         return ""

@@ -1,7 +1,5 @@
 """Variants of the study: what a cell may change of plain GRPO. Some are recipes, others change a setting or a reward.
-
-`favor-lab study --variants` runs them beside the plain method.
-"""
+`favor-lab study --variants` runs them beside the plain method."""
 
 from __future__ import annotations
 
@@ -41,8 +39,7 @@ class Variant:
 
     def train(self, policy: Policy, shots: FewShot, settings: GRPOSettings) -> Iterator[StepRecord]:
         """Records of training with settings that `applied_to` gave, and with the variant's steps."""
-        recipe = find_recipe(self.recipe)
-        steps = {**recipe.steps, **({"rewards": self.rewards} if self.rewards else {})}
+        steps = {**find_recipe(self.recipe).steps, **({"rewards": self.rewards} if self.rewards else {})}
         return train(policy, shots, settings, **steps, recipe=self.recipe)
 
 
@@ -66,21 +63,18 @@ VARIANTS: Mapping[str, Variant] = {
     "slow": Variant("half of the learning rate", rate=0.5),
     "cool": Variant("temperature 0.6", {"temperature": 0.6}),
     "hot": Variant("temperature 1.5", {"temperature": 1.5}),
-    "no-format": Variant(
-        "accuracy alone is paid (format is recorded)", {"reward_weights": (1.0, 0.0)}, PLAIN
-    ),
+    "no-format": Variant("accuracy alone is paid (format is recorded)", {"reward_weights": (1.0, 0.0)}, PLAIN),
     "published": Variant(
-        "the published substring reward and format are paid (the strict accuracy is recorded)", recipe="visual-rft",
+        "the published substring reward and format are paid (the strict accuracy is recorded)", recipe="visual-rft"
     ),
     "published-hot": Variant(
-        "the published rewards are paid, temperature 1.5", {"temperature": 1.5}, recipe="visual-rft",
+        "the published rewards are paid, temperature 1.5", {"temperature": 1.5}, recipe="visual-rft"
     ),
     "truth": Variant("the truth of the reasoning is paid too", {}, TRUTHFUL),
     "truth-2": Variant("the truth of the reasoning is paid twice", {"reward_weights": (1.0, 1.0, 2.0)}, TRUTHFUL),
     "truth-kl": Variant("the truth of the reasoning is paid too, KL penalty of 0.15", {"beta": 0.15}, TRUTHFUL),
     "truth-2-kl": Variant(
-        "the truth of the reasoning is paid twice, KL penalty of 0.3",
-        {"reward_weights": (1.0, 1.0, 2.0), "beta": 0.3},
+        "the truth of the reasoning is paid twice, KL penalty of 0.3", {"reward_weights": (1.0, 1.0, 2.0), "beta": 0.3},
         TRUTHFUL,
     ),
     "truth-cool": Variant("the truth of the reasoning is paid too, temperature 0.6", {"temperature": 0.6}, TRUTHFUL),
