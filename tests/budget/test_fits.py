@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import hub as made
+import hub as tiny_hub
 from favor_lab import GRPOSettings, encode_prompts, fits, load_policy, presets, recommend, sample_groups
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.budget import fits as module
@@ -181,7 +181,7 @@ def test_what_makes_no_sense_is_refused():
 
 
 def test_the_estimate_of_a_directory_is_that_of_its_policy(tmp_path):
-    made.write_checkpoint(tmp_path)
+    tiny_hub.write_checkpoint(tmp_path)
     shape = shape_of(load_policy(tmp_path, lora_rank=4, device="cpu", dtype="bfloat16"))
     fit = fits(tmp_path, lora_rank=4)
     assert fit.fixed["language"] == 2 * shape.language_parameters and fit.fixed["adapter"] == 4 * shape.lora_weights
@@ -321,5 +321,5 @@ def test_doctor_of_an_unknown_model(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("favor_lab.vlm.hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert main(["doctor", "--model", "someone/else", "--gpu-gb", "8"]) == 2
     assert "configuration of someone/else is not known here" in capsys.readouterr().err
-    made.write_checkpoint(tmp_path / "mine")
+    tiny_hub.write_checkpoint(tmp_path / "mine")
     assert main(["doctor", "--model", str(tmp_path / "mine"), "--gpu-gb", "8"]) == 0

@@ -50,7 +50,7 @@ class Found:
     """The result for a set: the images as the tower gets them, by file name, and the messages; or the error."""
 
     images: dict[str, Image.Image] = field(default_factory=dict)
-    said: str = ""
+    messages: str = ""
     error: str = ""
 
     def pixel(self, x: int = 0, y: int = 0) -> tuple[int, ...]:
@@ -99,7 +99,7 @@ def read_as_training_does(data: str, root: Path) -> Found:
             crop = 0.1 if "boxes" in data else None
             shots = few_shot(load_activities(data.split()[0], root, person_crop=crop), shots=2, validation=0, test=2)
         except (ValueError, OSError) as error:
-            return Found(said=warned(caught), error=str(error))
+            return Found(messages=warned(caught), error=str(error))
         # No error may occur after this point: a policy would already have been loaded.
         images = {example.source: prepare_image(example) for example in [*shots.train, *shots.test]}
     return Found(images, warned(caught))
@@ -322,42 +322,43 @@ KINDS = [
          ("10 faults", *(f"{label}/{name}.jpg" for label in LABELS[1:] for name in ("a", "bad")))),
     Kind("24 bad files", many(24), ("24 faults in 36 images", "... and 4 more")),
     Kind("a PNG called .jpg", bad(".jpg", lambda: encoded("PNG", Image.new("RGB", (9, 9), RED))),
-         handled=lambda found: found.pixel() == RED, means="read by its content"),
+         handled=lambda result: result.pixel() == RED, means="read by its content"),
     Kind("a suffix in capitals", bad(".PNG", lambda: encoded("PNG", Image.new("RGB", (9, 9), RED))),
-         handled=lambda found: found.pixel() == RED, means="read"),
+         handled=lambda result: result.pixel() == RED, means="read"),
     Kind("CMYK", bad(".jpg", lambda: encoded("JPEG", Image.new("CMYK", (20, 20), (0, 255, 255, 0)))),
-         handled=lambda found: near(found.pixel(), RED), means="turned into RGB"),
+         handled=lambda result: near(result.pixel(), RED), means="turned into RGB"),
     Kind("a palette with transparency", bad(".png", palette),
-         handled=lambda found: found.pixel() == WHITE, means="laid on white"),
+         handled=lambda result: result.pixel() == WHITE, means="laid on white"),
     Kind("half-transparent", bad(".png", lambda: encoded("PNG", Image.new("RGBA", (9, 9), (255, 0, 0, 128)))),
-         handled=lambda found: near(found.pixel(), (255, 127, 127)), means="laid on white"),
+         handled=lambda result: near(result.pixel(), (255, 127, 127)), means="laid on white"),
     Kind("grey and half-transparent", bad(".png", lambda: encoded("PNG", Image.new("LA", (9, 9), (0, 128)))),
-         handled=lambda found: near(found.pixel(), (127, 127, 127)), means="laid on white"),
+         handled=lambda result: near(result.pixel(), (127, 127, 127)), means="laid on white"),
     Kind("two pictures in a JPEG, as phones write", bad(".jpg", lambda: animated("MPO")),
-         handled=lambda found: near(found.pixel(), RED), means="the first one"),
+         handled=lambda result: near(result.pixel(), RED), means="the first one"),
     Kind("16 bits", bad(".png", sixteen_bits), means="scaled to 8 bits",
-         handled=lambda found: near(found.pixel(), (0, 0, 0)) and near(found.pixel(x=20, y=15), (132, 132, 132))
-         and near(found.pixel(x=39, y=29), WHITE)),
+         handled=lambda result: near(result.pixel(), (0, 0, 0)) and near(result.pixel(x=20, y=15), (132, 132, 132))
+         and near(result.pixel(x=39, y=29), WHITE)),
     Kind("one bit", bad(".png", lambda: encoded("PNG", Image.new("1", (9, 9), 1))),
-         handled=lambda found: found.pixel() == WHITE, means="black and white"),
+         handled=lambda result: result.pixel() == WHITE, means="black and white"),
     Kind("an animated GIF", bad(".gif", lambda: animated("GIF")),
-         handled=lambda found: near(found.pixel(), RED), means="its first frame"),
+         handled=lambda result: near(result.pixel(), RED), means="its first frame"),
     Kind("an animated WebP", bad(".webp", lambda: animated("WEBP")),
-         handled=lambda found: near(found.pixel(), RED), means="its first frame"),
+         handled=lambda result: near(result.pixel(), RED), means="its first frame"),
     Kind("turned by EXIF", bad(".png", turned), means="turned upright",
-         handled=lambda found: (found.pixel(x=19, y=5), found.pixel(x=0, y=5)) == (RED, BLUE)),
+         handled=lambda result: (result.pixel(x=19, y=5), result.pixel(x=0, y=5)) == (RED, BLUE)),
     Kind("1 x 1", bad(".png", lambda: encoded("PNG", Image.new("RGB", (1, 1), RED))),
-         handled=lambda found: found.pixel() == RED, means="read, enlarged by the processor"),
+         handled=lambda result: result.pixel() == RED, means="read, enlarged by the processor"),
     Kind("a name with a line break and markup", bad("<b>\n&amp;.png", lambda: encoded("PNG")),
-         handled=lambda found: len(found.images) == 12, means="read; reports escape it"),
+         handled=lambda result: len(result.images) == 12, means="read; reports escape it"),
     Kind("what systems leave behind", beside(".DS_Store", "._a.png", ".hidden.jpg", "Thumbs.db", "desktop.ini"),
-         handled=lambda found: len(found.images) == 12 and not found.said, means="left out"),
+         handled=lambda result: len(result.images) == 12 and not result.messages, means="left out"),
     Kind("files that are no images", beside("b.heic", "notes.txt"), means="left out, in one warning",
-         handled=lambda found: len(found.images) == 12 and "b.heic" in found.said and "notes.txt" in found.said),
+         handled=lambda result: len(result.images) == 12
+         and all(name in result.messages for name in ("b.heic", "notes.txt"))),
     Kind("a CSV without a column", line(CSV, first="filename,class"), (CSV, "line 1", "column label"), data="har15"),
     Kind("a CSV with a column twice", label_twice, (CSV, "line 1", "twice"), data="har15"),
     Kind("a CSV in UTF-8 with a mark", recoded(CSV, "utf-8-sig"), means="read", data="har15",
-         handled=lambda found: len(found.images) == 12),
+         handled=lambda result: len(result.images) == 12),
     Kind("a CSV in Latin-1", lambda root: trees.write(root / CSV, (root / CSV).read_bytes() + b"caf\xe9.jpg,calling"),
          (f"{CSV} line 26", "UTF-8"), data="har15"),
     Kind("a CSV in UTF-16", recoded(CSV, "utf-16"), (CSV, "UTF-8"), data="har15"),
@@ -400,7 +401,7 @@ KINDS = [
     Kind("a broken link in a set without lists", lambda root: (root / VIOLIN / "bad.jpg").symlink_to("gone"),
          (f"{VIOLIN}/bad.jpg", "a link that leads nowhere"), data="ppmi"),
     Kind("no image in a set without lists", lambda root: trees.write(root / VIOLIN / "bad.heic", b"x"),
-         handled=lambda found: f"{VIOLIN}/bad.heic" in found.said and bool(found.images), data="ppmi",
+         handled=lambda result: f"{VIOLIN}/bad.heic" in result.messages and bool(result.images), data="ppmi",
          means="left out, in one warning"),
     Kind("parquet rows that are no images", broken_rows, (f"{PARQUET}#", "it is none of JPEG"), data=HUB),
     Kind("parquet rows that point to files", cells(*[{"bytes": None, "path": "/etc/passwd"}] * 6),
@@ -418,7 +419,7 @@ def trial(kind: Kind, root: Path) -> tuple[bool, str]:
     SETS[kind.data](root)
     kind.spoil(root)
     result = read_as_training_does(kind.data, root)
-    message = f"{result.error} (warned: {result.said})" if result.said else result.error
+    message = f"{result.error} (warned: {result.messages})" if result.messages else result.error
     message = re.sub(r" in ROOT|ROOT: |ROOT/| \(`favor-lab data.*?`[^)]*\)", "", message.replace(str(root), "ROOT"))
     line = " ".join(message.split())
     if kind.handled is None:

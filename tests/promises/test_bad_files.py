@@ -37,7 +37,7 @@ def test_a_kind_that_passes_silently_is_noticed(tmp_path):
     image = bad_files.encoded("PNG")
     for kind in (
         bad_files.Kind("good", bad_files.bad(".png", image), refused=("bad.png",)),
-        bad_files.Kind("bad", bad_files.bad(".png", b""), handled=lambda found: True),
+        bad_files.Kind("bad", bad_files.bad(".png", b""), handled=lambda result: True),
         bad_files.Kind("unnamed", bad_files.bad(".png", b""), refused=("other.png",)),
     ):
         assert not bad_files.trial(kind, tmp_path / kind.name)[0]

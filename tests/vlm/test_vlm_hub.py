@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-import hub as made
+import hub as tiny_hub
 from favor_lab import GRPOSettings, encode_prompts, load_policy, sample_groups, score_completions, train
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.budget.memory import fixed_bytes, step_memory
@@ -23,20 +23,20 @@ from favor_lab.vlm.hub import configuration
 from favor_lab.vlm.known import KNOWN
 from tiny import LABELS
 
-COMMIT, NAME = made.COMMIT, made.NAME
+COMMIT, NAME = tiny_hub.COMMIT, tiny_hub.NAME
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def published(tmp_path_factory):
     """(directory, weights): the checkpoint in the published layout, three shards."""
     folder = tmp_path_factory.mktemp("hub") / "checkpoint"
-    return folder, made.write_checkpoint(folder)
+    return folder, tiny_hub.write_checkpoint(folder)
 
 
 @pytest.fixture
-def copy(written, tmp_path):
+def copy(published, tmp_path):
     """A copy to break."""
-    return shutil.copytree(written[0], tmp_path / "copy")
+    return shutil.copytree(published[0], tmp_path / "copy")
 
 
 @pytest.fixture
@@ -45,13 +45,13 @@ def shots(tiny_examples):
 
 
 @pytest.fixture
-def online(written, tmp_path, monkeypatch):
+def online(published, tmp_path, monkeypatch):
     """`online(refuse=...)`: the Hub's client talks to files of this process, its cache is empty, and nobody waits."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    files, hubs = {path.name: path.read_bytes() for path in written[0].iterdir()}, []
+    files, hubs = {path.name: path.read_bytes() for path in published[0].iterdir()}, []
 
     def start(refuse=None, **changed):
-        hubs.append(made.Hub(files | changed, refuse=refuse).install(monkeypatch, tmp_path / "cache"))
+        hubs.append(tiny_hub.Hub(files | changed, refuse=refuse).install(monkeypatch, tmp_path / "cache"))
         return hubs[-1]
 
     yield start
@@ -70,9 +70,9 @@ def offline(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------------- the published layout
 
 
-def test_loading_gives_the_weights_that_were_written(written):
+def test_loading_gives_the_weights_that_were_written(published):
     """Old names, several shards, a tied head that is in no file."""
-    folder, weights = written
+    folder, weights = published
     policy = load_policy(folder, lora_rank=0, device="cpu", dtype="bfloat16")
     loaded = policy.base.state_dict()
     assert len(loaded) == len(weights) + 1
@@ -85,12 +85,12 @@ def test_loading_gives_the_weights_that_were_written(written):
     assert policy.base.config._attn_implementation == "sdpa"
 
 
-def test_one_file_and_three_shards_are_the_same_model(written, tmp_path, tiny_examples):
-    folder, weights = written
+def test_one_file_and_three_shards_are_the_same_model(published, tmp_path, tiny_examples):
+    folder, weights = published
     single = shutil.copytree(folder, tmp_path / "single")
     for path in [*single.glob("model-*"), single / "model.safetensors.index.json"]:
         path.unlink()
-    made.write_shards(single, weights, 1)
+    tiny_hub.write_shards(single, weights, 1)
     results = []
     for directory in (folder, single):
         policy = load_policy(directory, lora_rank=4, device="cpu")
@@ -100,9 +100,9 @@ def test_one_file_and_three_shards_are_the_same_model(written, tmp_path, tiny_ex
     assert torch.equal(*results)
 
 
-def test_the_whole_path_runs(written, tiny_examples, shots):
+def test_the_whole_path_runs(published, tiny_examples, shots):
     """Prompts, groups, scores and a training step; sampling is not the near-greedy one of generation_config.json."""
-    policy = load_policy(written[0], lora_rank=4, device="cpu", max_pixels=112 * 112)
+    policy = load_policy(published[0], lora_rank=4, device="cpu", max_pixels=112 * 112)
     assert policy.base.generation_config.top_k == 1 and policy.base.generation_config.top_p == 0.001
     prompts = encode_prompts(policy, tiny_examples, LABELS)
     rollout = sample_groups(policy, prompts, 8, 6, seed=0)
@@ -121,13 +121,13 @@ def test_the_whole_path_runs(written, tiny_examples, shots):
     assert changed_names and all("lora_" in name for name in changed_names)
 
 
-def test_special_tokens_are_found_and_kept_out(written):
-    policy = load_policy(written[0], lora_rank=4, device="cpu")
+def test_special_tokens_are_found_and_kept_out(published):
+    policy = load_policy(published[0], lora_rank=4, device="cpu")
     name_of = policy.tokenizer.convert_ids_to_tokens
     assert name_of(policy.end_token_ids) == ["<|im_end|>", "<|endoftext|>"]
     assert policy.tokenizer.padding_side == "left", "the file says right"
     ids = policy.forbidden_token_ids
-    assert set(range(320, made.ROWS)) <= set(ids), "rows of the embedding that have no token"
+    assert set(range(320, tiny_hub.ROWS)) <= set(ids), "rows of the embedding that have no token"
     forbidden = {token for token in name_of([i for i in ids if i < 320])}
     assert forbidden == {"<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"}
 
@@ -147,22 +147,22 @@ def test_the_templates_default_system_turn_comes_first(copy, where, tiny_example
     prompts = encode_prompts(policy, tiny_examples[:1], LABELS)
     text = policy.tokenizer.decode(prompts.input_ids[0])
     assert text.startswith(
-        f"<|im_start|>system\n{made.SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
+        f"<|im_start|>system\n{tiny_hub.SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
     )
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert text.count("<|image_pad|>") == len(prompts.image_features[0])
 
 
-def test_the_pixel_budget(written):
-    default = load_policy(written[0], lora_rank=4, device="cpu").processor.image_processor.size
+def test_the_pixel_budget(published):
+    default = load_policy(published[0], lora_rank=4, device="cpu").processor.image_processor.size
     assert (default["shortest_edge"], default["longest_edge"]) == (3136, 401_408), "the file says up to 12 845 056"
-    small = load_policy(written[0], lora_rank=4, device="cpu", max_pixels=100_352).processor.image_processor.size
+    small = load_policy(published[0], lora_rank=4, device="cpu", max_pixels=100_352).processor.image_processor.size
     assert small["longest_edge"] == 100_352
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_runs_and_learns_in_float32(written, tiny_examples, dtype):
-    policy = load_policy(written[0], lora_rank=4, device="cpu", dtype=dtype)
+def test_half_precision_runs_and_learns_in_float32(published, tiny_examples, dtype):
+    policy = load_policy(published[0], lora_rank=4, device="cpu", dtype=dtype)
     assert policy.dtype == getattr(torch, dtype) and next(policy.tower.parameters()).dtype == policy.dtype
     assert {weight.dtype for _, weight in policy.trainable_parameters()} == {torch.float32}
     prompts = encode_prompts(policy, tiny_examples[:2], LABELS)
@@ -171,11 +171,11 @@ def test_half_precision_runs_and_learns_in_float32(written, tiny_examples, dtype
     assert all(weight.grad.isfinite().all() for _, weight in policy.trainable_parameters())
 
 
-def test_an_adapter_of_the_checkpoint_comes_back(written, tmp_path):
-    policy = load_policy(written[0], lora_rank=4, device="cpu")
+def test_an_adapter_of_the_checkpoint_comes_back(published, tmp_path):
+    policy = load_policy(published[0], lora_rank=4, device="cpu")
     for _, weight in policy.trainable_parameters():
         torch.nn.init.normal_(weight.data)
-    again = load_policy(written[0], adapter=policy.save(tmp_path / "adapter"), device="cpu")
+    again = load_policy(published[0], adapter=policy.save(tmp_path / "adapter"), device="cpu")
     pairs = zip(policy.trainable_parameters(), again.trainable_parameters(), strict=True)
     assert all(a == b and torch.equal(v, w) for (a, v), (b, w) in pairs)
 
@@ -239,12 +239,12 @@ def test_memory_of_the_published_models(whole):
     assert four_bit["language"] < (0.42 if "2B" in name else 0.38) * fixed["language"]
 
 
-def test_configurations_of_other_models(written, tmp_path, offline):
-    assert configuration(written[0]).text_config.hidden_size == 64
+def test_configurations_of_other_models(published, tmp_path, offline):
+    assert configuration(published[0]).text_config.hidden_size == 64
     assert configuration("pocket").text_config.hidden_size == 192
     with pytest.raises(FileNotFoundError, match=r"neither built in \(Qwen/.*nor in the cache .*hf download"):
         configuration("someone/qwen2-vl-tuned")
-    made.put_in_cache(offline, written[0], "someone/qwen2-vl-tuned", branch="main")
+    tiny_hub.put_in_cache(offline, published[0], "someone/qwen2-vl-tuned", branch="main")
     assert configuration("someone/qwen2-vl-tuned").text_config.hidden_size == 64
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.json").write_text('{"model_type": "qwen2"}')
@@ -255,7 +255,7 @@ def test_configurations_of_other_models(written, tmp_path, offline):
 # -------------------------------------------------------------------------------------------- over the (mocked) network
 
 
-def test_a_download_happens_once_and_is_pinned(online, monkeypatch, written):
+def test_a_download_happens_once_and_is_pinned(online, monkeypatch, published):
     server = online(**{"model.bin": b"pickled", "modeling.py": b"raise SystemExit", "README.md": b"long"})
     policy = load_policy(NAME, lora_rank=4, device="cpu")
     assert policy.revision == COMMIT and policy.name == NAME
@@ -322,30 +322,30 @@ def test_no_network_and_nothing_cached(online, error):
         load_policy(NAME, device="cpu")
 
 
-def test_offline_and_nothing_cached(offline, written):
+def test_offline_and_nothing_cached(offline, published):
     with pytest.raises(FileNotFoundError, match=r"HF_HUB_OFFLINE is set.*hf download .*directory of a checkpoint"):
         load_policy(NAME, device="cpu")
-    made.put_in_cache(offline, written[0], commit="ab" * 20)
+    tiny_hub.put_in_cache(offline, published[0], commit="ab" * 20)
     with pytest.raises(FileNotFoundError, match=f"it holds revision='{'ab' * 20}'"):
         load_policy(NAME, device="cpu")
     assert load_policy(NAME, lora_rank=4, device="cpu", revision="ab" * 20).revision == "ab" * 20
 
 
-def test_what_is_cached(offline, written, copy):
+def test_what_is_cached(offline, published, copy):
     assert hub.is_cached("pocket") and hub.is_cached(copy) and not hub.is_cached(NAME)
     (copy / SHARD).unlink()
     assert not hub.is_cached(copy)
-    snapshot = made.put_in_cache(offline, written[0])
+    snapshot = tiny_hub.put_in_cache(offline, published[0])
     assert hub.is_cached(NAME) and hub.is_cached(NAME, COMMIT) and not hub.is_cached(NAME, "main")
     (snapshot / SHARD).unlink()
     assert not hub.is_cached(NAME)
 
 
-def test_names_that_are_none(offline, written):
+def test_names_that_are_none(offline, published):
     with pytest.raises(FileNotFoundError, match="neither a directory nor a name on the Hub"):
         load_policy("no such name", device="cpu")
     with pytest.raises(ValueError, match="is a directory here, which has no revision 'main'"):
-        load_policy(written[0], revision="main", device="cpu")
+        load_policy(published[0], revision="main", device="cpu")
 
 
 def test_too_little_disk_is_said_before_the_download(online, monkeypatch):
@@ -371,7 +371,7 @@ def test_a_disk_that_runs_full(online, monkeypatch):
         load_policy(NAME, device="cpu")
 
 
-def test_a_download_that_broke_off_is_taken_up_again(online, written):
+def test_a_download_that_broke_off_is_taken_up_again(online, published):
     server = online()
     load_policy(NAME, lora_rank=4, device="cpu")
     snapshot = hub.in_cache(NAME, COMMIT)
@@ -514,8 +514,8 @@ def test_a_tokenizer_without_qwens_tokens(copy):
         load_policy(copy, device="cpu")
 
 
-def test_what_is_damaged_in_the_cache_is_downloaded_again_by_hand(offline, written):
-    snapshot = made.put_in_cache(offline, written[0])
+def test_what_is_damaged_in_the_cache_is_downloaded_again_by_hand(offline, published):
+    snapshot = tiny_hub.put_in_cache(offline, published[0])
     cut((snapshot / SHARD).resolve(), 30_000)
     with pytest.raises(ValueError, match=rf"{SHARD}, .* is not a .*hf download {NAME} --revision {COMMIT} --force"):
         load_policy(NAME, device="cpu")
@@ -528,39 +528,39 @@ def test_what_is_damaged_in_the_cache_is_downloaded_again_by_hand(offline, writt
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), MemoryError()])
-def test_no_room_while_loading(written, monkeypatch, error):
+def test_no_room_while_loading(published, monkeypatch, error):
     def fail(*args, **options):
         raise error
 
     monkeypatch.setattr(transformers.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
     with pytest.raises(torch.OutOfMemoryError, match=r"no room for .* on cpu as float32: .*bfloat16.*favor-lab doctor"):
-        load_policy(written[0], device="cpu")
+        load_policy(published[0], device="cpu")
 
 
-def test_an_error_that_is_none_of_memory_stays_what_it_is(written, monkeypatch):
+def test_an_error_that_is_none_of_memory_stays_what_it_is(published, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(transformers.Qwen2VLForConditionalGeneration, "from_pretrained", fail)
     with pytest.raises(RuntimeError, match="something else"):
-        load_policy(written[0], device="cpu")
+        load_policy(published[0], device="cpu")
 
 
-def test_adapters_of_another_base(written, tiny_checkpoint, tmp_path):
+def test_adapters_of_another_base(published, tiny_checkpoint, tmp_path):
     pocket = load_policy("pocket", lora_rank=4, device="cpu").save(tmp_path / "pocket")
     with pytest.raises(ValueError, match=r"\(made for pocket\) does not fit .*size mismatch"):
-        load_policy(written[0], adapter=pocket, device="cpu")
-    fewer = load_policy(written[0], lora_rank=4, device="cpu").save(tmp_path / "fewer")
+        load_policy(published[0], adapter=pocket, device="cpu")
+    fewer = load_policy(published[0], lora_rank=4, device="cpu").save(tmp_path / "fewer")
     weights = load_file(fewer / "adapter_model.safetensors")
     save_file({k: v for k, v in weights.items() if "layers.1." not in k}, fewer / "adapter_model.safetensors")
     with pytest.raises(ValueError, match="does not fit .*14 tensors are missing and 0 too many"):
-        load_policy(written[0], adapter=fewer, device="cpu")
+        load_policy(published[0], adapter=fewer, device="cpu")
     cut(fewer / "adapter_model.safetensors", 100)
     with pytest.raises(ValueError, match="adapter_model.safetensors, .* is not a complete"):
-        load_policy(written[0], adapter=fewer, device="cpu")
+        load_policy(published[0], adapter=fewer, device="cpu")
     (fewer / "adapter_model.safetensors").rename(fewer / "adapter_model.bin")
     with pytest.raises(FileNotFoundError, match="no adapter_model.safetensors; pickled"):
-        load_policy(written[0], adapter=fewer, device="cpu")
+        load_policy(published[0], adapter=fewer, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -571,19 +571,19 @@ def test_adapters_of_another_base(written, tiny_checkpoint, tmp_path):
         (r".*\.(q|k|v|o|gate|up|down)_proj|lm_head", r"on 14 of the 14 .* and on 1 others, the first lm_head"),
     ],
 )
-def test_adapters_elsewhere_are_refused(written, tmp_path, monkeypatch, targets, message):
+def test_adapters_elsewhere_are_refused(published, tmp_path, monkeypatch, targets, message):
     """The fast passes take an adapter on some of the matrices for none: it must not get that far."""
     monkeypatch.setattr(adapters, "LORA_TARGETS", targets)
     with pytest.raises(ValueError, match=message):
-        load_policy(written[0], lora_rank=4, device="cpu")
+        load_policy(published[0], lora_rank=4, device="cpu")
 
 
-def test_a_tower_that_could_learn_is_refused(written):
-    policy = load_policy(written[0], lora_rank=4, device="cpu")
+def test_a_tower_that_could_learn_is_refused(published):
+    policy = load_policy(published[0], lora_rank=4, device="cpu")
     policy.tower.blocks[0].mlp.fc1.weight.requires_grad_(True)
     with pytest.raises(ValueError, match="1 parameters of the vision tower are trainable, the first blocks.0.mlp.fc1"):
         adapters.check_trainable(policy.model)
-    whole = load_policy(written[0], lora_rank=0, device="cpu")
+    whole = load_policy(published[0], lora_rank=0, device="cpu")
     whole.base.model.language_model.norm.weight.requires_grad_(False)
     with pytest.raises(ValueError, match="of the .* parameters of the language model are trainable, not all"):
         adapters.check_trainable(whole.model)
