@@ -113,8 +113,7 @@ def plot_group(
     heights = {g: max(len(lines) * LINE + 0.2, 0.4) for g, lines in rows.items()}
     top = 0.95 if title else 0.45
     figure, axes = canvas(top + max(sum(heights.values()), TEXT_LEFT - 0.1) + 0.3)
-    axes.text(0.25, 0.36, printable(title), fontsize=12.5, weight="bold", va="center")
-    _draw_image(figure, axes, image, label, top)
+    _draw_image(figure, axes, title, image, label, top)
     centre, y, limit = WIDTH - BAR - 0.2, top, max([1.0, *map(abs, scores)])
     reward_x = {name: TEXT_LEFT + room + COLUMN * (i + 0.5) for i, name in enumerate(columns)}
     head: dict[str, Any] = {"va": "center", "fontsize": 8.5, "weight": "bold", "color": GREY}
@@ -130,9 +129,8 @@ def plot_group(
         draw_advantage(axes, centre, middle, scores[g], limit)
         y += heights[g]
     axes.plot([centre, centre], [top, y], color=GREY, linewidth=0.8)
-    if not any(scores):
-        flat = "no spread in rewards: zero policy gradient"
-        axes.text(WIDTH - 0.2, y + 0.14, flat, ha="right", fontsize=8, color=GREY)
+    flat = "" if any(scores) else "no spread in rewards: zero policy gradient"
+    axes.text(WIDTH - 0.2, y + 0.14, flat, ha="right", fontsize=8, color=GREY)
     return figure
 
 
@@ -155,8 +153,9 @@ def _group_numbers(
     return columns, scores
 
 
-def _draw_image(figure: Figure, axes: Axes, image: Image, label: str, top: float) -> None:
-    """The image with its gold label below, at the left of the rows."""
+def _draw_image(figure: Figure, axes: Axes, title: str, image: Image, label: str, top: float) -> None:
+    """The title, and below it the image with its gold label, at the left of the rows."""
+    axes.text(0.25, 0.36, printable(title), fontsize=12.5, weight="bold", va="center")
     side = TEXT_LEFT - 0.7
     wide, high = (side * pixels / max(image.size) for pixels in image.size)
     place_image(figure, image, 0.25 + (side - wide) / 2, top, wide, high)
