@@ -30,7 +30,7 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.support.steps import Rewards, call, check_rewards, named_rewards
-from favor_lab.vlm.loading import quietly
+from favor_lab.vlm.hub import quietly
 from favor_lab.vlm.prompts import build_prompt
 from favor_lab.vlm.question import Question
 

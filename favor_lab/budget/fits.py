@@ -1,8 +1,6 @@
-"""What fits on a GPU: peak memory by phase for a model and settings, and recommended settings for 6 to 24 GB.
-
-The estimate is `memory.step_memory`, within 15 % of what was measured on a CPU (data/results/benchmarks.md), plus what
-a GPU needs besides tensors: `CONTEXT_BYTES` and `ALLOCATOR_SHARE`, which are estimates and were not measured.
-"""
+"""What fits on a GPU: peak memory by phase for a model and settings, and recommended settings for 6 to 24 GB. The
+estimate is `memory.step_memory`, within 15 % of what was measured on a CPU (data/results/benchmarks.md), plus what a
+GPU needs besides tensors: `CONTEXT_BYTES` and `ALLOCATOR_SHARE`, which are estimates and were not measured."""
 
 from __future__ import annotations
 

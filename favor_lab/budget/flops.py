@@ -75,12 +75,11 @@ def tower_flops(model: ModelShape, images: int, image_tokens: int) -> float:
 
 
 def step_costs(model: ModelShape, step: StepShape) -> dict[str, Cost]:
-    """The costs of the ideal step by phase; a phase that does not take place is left out.
-
-    encode: the images, if step.images is not 0. prefill: the prompts under the policy, for sampling and scoring.
-    decode and score: all tokens of the completions but the last, which predicts nothing. reference: prompts and
-    completions with the adapter off, if beta is not 0. backward: prompts and completions. Decoding reads all weights
-    once per position, and the keys and values so far; while sampling, the adapter counts as merged.
+    """The costs of the ideal step by phase. encode: the images, if step.images is not 0. prefill: the prompts under the
+    policy, for sampling and scoring. decode and score: all tokens of the completions but the last, which predicts
+    nothing. reference: prompts and completions with the adapter off, if beta is not 0. backward: prompts and
+    completions. Decoding reads all weights once per position, and the keys and values so far; while sampling, the
+    adapter counts as merged.
 
     >>> tiny = ModelShape(8, 2, 2, 1, 4, 16, 100, True, 8, 1, 16, 12, 2, lora_rank=0)
     >>> costs = step_costs(tiny, StepShape(2, 3, prompt_tokens=10, image_tokens=4, completion_tokens=5, beta=0.0))

@@ -1,8 +1,7 @@
 """Memory of a training step: an estimate of each phase's peak, and advice for a run that is out of memory.
-
-`step_memory` adds up the tensors by formula, without what a GPU needs besides them (`fits.py`); data/results/
-benchmarks.md compares it with measured peaks. The advice is the estimate of the run less that with one setting changed.
-"""
+`step_memory` adds up the tensors by formula, without what a GPU needs besides them (`fits.py`);
+data/results/benchmarks.md compares it with measured peaks. The advice is the estimate of the run less that with one
+setting changed."""
 
 from __future__ import annotations
 
@@ -50,13 +49,6 @@ def forward_bytes(model: ModelShape, tokens: int) -> float:
     return float(model.value_bytes * tokens * per_token)
 
 
-def tower_bytes(model: ModelShape, image_tokens: int) -> float:
-    """Bytes that the vision tower needs for so many image tokens in one pass: the pixels in float32, and a block at its
-    widest, with the three values of its activation function."""
-    widest = model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp)
-    return image_tokens * model.merge**2 * (4.0 * model.patch_values + widest)
-
-
 def fixed_bytes(model: ModelShape) -> dict[str, float]:
     """Bytes that do not depend on the batch: the language model, the tower, the adapter, and for training the gradient
     and the two moments of the trained weights (an adapter is float32, a whole language model has its own type)."""
@@ -70,18 +62,12 @@ def fixed_bytes(model: ModelShape) -> dict[str, float]:
     }
 
 
-def working_copies(model: ModelShape, step: StepShape) -> tuple[float, float]:
-    """Bytes of temporary copies of weights, and of the attention mask, in one pass over the rows."""
-    copies = 2.0 * model.lora_weights  # the adapter, put together for the pass: its narrowing half in float32
-    if model.weight_bytes < 1:
-        copies += model.hidden * model.mlp * model.value_bytes  # one matrix, dequantised
-    masks = step.rows_per_pass if step.rows_per_pass > step.group_size else 1  # rows of one prompt share a mask
-    row_mask = model.heads / model.kv_heads * step.fed_tokens * (step.prompt_tokens + step.fed_tokens)
-    return copies, model.value_bytes * masks * row_mask
-
-
 def pass_bytes(model: ModelShape, step: StepShape) -> dict[str, float]:
-    """Bytes on top of weights and copies while one micro-batch is scored, scored by the reference, and goes back."""
+    """Bytes on top of weights and their copies while one micro-batch is scored, scored by the reference, and goes back:
+    activations, logits, gradients, and the attention mask, which rows of one prompt share."""
+    masks = step.rows_per_pass if step.rows_per_pass > step.group_size else 1
+    row_mask = model.heads / model.kv_heads * step.fed_tokens * (step.prompt_tokens + step.fed_tokens)
+    mask = model.value_bytes * masks * row_mask
     prompt_tokens = -(-step.rows_per_pass // step.group_size) * step.prompt_tokens  # of all prompts in the pass
     fed_tokens = step.rows_per_pass * step.fed_tokens
     tokens, repeated_kv = prompt_tokens + fed_tokens, step.rows_per_pass * (step.prompt_tokens + step.fed_tokens)
@@ -98,7 +84,7 @@ def pass_bytes(model: ModelShape, step: StepShape) -> dict[str, float]:
         if model.value_bytes < 4:  # the adapter, cast from float32
             held += model.lora_weights * model.value_bytes
         score, backward = held + logits_bytes, held + max(gradients, logits_bytes)
-    return {"score": score, "reference": reference, "backward": backward}
+    return {"score": mask + score, "reference": mask + reference, "backward": mask + backward}
 
 
 def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
@@ -119,12 +105,15 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
     tower = fixed.pop("tower")
     features = min(FEATURE_CAP, step.images * step.image_tokens * model.hidden * model.value_bytes)
     always = sum(fixed.values()) + features + (0.0 if step.offload_tower else tower)
-    encoding = tower_bytes(model, min(TOWER_CHUNK, step.images or TOWER_CHUNK) * step.image_tokens)
-    encoding += tower if step.offload_tower else 0.0
-    copies, mask = working_copies(model, step)
-    merged = 4.0 * model.layers * model.layer_parameters
-    is_merged = model.value_bytes == model.weight_bytes == 4 and merged <= MERGE_LIMIT
-    sampling = always + copies + (merged if is_merged else 0.0)
+    # the tower on one chunk: the pixels in float32, a block at its widest, with three values of its activation function
+    patches = min(TOWER_CHUNK, step.images or TOWER_CHUNK) * step.image_tokens * model.merge**2
+    at_work = 4.0 * model.patch_values + model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp)
+    encoding = patches * at_work + (tower if step.offload_tower else 0.0)
+    copies = 2.0 * model.lora_weights  # the adapter, put together for a pass: its narrowing half in float32
+    if model.weight_bytes < 1:
+        copies += model.hidden * model.mlp * model.value_bytes  # one matrix, dequantised
+    merged = 4.0 * model.layers * model.layer_parameters * (model.value_bytes == model.weight_bytes == 4)
+    sampling = always + copies + (merged if merged <= MERGE_LIMIT else 0.0)
     prompt_cache = model.kv_bytes(step.prompts * step.prompt_tokens)
     row_cache = model.kv_bytes(step.rows * step.fed_tokens)
     logits = 4.0 * step.rows * model.vocabulary * SAMPLING_COPIES
@@ -135,7 +124,7 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
         "encode": always + encoding,
         "prefill": sampling + prompt_cache + forward_bytes(model, step.prompts * step.prompt_tokens),
         "decode": sampling + row_cache + prompt_cache + max(prompt_cache, logits),
-        **{phase: always + copies + mask + size for phase, size in passes.items()},
+        **{phase: always + copies + size for phase, size in passes.items()},
         "optimiser": always + fixed["training"] / 3,
     }
     return {phase: peak for phase, peak in peaks.items() if phase != "reference" or step.beta}
@@ -162,10 +151,9 @@ def with_advice(
     records: Iterable[StepRecord], policy: Policy, settings: GRPOSettings, shots: FewShot
 ) -> Iterator[StepRecord]:
     """Yield the records of `train(policy, shots, settings)`; if the loop runs out of memory, its torch.OutOfMemoryError
-    is raised again with `memory_advice` added to its message:
+    is raised again with `memory_advice` added to its message.
 
-        for record in with_advice(train(policy, shots, settings), policy, settings, shots):
-            ...
+        for record in with_advice(train(policy, shots, settings), policy, settings, shots): ...
     """
     try:
         yield from records

@@ -1,9 +1,7 @@
-"""Profile one GRPO step: seconds, FLOPs, tokens and peak memory of each phase, compared with a lower bound.
-
-`profile_step` makes the calls of the training loop one after the other, several times, and counts FLOPs and tokens in
-one more run. The lower bound of a phase is the ideal step of `favor_lab.budget.flops` at the machine's measured rates.
-Measure on an idle machine: if other work occupies a core, threads that wait for each other take many times as long.
-"""
+"""Profile one GRPO step: seconds, FLOPs, tokens and peak memory of each phase, compared with a lower bound, the ideal
+step of `favor_lab.budget.flops` at the machine's measured rates. `profile_step` makes the calls of the training loop
+one after the other, several times, and counts FLOPs and tokens in one more run. Measure on an idle machine: if other
+work occupies a core, threads that wait for each other take many times as long."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def score_completions(
         part = rollout.rows(rows)
         hidden = completion_states(policy, prompts, part, how, gradient_checkpointing)  # (M, D)
         ids = part.completion_ids[part.mask]  # (M,)
-        by_token = token_logps(policy, hidden, ids, part.temperature, entropy=True)  # (M,) each
+        by_token = token_logps(policy, hidden, ids, part.temperature)  # (M,) each
         empty = torch.zeros(part.mask.shape, device=part.mask.device)
         parts.append([empty.masked_scatter(part.mask, values) for values in by_token])  # (n, L) each
     logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))  # (N, L) each

@@ -29,8 +29,8 @@ from favor_lab.files import write_json
 from favor_lab.sharing.card import render_card
 from favor_lab.sharing.finished import CONFIG, HUB_NAME, WEIGHTS, FinishedRun, read_run, without_paths
 from favor_lab.study.run_folder import RunFolder
-from favor_lab.vlm.hub import is_no_answer, status
-from favor_lab.vlm.loading import DTYPES, load_policy, quietly
+from favor_lab.vlm.hub import is_no_answer, quietly, status
+from favor_lab.vlm.loading import DTYPES, load_policy
 
 
 class PushError(RuntimeError):

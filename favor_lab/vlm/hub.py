@@ -1,7 +1,5 @@
-"""Resolve a model name to a complete local checkpoint (local folder, Hub cache or download) and verify it.
-
-Weights are read from safetensors files alone, since pickled weights can run code. Every error says what to do.
-"""
+"""Resolve a model name to a complete local checkpoint (local folder, Hub cache or download) and verify it. Weights are
+read from safetensors files alone, since pickled weights can run code. Every error says what to do."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ import errno
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PureWindowsPath
@@ -17,8 +16,9 @@ from typing import Any
 import huggingface_hub
 import torch
 from huggingface_hub import constants, errors
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors import SafetensorError, safe_open
+from transformers.utils import logging
 
 from favor_lab.files import data_path
 from favor_lab.vlm.families import FAMILIES, config_class
@@ -79,9 +79,9 @@ def fetch(name: str, revision: str | None = None, config_only: bool = False) -> 
     patterns = ["config.json"] if config_only else PATTERNS
     request: dict[str, Any] = {"revision": revision, "allow_patterns": patterns}
     try:
-        with _without_progress_bars(), suppress(errors.DryRunError):  # no answer: the download below says why
+        with quietly(), suppress(errors.DryRunError):  # no answer: the download below says why
             _check_disk(name, huggingface_hub.snapshot_download(name, **request, dry_run=True))
-        with _without_progress_bars() if config_only else nullcontext():
+        with quietly() if config_only else nullcontext():
             return Path(huggingface_hub.snapshot_download(name, **request))
     except Exception as error:  # the Hub's client raises many kinds; those that it did not mean are raised as they are
         if cached is not None and is_no_answer(error):
@@ -120,15 +120,18 @@ def is_complete(folder: Path) -> bool:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Without the Hub client's progress bars, for requests that fetch nothing large."""
-    were_disabled = are_progress_bars_disabled()
-    disable_progress_bars()
+def quietly() -> Iterator[None]:
+    """Without the progress bars of transformers and of the Hub's client, which count single weights and small files,
+    and a deprecation warning that peft causes."""
+    had_bars = logging.is_progress_bar_enabled() and not are_progress_bars_disabled()
+    logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+            yield
     finally:
-        if not were_disabled:
-            enable_progress_bars()
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 def _check_disk(name: str, planned: list[Any]) -> None:

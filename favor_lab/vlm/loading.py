@@ -1,26 +1,22 @@
-"""Load a policy by its name: find the checkpoint, read and check it, add an adapter.
-
-Only safetensors are read, and no code of a repository is run.
-"""
+"""Load a policy by its name: find the checkpoint, read and check it (safetensors alone, and no code of a repository is
+run), add an adapter."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from favor_lab.vlm import hub
 from favor_lab.vlm.adapters import LORA_RANK, check_trainable, fresh_adapter, saved_adapter
 from favor_lab.vlm.families import model_class
 from favor_lab.vlm.fast.check import check_fast_path
-from favor_lab.vlm.hub import POCKET_DIR
+from favor_lab.vlm.hub import POCKET_DIR, quietly
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.processor import ImageTextProcessor, load_processor
 
@@ -182,17 +178,3 @@ def _four_bit(quantize: str, lora_rank: int, device: torch.device, dtype: torch.
     options: dict[str, Any] = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
     options |= dict(bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=unquantised)
     return dict(quantization_config=BitsAndBytesConfig(**options), device_map={"": device})
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without transformers' progress bar, which counts single weights, and a deprecation warning that peft causes."""
-    had_bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
-            yield
-    finally:
-        if had_bar:
-            logging.enable_progress_bar()

@@ -181,7 +181,6 @@ class Policy:
             if not had_card:
                 (directory / "README.md").unlink(missing_ok=True)  # peft's template names a local path
         else:
-            self.model.save_pretrained(directory)
-            self.processor.image_processor.save_pretrained(directory)
-            self.tokenizer.save_pretrained(directory)
+            for part in (self.model, self.processor.image_processor, self.tokenizer):
+                part.save_pretrained(directory)
         return directory

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -41,8 +41,7 @@ class Prefix:
 
 def run_prompt(policy: Policy, prompts: PromptBatch) -> Prefix:
     """Run the prompts through the language model once, with their image features in place of the image tokens.
-    Gradients flow if they are enabled. RuntimeError in train mode with gradient checkpointing: see `_language_model`.
-    """
+    Gradients flow if they are enabled. RuntimeError in train mode with checkpointing: see `_language_model`."""
     language_model = _language_model(policy)
     cache = DynamicCache(config=language_model.config)
     out = language_model(
@@ -73,8 +72,7 @@ def check_length(policy: Policy, tokens: int) -> None:
 
 def expand(prefix: Prefix, rows: torch.Tensor) -> Prefix:
     """A new prefix whose row n is row `rows[n]` of this one (`rows` long (N,)); `prefix` is unchanged. Differentiable.
-    After `run_prompt` it makes the groups, with rows = [0, ..., 0, 1, ..., 1, ...]; in sampling it drops finished rows.
-    """
+    It makes the groups after `run_prompt`, with rows = [0, ..., 0, 1, ..., 1, ...], and drops finished rows."""
     return Prefix(
         _fork(prefix.cache, rows),
         prefix.last_hidden[rows],  # (N, D)
@@ -112,26 +110,17 @@ def next_token_logps(policy: Policy, hidden: torch.Tensor, temperature: float = 
     return torch.log_softmax(logits / temperature, dim=-1)  # (..., V)
 
 
-@overload
 def token_logps(
-    policy: Policy, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = ..., chunk: int | None = ...
-) -> torch.Tensor: ...
-@overload
-def token_logps(
-    policy: Policy, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = ...,
-    chunk: int | None = ..., *, entropy: Literal[True],
-) -> tuple[torch.Tensor, torch.Tensor]: ...  # fmt: skip
-def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False):
-    """Log-probability (N, L) float32 of each of the `ids` (N, L), predicted by `hidden` (N, L, D); with `entropy=True`
-    also the entropy (N, L) of each distribution, in nats. At most `chunk` positions have their V logits in memory at a
-    time, by default as many as fit in 128 MB; the backward pass computes them again."""
+    policy: Policy, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0, chunk: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability (N, L) float32 of each of the `ids` (N, L), predicted by `hidden` (N, L, D), and the entropy (N,
+    L) of each distribution, in nats. At most `chunk` positions have their V logits in memory at a time, by default as
+    many as fit in 128 MB; the backward pass computes them again."""
 
-    def part(hidden: torch.Tensor, ids: torch.Tensor) -> list[torch.Tensor]:
+    def part(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logps = next_token_logps(policy, hidden, temperature)  # (chunk, V)
-        results = [logps.gather(1, ids[:, None])]  # (chunk, 1)
-        if entropy:
-            results.append(-(logps.exp() * logps.masked_fill(policy.forbidden, 0.0)).sum(1))  # (chunk,)
-        return results
+        entropy = -(logps.exp() * logps.masked_fill(policy.forbidden, 0.0)).sum(1)  # (chunk,)
+        return logps.gather(1, ids[:, None]), entropy  # (chunk, 1), (chunk,)
 
     chunk = chunk or max(1, CHUNK_LOGITS // policy.forbidden.numel())
     chunks = list(zip(hidden.flatten(0, -2).split(chunk), ids.flatten().split(chunk), strict=True))
@@ -139,8 +128,8 @@ def token_logps(policy, hidden, ids, temperature=1.0, chunk=None, entropy=False)
         parts = [checkpoint(part, *inputs, use_reentrant=False) for inputs in chunks]
     else:
         parts = [part(*inputs) for inputs in chunks]
-    results = [torch.cat(column).view(ids.shape) for column in zip(*parts, strict=True)]  # (N, L) each
-    return tuple(results) if entropy else results[0]
+    logps, entropy = (torch.cat(column).view(ids.shape) for column in zip(*parts, strict=True))  # (N, L) each
+    return logps, entropy
 
 
 def _language_model(policy: Policy) -> Any:

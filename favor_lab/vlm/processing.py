@@ -124,8 +124,7 @@ def encode_images(
 
 
 def keep_features(features: Sequence[torch.Tensor], room: int) -> list[torch.Tensor]:
-    """The features of one pass through the tower: those that fit into `room` bytes stay on their device, the others
-    move to the CPU.
+    """The features of one pass through the tower: those that fit into `room` bytes stay, the others move to the CPU.
 
     >>> [feature.shape for feature in keep_features(torch.zeros(5, 8).split([2, 3]), room=64)]
     [torch.Size([2, 8]), torch.Size([3, 8])]
@@ -147,15 +146,14 @@ def encode_prompts(
     completion_tokens: int = 128,
     feature_cap: int = FEATURE_CAP,
 ) -> PromptBatch:
-    """Ask the same question about every example's image; each image is encoded once.
+    """Ask the same question about every example's image; each image is encoded once. Images may have any size and mode
+    (see `to_rgb`); they are resized to the policy's pixel budget. ValueError for an image that cannot be used, a prompt
+    that is too long, and a style beside a Question.
 
     labels: the closed list named in the prompt, or None for an open vocabulary; or a `Question`, which has a style too
     style: see `build_prompt`; left at its default beside a Question
     completion_tokens: how many must fit into the model's context window after each prompt
     feature_cap: bytes of image features kept on the policy's device (default: 1 GiB); the rest goes to the CPU
-
-    Images may have any size and mode (see `to_rgb`); they are resized to the policy's pixel budget. ValueError for an
-    image that cannot be used, a prompt that is too long, and a style beside a Question.
     """
     if not isinstance(labels, Question):
         question = Question(labels, style)
@@ -194,7 +192,8 @@ def ask_again(policy: Policy, prompts: PromptBatch, texts: Sequence[str], comple
 
 
 def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **about: Any) -> PromptBatch:
-    """One text about each image; about: the fields of a PromptBatch that belong to images, not to texts."""
+    """One text about each image; about: the fields of a PromptBatch that belong to images, not to texts. ValueError if
+    the longest prompt and `completion_tokens` more do not fit into the model's context window."""
     grid, features = about["image_grid_thw"], about["image_features"]  # (B, 3), B x (I_b, D)
     tokens = tokenize(policy, texts, grid)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
@@ -206,7 +205,14 @@ def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **ab
         ids, mm_token_type_ids=is_image.int(), image_grid_thw=grid, attention_mask=mask
     )  # (3, B, P), 0 on padding
     batch = PromptBatch(ids, mask, positions, next_position=positions.amax((0, 2)) + 1, texts=list(texts), **about)
-    check_window(policy, batch, completion_tokens)
+    longest = int(mask.sum(-1).argmax())
+    length, image_tokens = int(mask[longest].sum()), len(features[longest])
+    if length + completion_tokens > policy.context_length:
+        raise ValueError(
+            f"the prompt of {batch.sources[longest]} has {length} tokens, {image_tokens} of them for the image; with"
+            f" {completion_tokens} completion tokens it exceeds the model's window of {policy.context_length}: lower"
+            " max_pixels, or shorten the label list or the completion"
+        )
     return batch
 
 
@@ -220,15 +226,3 @@ def tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
         chats.append(chat.replace(processor.image_token, processor.image_token * count))
     tokens = processor.tokenizer(chats, padding=True, padding_side="left", return_tensors="pt")
     return tokens.to(policy.device)
-
-
-def check_window(policy: Policy, prompts: PromptBatch, completion_tokens: int) -> None:
-    """ValueError if the longest prompt and `completion_tokens` more do not fit into the model's context window."""
-    longest = int(prompts.attention_mask.sum(-1).argmax())
-    length, image_tokens = int(prompts.attention_mask[longest].sum()), len(prompts.image_features[longest])
-    if length + completion_tokens > policy.context_length:
-        raise ValueError(
-            f"the prompt of {prompts.sources[longest]} has {length} tokens, {image_tokens} of them for the image; with"
-            f" {completion_tokens} completion tokens it exceeds the model's window of {policy.context_length}: lower"
-            " max_pixels, or shorten the label list or the completion"
-        )

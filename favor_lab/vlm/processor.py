@@ -58,10 +58,8 @@ def load_processor(
         tokenizer.chat_template = json.loads(template_file.read_text(encoding="utf-8")).get("chat_template")
     check_tokenizer(tokenizer, str(name))
     size, token_pixels = image_processor.size, (image_processor.patch_size * image_processor.merge_size) ** 2
-    if max_pixels is None:
-        max_pixels = min(size["longest_edge"], MAX_PIXELS)
-    if min_pixels is None:
-        min_pixels = min(size["shortest_edge"], max_pixels)
+    max_pixels = min(size["longest_edge"], MAX_PIXELS) if max_pixels is None else max_pixels
+    min_pixels = min(size["shortest_edge"], max_pixels) if min_pixels is None else min_pixels
     if not token_pixels <= min_pixels <= max_pixels:
         raise ValueError(
             f"min_pixels={min_pixels}, max_pixels={max_pixels}: need {token_pixels} <= min_pixels <= max_pixels"

@@ -34,11 +34,7 @@ class Question:
 
     @classmethod
     def of(cls, labels: Sequence[str], open_vocabulary: bool = False, style: str = "think") -> Question:
-        """The question of a run: its labels are named in the prompt unless the vocabulary is open.
-
-        >>> Question.of(["reading", "phoning"], open_vocabulary=True)
-        Question(labels=None, style='think')
-        """
+        """The question of a run: its labels are named in the prompt unless the vocabulary is open."""
         return cls(None if open_vocabulary else labels, style)
 
     def text(self, example: Example) -> str:

@@ -32,8 +32,8 @@ from favor_lab.budget.memory import step_memory
 from favor_lab.budget.shapes import StepShape, shape_of
 from favor_lab.grpo.support.settings import DECODINGS
 from favor_lab.vlm.adapters import fresh_adapter
-from favor_lab.vlm.hub import POCKET_DIR, configuration
-from favor_lab.vlm.loading import DTYPES, quietly
+from favor_lab.vlm.hub import POCKET_DIR, configuration, quietly
+from favor_lab.vlm.loading import DTYPES
 from favor_lab.vlm.processor import load_processor
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"

@@ -38,16 +38,15 @@ def plain_rows(policy: Policy, prompts: PromptBatch, rollout: Rollout) -> Tensor
     positions = torch.cat([prompts.position_ids[:, rows], steps.expand(3, -1, -1)], dim=2)  # (3, N, P + L)
     mask = torch.cat([prompts.attention_mask[rows], rollout.mask.to(prompts.attention_mask)], dim=1)
     hidden = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
-    return token_logps(policy, hidden[:, -length - 1 : -1], ids).masked_fill(~rollout.mask, 0.0)  # (N, L)
+    return token_logps(policy, hidden[:, -length - 1 : -1], ids)[0].masked_fill(~rollout.mask, 0.0)  # (N, L)
 
 
 def shared_cache(policy: Policy, prompts: PromptBatch, rollout: Rollout) -> Tensor:
     """The same through the plain shared prefix."""
     prefix = expand(run_prompt(policy, prompts), rollout.groups)
     ids = rollout.completion_ids.masked_fill(~rollout.mask, policy.end_token_ids[0])
-    return token_logps(policy, completion_hidden(policy, prefix, ids, rollout.mask), ids).masked_fill(
-        ~rollout.mask, 0.0
-    )
+    logps, _ = token_logps(policy, completion_hidden(policy, prefix, ids, rollout.mask), ids)  # (N, L)
+    return logps.masked_fill(~rollout.mask, 0.0)
 
 
 def ways(policy: Policy, prompts: PromptBatch, rollout: Rollout, args: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -126,7 +126,7 @@ class Bench:
         with torch.no_grad():
             prefix = expand(run_prompt(self.policy, prompts or self.prompts), rows.groups)
             hidden = completion_hidden(self.policy, prefix, rows.completion_ids, rows.mask)
-            return token_logps(self.policy, hidden, rows.completion_ids).masked_fill(~rows.mask, 0.0)
+            return token_logps(self.policy, hidden, rows.completion_ids)[0].masked_fill(~rows.mask, 0.0)
 
     def packed(self, prompts: PromptBatch | None = None) -> Tensor:
         """The same by the packed pass."""
@@ -270,7 +270,7 @@ def cache_under_checkpointing(checkpoint: Path) -> None:
     def scored() -> Tensor:  # with gradients, as the loss needs them: without, transformers 5.24 keeps the cache
         start = run_prompt(bench.policy, prompts)
         hidden = completion_hidden(bench.policy, start, ids, torch.ones_like(ids, dtype=torch.bool))
-        return token_logps(bench.policy, hidden, ids).detach()
+        return token_logps(bench.policy, hidden, ids)[0].detach()
 
     expected = scored()
     checkpoint_in_train_mode(bench)

@@ -46,7 +46,7 @@ def score(policy, prompts, ids, mask, rows=None, **options):
     """Log-probabilities (N, L) by the library's shared prefix."""
     rows = torch.arange(len(prompts)).repeat_interleave(G) if rows is None else torch.tensor(rows)
     prefix = expand(run_prompt(policy, prompts), rows)
-    return token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids, **options)
+    return token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids, **options)[0]
 
 
 def test_log_probabilities_and_gradients_equal_plain_rows(tiny_policy, tiny_examples, prompts, completions):
@@ -117,7 +117,8 @@ def test_no_tensor_relies_on_the_default_device(tiny_policy, prompts, completion
     rows = torch.arange(4).repeat_interleave(G)
     with torch.device("meta"):
         prefix = expand(run_prompt(tiny_policy, prompts), rows)
-        assert torch.equal(token_logps(tiny_policy, completion_hidden(tiny_policy, prefix, ids, mask), ids), expected)
+        hidden = completion_hidden(tiny_policy, prefix, ids, mask)
+        assert torch.equal(token_logps(tiny_policy, hidden, ids)[0], expected)
 
 
 def test_padding_changes_nothing(tiny_policy, tiny_examples, prompts, completions):
@@ -168,7 +169,7 @@ def test_scoring_leaves_the_prefix_and_the_state_of_the_model_alone(tiny_policy,
     hidden = completion_hidden(tiny_policy, prefix, ids, mask)
     assert torch.equal(hidden, completion_hidden(tiny_policy, prefix, ids, mask))
     assert prefix.cache.get_seq_length() == prompts.input_ids.shape[1]
-    assert torch.equal(token_logps(tiny_policy, hidden, ids), before)
+    assert torch.equal(token_logps(tiny_policy, hidden, ids)[0], before)
 
 
 class Older:
@@ -248,7 +249,7 @@ def test_chunks_give_the_same_values_and_gradients(tiny_policy, completions):
     handle = head.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     results = []
     for chunk in (None, 10):
-        logps, entropy = token_logps(tiny_policy, hidden, ids, 0.8, chunk, entropy=True)
+        logps, entropy = token_logps(tiny_policy, hidden, ids, 0.8, chunk)
         (gradient,) = torch.autograd.grad((logps * weights[0] + entropy * weights[1]).sum(), hidden)
         results.append((logps, entropy, gradient))
     handle.remove()
@@ -271,12 +272,12 @@ def test_so_many_logits_at_a_time(tiny_policy, completions, monkeypatch, limit, 
     sizes: list[int] = []
     tiny_policy.base.lm_head.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     hidden = torch.randn(4 * G, L, 64, requires_grad=True)
-    logps = token_logps(tiny_policy, hidden, completions[0])
+    logps, _ = token_logps(tiny_policy, hidden, completions[0])
     assert len(sizes) == calls and sum(sizes) == 4 * G * L and max(sizes) <= max(limit, 1)
     logps.sum().backward()
     assert len(sizes) == (calls if calls == 1 else 2 * calls)
     with torch.no_grad():
-        assert torch.equal(token_logps(tiny_policy, hidden, completions[0]), logps)
+        assert torch.equal(token_logps(tiny_policy, hidden, completions[0])[0], logps)
 
 
 def test_ids_without_a_hidden_state_are_refused(tiny_policy, completions):
@@ -314,7 +315,7 @@ def test_on_cuda_as_on_the_cpu(tiny_checkpoint, tiny_examples, completions, dtyp
         ids, mask = (tensor.to(device) for tensor in completions)
         rows = torch.arange(4, device=device).repeat_interleave(G)
         prefix = expand(run_prompt(policy, prompts), rows)
-        logps = token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids)
+        logps, _ = token_logps(policy, completion_hidden(policy, prefix, ids, mask), ids)
         logps[mask].sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for _, p in policy.trainable_parameters())
         results.append(logps.detach().cpu())

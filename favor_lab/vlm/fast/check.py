@@ -1,8 +1,6 @@
-"""Compare the fast passes with transformers on a few tokens, when a policy is loaded.
-
-The fast passes write out the decoder layers of Qwen2-VL (`layers`). A model that computes something else, for example
-one that normalises its queries and keys, would run through them without an error and with wrong log-probabilities.
-"""
+"""Compare the fast passes with transformers on a few tokens, when a policy is loaded. The fast passes write out the
+decoder layers of Qwen2-VL (`layers`). A model that computes something else, for example one that normalises its queries
+and keys, would run through them without an error and with wrong log-probabilities."""
 
 from __future__ import annotations
 

@@ -6,11 +6,10 @@ random numbers, and runs the layers of `layers` instead:
 * matrices that read the same input are multiplied at once, and the adapter is merged into a copy of them if the model
   is small and in float32, so that a token needs about 30 operations per layer and not 120;
 * a prompt's keys and values are stored and read once per group, not once per row;
-* buffers have their final size from the start: nothing is concatenated, and a GPU captures a step as a graph;
-* finished rows are dropped as soon as the others fit on a smaller grid.
+* buffers have their final size from the start: nothing is concatenated, and a GPU captures a step as a graph.
 
-Measured on the pocket policy (4 prompts, G = 8, two CPU threads), sampling takes 1/1.9 of the plain decoder's time
-(`tests/benchmarks/parts.py`).
+Finished rows are dropped as soon as the others fit on a smaller grid. Measured on the pocket policy (4 prompts, G = 8,
+two CPU threads), sampling takes 1/1.9 of the plain decoder's time (`tests/benchmarks/parts.py`).
 """
 
 from __future__ import annotations
@@ -125,11 +124,6 @@ class GridAttention:
         from_prompt = (grouped @ self.prompt_values).unflatten(2, rows_and_heads).transpose(1, 2).flatten(0, 1)
         return (from_own + from_prompt).flatten(1, 2)  # (B * R, H, d)
 
-    def rearrange(self, prompts: Tensor, source: Tensor) -> None:
-        """Change to a grid of these prompts, whose slots take over slots `source` (B' * R',) of the grid before."""
-        self.prompt_keys, self.prompt_values = (x[prompts] for x in (self.prompt_keys, self.prompt_values))
-        self.keys, self.values = (x[source] for x in (self.keys, self.values))
-
 
 class StaticDecoder:
     """Rows on a grid: B prompts with R slots each. Row n has slot `slots[n]` = b * R + i; slots without a row
@@ -229,7 +223,8 @@ class StaticDecoder:
             return
         source = old[0].repeat(len(prompts) * places).index_copy(0, slots, old)  # slots without a row: any
         for attend in self.attends:  # one by one: never two copies of all caches
-            attend.rearrange(prompts, source)
+            attend.prompt_keys, attend.prompt_values = attend.prompt_keys[prompts], attend.prompt_values[prompts]
+            attend.keys, attend.values = attend.keys[source], attend.values[source]  # (B' * R', K, length, d)
         self.use_grid(prompts, slots, places)
 
 

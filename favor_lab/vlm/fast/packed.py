@@ -74,8 +74,7 @@ class PackedAttention:
 
     def __init__(self, prompts: Rows, completions: Rows, groups: Tensor):
         self.prompts, self.completions, self.groups = prompts, completions, groups
-        equal_groups = torch.arange(prompts.count, device=groups.device)
-        equal_groups = equal_groups.repeat_interleave(len(groups) // prompts.count)
+        equal_groups = torch.arange(prompts.count, device=groups.device).repeat_interleave(len(groups) // prompts.count)
         self.regular = torch.equal(groups, equal_groups)  # every prompt has equally many rows, in order
         own = torch.ones(completions.longest, completions.longest, dtype=torch.bool, device=groups.device).tril()
         past = prompts.mask[groups] if not prompts.even else prompts.mask[:1]  # (N or 1, P)
