@@ -2,9 +2,8 @@
 a save leaves the previous ones valid.
 
 The order of the images and the random numbers of a step are functions of (seed, step), so there is no sampler position
-and no generator state to save: from the same state the loop goes on identically.
-
-The file is safetensors: tensors and JSON, nothing that could run when it is read. A SHA-256 digest detects damage.
+and no generator state to save: from the same state the loop goes on identically. The file is safetensors: tensors and
+JSON, nothing that could run when it is read. A SHA-256 digest detects damage.
 """
 
 from __future__ import annotations
@@ -40,18 +39,14 @@ KEPT_CHECKPOINTS = 2  # the newest, and one to fall back on
 @dataclass
 class Batch:
     """One rollout after the first three steps, ready for the loss (again and again, if `updates_per_rollout` says so).
+    A checkpoint of an earlier version has neither prompts nor question: the settings' own was the only one."""
 
-    rollout: the rows, with their rewards and old log-probabilities; advantages: (N,) or (N, L); ref_logps: (N, L) or
-    None; facts: the record's fields about this rollout; prompts: what the rows answered, None in a checkpoint of an
-    earlier version, which had no other question than the settings' own; question: in its style the rows are rewarded.
-    """
-
-    rollout: Rollout
-    advantages: Tensor
-    ref_logps: Tensor | None
-    facts: dict[str, Any]
-    prompts: PromptBatch | None
-    question: Question | None = None
+    rollout: Rollout  # the rows, with their rewards and old log-probabilities
+    advantages: Tensor  # (N,) or (N, L)
+    ref_logps: Tensor | None  # (N, L)
+    facts: dict[str, Any]  # the record's fields about this rollout
+    prompts: PromptBatch | None  # what the rows answered
+    question: Question | None = None  # in its style the rows are rewarded
 
     def to_state(self) -> dict[str, Any]:
         """The batch as a checkpoint holds it: tensors, numbers, strings, and lists and dictionaries of them."""
@@ -64,11 +59,10 @@ class Batch:
         """The batch that `to_state` described, on `device`; also one that was saved before rewards belonged to rows."""
         values = on_device({name: value for name, value in state.items() if name != "prompts"}, device)
         rows = {name: values.pop(name) for name in ("rewards", "old_logps") if name in values}
-        prompts, question = state.get("prompts"), state.get("question")
-        values["rollout"] = Rollout(**values["rollout"], **rows)
-        values["prompts"] = None if prompts is None else PromptBatch.from_state(prompts, device)
-        values["question"] = None if question is None else Question(**question)
-        return cls(**values)
+        prompts, question = state.get("prompts"), values.pop("question", None)
+        rollout = Rollout(**values.pop("rollout"), **rows)
+        batch = PromptBatch.from_state(prompts, device) if prompts else None
+        return cls(rollout, prompts=batch, question=Question(**question) if question else None, **values)
 
 
 @dataclass
@@ -80,7 +74,6 @@ class TrainingState:
             save_checkpoint("run", state)
 
     It is consistent whenever `train` does not run, also after Ctrl-C: a step counts entirely or not at all.
-    `memory` is for steps of your own: tensors, numbers, strings, and lists and dictionaries of them.
     """
 
     policy: Policy
@@ -91,7 +84,7 @@ class TrainingState:
     question: str = ""  # what is asked, where the settings do not say it
     recipe: str = ""  # name of a published variant whose steps are used
     right_so_far: dict[str, int] = field(default_factory=dict)  # label -> right answers sampled
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)  # of steps of your own: see `serialise` for what it may hold
     batch: Batch | None = None  # a rollout that has updates left
 
     def out_of_range(self) -> list[str]:
@@ -104,47 +97,40 @@ class TrainingState:
     @classmethod
     def start(cls, policy: Policy, settings: TrainSettings) -> TrainingState:
         """The state before the first step. ValueError for a policy without trainable parameters."""
-        parameters = [parameter for _, parameter in policy.trainable_parameters()]
-        if not parameters:
+        weights, rate = [weight for _, weight in policy.trainable_parameters()], settings.learning_rate
+        if not weights:
             raise ValueError(f"the policy {policy.name} has no trainable parameters: load it with a lora_rank above 0")
-        decay, rate = settings.weight_decay, settings.learning_rate
-        return cls(policy, settings, torch.optim.AdamW(parameters, lr=rate, weight_decay=decay))
+        return cls(policy, settings, torch.optim.AdamW(weights, lr=rate, weight_decay=settings.weight_decay))
 
     def go_on(
         self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = "", recipe: str = ""
     ) -> TrainingState:
         """This state, to train on with these settings. ValueError, with the differences, where it belongs to another
         policy object, or has seen other images, other settings or another question."""
-        images = fingerprints(examples)
         if self.policy is not policy:
             raise ValueError("the state to resume belongs to another policy object: pass the one it was made with")
-        if self.step and (changes := differences(self.images, images)):
-            raise ValueError(
-                f"the run to resume has seen other images ({'; '.join(changes)}): draw the same shots with the same "
-                "seed, from the same files"
-            )
+        images, steps = fingerprints(examples), {"question": question, "recipe": recipe}
         names = [item.name for item in fields(settings) if item.name not in RESUMABLE_CHANGES]
         then, now = ({name: getattr(of, name, "nothing") for name in names} for of in (self.settings, settings))
-        if not self.step:  # a new state does not know yet what the steps and the question bring along
+        old_images, old_steps = self.images, {"question": self.question, "recipe": self.recipe}
+        if not self.step:  # a new state does not know yet its images, nor what the steps and the question bring along
             then |= {name: now[name] for name in ("coefficients", "style", "open_vocabulary") if name in now}
-        if changes := differences(then, now):
-            raise ValueError(
-                f"the run to resume has other settings ({'; '.join(changes)}): pass its own, state.settings"
-            )
-        then, now = ({"question": q, "recipe": r} for q, r in ((self.question, self.recipe), (question, recipe)))
-        if self.step and (changes := differences(then, now)):
-            raise ValueError(f"the run to resume has other steps ({'; '.join(changes)}): pass the same ones")
+            old_images, old_steps = images, steps
+        for what, old, new, advice in (
+            ("seen other images", old_images, images, "draw the same shots with the same seed, from the same files"),
+            ("other settings", then, now, "pass its own, state.settings"),
+            ("other steps", old_steps, steps, "pass the same ones"),
+        ):
+            if changes := differences(old, new):
+                raise ValueError(f"the run to resume has {what} ({'; '.join(changes)}): {advice}")
         self.settings, self.images, self.question, self.recipe = settings, images, question, recipe
         return self
 
 
 def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
     """Source -> label, size and checksum of the pixels, so that an image that has changed is noticed."""
-    return {
-        example.source: f"{example.label}, {example.image.width} x {example.image.height}, "
-        f"{zlib.crc32(example.image.tobytes()):08x}"
-        for example in examples
-    }
+    seen = [(e.source, e.label, "{} x {}".format(*e.image.size), zlib.crc32(e.image.tobytes())) for e in examples]
+    return {source: f"{label}, {size}, {checksum:08x}" for source, label, size, checksum in seen}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) -> list[str]:
@@ -179,14 +165,10 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
     are out of range: they must not replace a good checkpoint.
     """
     if bad := state.out_of_range():
-        raise FloatingPointError(
-            f"the weights after step {state.step} are out of range in {len(bad)} parameters, the first {bad[0]}: "
-            f"they were not saved to {directory}"
-        )
-    directory = Path(directory)
-    path = checkpoint_path(directory, state.step)
+        weights = f"the weights after step {state.step} are out of range in {len(bad)} parameters, the first {bad[0]}"
+        raise FloatingPointError(f"{weights}: they were not saved to {directory}")
+    directory, path, tensors = Path(directory), checkpoint_path(directory, state.step), dict[str, Tensor]()
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    tensors: dict[str, Tensor] = {}
     content = {
         "parameters": {name: parameter.detach() for name, parameter in state.policy.trainable_parameters()},
         "optimiser": state.optimiser.state_dict(),
@@ -203,10 +185,9 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
         put_in_place(unfinished, path)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
-        valid = ", ".join(str(old) for old in checkpoints(directory)) or "there is no earlier one"
-        raise OSError(
-            f"the checkpoint of step {state.step} cannot be written to {directory}: {error}; still valid: {valid}"
-        ) from error
+        failed = f"the checkpoint of step {state.step} cannot be written to {directory}: {error}"
+        valid = ", ".join(map(str, checkpoints(directory))) or "there is no earlier one"
+        raise OSError(f"{failed}; still valid: {valid}") from error
     for old in checkpoints(directory):
         # a later step belongs to a run that was resumed from an earlier one and trained otherwise
         if old not in checkpoints(directory)[:KEPT_CHECKPOINTS] or int(old.stem[5:]) > state.step:
@@ -217,21 +198,19 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
 
 
 def serialise(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Plain data as JSON types; each tensor goes into `tensors`, under the name of its place. See `deserialise`."""
+    """Tensors, numbers, strings, and lists and dictionaries of them, as JSON types; each tensor goes into `tensors`,
+    under the name of its place. See `deserialise`."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()  # no two of them may share memory
         return {"tensor": name}
     if isinstance(value, Mapping):
         return {"dict": [[key, serialise(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        items = [serialise(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
-        return {type(value).__name__: items}
+        return {type(value).__name__: [serialise(v, f"{name}.{place}", tensors) for place, v in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(
-        f"a checkpoint cannot hold {name}, a {type(value).__name__}: numbers, strings, tensors, and lists "
-        "and dictionaries of them can be kept"
-    )
+    allowed = "numbers, strings, tensors, and lists and dictionaries of them can be kept"
+    raise TypeError(f"a checkpoint cannot hold {name}, a {type(value).__name__}: {allowed}")
 
 
 def deserialise(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -275,11 +254,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def newest(directory: str | Path) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint that is not damaged, and its content; a warning names the damaged ones."""
-    paths = checkpoints(directory)
-    if not paths:
-        raise FileNotFoundError(f"no checkpoint to resume from: {directory} has no step-*.safetensors")
-    damage = []
-    for path in paths:
+    damage: list[str] = []
+    for path in checkpoints(directory):
         try:
             content = read(path)
         except ValueError as error:
@@ -288,7 +264,9 @@ def newest(directory: str | Path) -> tuple[Path, dict[str, Any]]:
         if damage:
             warnings.warn(f"{'; '.join(damage)}; going on from {path}", stacklevel=3)
         return path, content
-    raise ValueError("; ".join(damage))
+    if damage:
+        raise ValueError("; ".join(damage))
+    raise FileNotFoundError(f"no checkpoint to resume from: {directory} has no step-*.safetensors")
 
 
 def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
@@ -300,12 +278,8 @@ def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
     path, content = newest(directory)
     saved, settings, batch = (content.pop(name) for name in ("parameters", "settings", "batch"))
     own = dict(policy.trainable_parameters())
-    differing = sorted(
-        name
-        for name in saved.keys() | own.keys()
-        if name not in saved or name not in own or saved[name].shape != own[name].shape
-    )
-    if differing:
+    shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (saved, own)]
+    if differing := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
         raise ValueError(
             f"{path} fits another policy than {policy.name}: {differing[0]} is missing or has another shape "
             f"({len(differing)} parameters in all); load the policy with the run's name and lora_rank"

@@ -17,8 +17,8 @@ class OutOfMemory(torch.OutOfMemoryError):
 
     def __init__(self, error: BaseException, step: int, phase: str, in_use: str = ""):
         self.step, self.phase = step, phase
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no memory left"]
-        cause = lines[0].removesuffix(".")  # torch adds a long text about its own allocator
+        first_line = str(error).strip().split("\n")[0].strip()  # torch adds a long text about its own allocator
+        cause = first_line.removesuffix(".") or "no memory left"
         parts = [f"step {step}, phase {phase}: out of memory ({cause})", *([in_use] if in_use else [])]
         if phase == "update":
             parts.append("The weights may have moved in part: go on from an earlier checkpoint")
@@ -65,10 +65,8 @@ def memory_in_use(device: torch.device) -> str:
         return ""
     _, total = torch.cuda.mem_get_info(device)
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-    return (
-        f"In use on {device}: {readable_bytes(allocated)} allocated, {readable_bytes(reserved)} reserved,"
-        f" of {readable_bytes(total)} in all"
-    )
+    in_use = f"{readable_bytes(allocated)} allocated, {readable_bytes(reserved)} reserved"
+    return f"In use on {device}: {in_use}, of {readable_bytes(total)} in all"
 
 
 def readable_bytes(size: float) -> str:

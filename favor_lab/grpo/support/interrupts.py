@@ -12,10 +12,8 @@ from typing import Any
 @contextmanager
 def uninterrupted() -> Iterator[Callable[[], None]]:
     """Delay Ctrl-C (SIGINT) and SIGTERM while the block runs; the function that it yields, called afterwards, raises
-    the delayed signals. A second Ctrl-C interrupts at once.
-
-    Only signals with a Python handler are delayed. So SIGINT stays ignored where it is, as for a run in the background,
-    and SIGTERM ends the process at once unless the program has a handler for it.
+    the delayed signals. A second Ctrl-C interrupts at once. Only signals with a Python handler are delayed: SIGINT
+    stays ignored where it is, as for a run in the background, and SIGTERM without a handler ends the process at once.
 
     >>> with uninterrupted() as raise_delayed:
     ...     print("the weights change")

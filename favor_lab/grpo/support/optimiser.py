@@ -26,7 +26,6 @@ def optimiser_step(state: TrainingState, rows: int) -> dict[str, float]:
     if rows:
         state.optimiser.step()
     if bad := state.out_of_range():
-        raise FloatingPointError(
-            f"the step, at learning rate {rate:g}, has driven {len(bad)} parameters out of range, the first {bad[0]}"
-        )
+        driven = f"has driven {len(bad)} parameters out of range, the first {bad[0]}"
+        raise FloatingPointError(f"the step, at learning rate {rate:g}, {driven}")
     return {"grad_norm": norm.item(), "learning_rate": rate}

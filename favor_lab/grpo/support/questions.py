@@ -30,10 +30,8 @@ def question_of(question: Asked | None, settings: GRPOSettings, shots: FewShot) 
     if not isinstance(question, Question):
         return settings, question, step_name(question)
     if settings.style not in (question.style, GRPOSettings.style):
-        raise ValueError(
-            f"the question asks in the style {question.style!r}, but the settings say style={settings.style!r}: leave "
-            "out one of the two"
-        )
+        styles = f"in the style {question.style!r}, but the settings say style={settings.style!r}"
+        raise ValueError(f"the question asks {styles}: leave out one of the two")
     style: Any = question.style
     return replace(settings, style=style, open_vocabulary=question.labels is None), question, repr(question)
 
@@ -65,7 +63,7 @@ def prompts_for(
 ) -> PromptBatch:
     """The question about each example. The run's own images are not encoded again, whatever is asked of them."""
     places = {id(example): place for place, example in enumerate(shots.train)}
-    if any(id(example) not in places for example in examples):
+    if not {id(example) for example in examples} <= places.keys():
         return encode_prompts(policy, examples, question, completion_tokens=completion_tokens)
     prompts = pool[[places[id(example)] for example in examples]]
     texts = [question.text(example) for example in examples]

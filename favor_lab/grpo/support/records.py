@@ -1,7 +1,5 @@
-"""One record per optimiser step: what the loop yields, and what logs, plots and the dashboard read.
-
-Plain data without torch, so that a saved run can be read and plotted quickly.
-"""
+"""One record per optimiser step: what the loop yields, and what logs, plots and the dashboard read. Plain data without
+torch, so that a saved run can be read and plotted quickly."""
 
 from __future__ import annotations
 
@@ -13,11 +11,9 @@ from favor_lab.files import jsonable
 
 @dataclass
 class StepRecord:
-    """What happened in one optimiser step. None where a number does not exist (the KL when beta is 0).
-
-    Means over rows and tokens are over the whole step, whatever the micro-batch; rewards, lengths and labels are those
-    of the sampled rows, before `select`.
-    """
+    """What happened in one optimiser step. None where a number does not exist (the KL when beta is 0). Means over rows
+    and tokens are over the whole step, whatever the micro-batch; rewards, lengths and labels are those of the sampled
+    rows, before `select`."""
 
     step: int  # 1 after the first optimiser step
     loss: float | None = None  # the value that was minimised

@@ -1,7 +1,5 @@
-"""The rows of a rollout: what travels through the four steps, and how rows are selected, joined and checked.
-
-Everything that belongs to a row moves with it: its tokens, its rewards, its old log-probabilities, where it comes from.
-"""
+"""The rows of a rollout: what travels through the four steps, and how rows are selected, joined and checked. Everything
+that belongs to a row moves with it: its tokens, its rewards, its old log-probabilities, where it comes from."""
 
 from __future__ import annotations
 
@@ -127,21 +125,15 @@ def weighted_sum(rewards: Mapping[str, Tensor], weights: Sequence[float] | None)
 
 def join(first: Rollout, second: Rollout) -> Rollout:
     """The rows of both rollouts, of one batch of prompts, each group together; every row keeps its own rewards.
-
-    ValueError where one has rewards that the other lacks: compute them first (`Context.compute_rewards`).
-    """
+    ValueError where one has rewards that the other lacks: compute them first (`Context.compute_rewards`)."""
     if first.rewards.keys() != second.rewards.keys():
-        raise ValueError(
-            f"cannot join rows with the rewards {list(first.rewards)} and rows with {list(second.rewards)}: compute "
-            "the rewards of both first, or join the rows before any are computed"
-        )
+        different = f"cannot join rows with the rewards {list(first.rewards)} and rows with {list(second.rewards)}"
+        advice = "compute the rewards of both first, or join the rows before any are computed"
+        raise ValueError(f"{different}: {advice}")
     length = max(first.mask.shape[1], second.mask.shape[1])
 
-    def widen(values: Tensor) -> Tensor:
-        return torch.nn.functional.pad(values, (0, length - values.shape[1]))  # (N, L)
-
-    def both(one: Tensor, other: Tensor) -> Tensor:
-        return torch.cat([widen(one), widen(other)])  # (N, L)
+    def both(*parts: Tensor) -> Tensor:
+        return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in parts])  # (N, L)
 
     old_logps = None
     if first.old_logps is not None or second.old_logps is not None:

@@ -1,5 +1,5 @@
-"""What a step's number alone decides: its seeds, its images, its learning rate. Nothing of it needs to be saved in a
-checkpoint: runs are reproducible, and a resumed run is identical to one without interruption."""
+"""What a step's number alone decides: its seeds, its images, its learning rate. A checkpoint need not hold them, and a
+resumed run is identical to one without interruption."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def seed_for(*parts: Any) -> int:
 
 
 def draw(labels: Sequence[str], rollout: int, count: int, seed: int) -> list[int]:
-    """Indices of the `count` images of rollout number `rollout`, counted from 0.
-
-    Every image comes once per epoch; epochs are reshuffled; within an epoch the labels alternate.
+    """Indices of the `count` images of rollout number `rollout`, counted from 0. Every image comes once per epoch;
+    epochs are reshuffled; within an epoch the labels alternate.
 
     >>> labels = ["reading", "running", "fishing"] * 2
     >>> drawn = [draw(labels, rollout, 3, seed=0) for rollout in (0, 1)]
@@ -44,10 +43,9 @@ def epoch_order(labels: Sequence[str], epoch: int, seed: int) -> list[int]:
     for indices in by_label:
         shuffler.shuffle(indices)
     order: list[int] = []
-    while by_label:
+    while by_label := list(filter(None, by_label)):
         shuffler.shuffle(by_label)  # the labels in a new order each time
         order += [indices.pop() for indices in by_label]
-        by_label = [indices for indices in by_label if indices]
     return order
 
 

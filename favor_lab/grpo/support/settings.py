@@ -1,13 +1,11 @@
 """The settings (hyperparameters) of a training run, as frozen dataclasses: `TrainSettings` for everything that trains,
 `GRPOSettings` for GRPO. The line under each field documents it here, in an editor, and in the command line's help.
-
-Plain data without torch: the command line's help and the plots of a saved run need nothing heavier.
-"""
+Plain data without torch: the command line's help and the plots of a saved run need nothing heavier."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -69,15 +67,14 @@ class TrainSettings:
         ...
         ValueError: unknown schedule 'step'; valid: linear, constant, cosine
         """
-        hints = get_type_hints(type(self))
-        for item in fields(self):
-            value, kind = getattr(self, item.name), hints[item.name]
-            if item.name in POSITIVE and not value > 0:
-                raise ValueError(f"{item.name} is {value}, but must be above 0")
-            if item.name in NOT_NEGATIVE and not value >= 0:
-                raise ValueError(f"{item.name} is {value}, but must not be negative")
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if name in POSITIVE and not value > 0:
+                raise ValueError(f"{name} is {value}, but must be above 0")
+            if name in NOT_NEGATIVE and not value >= 0:
+                raise ValueError(f"{name} is {value}, but must not be negative")
             if get_origin(kind) is Literal and value not in get_args(kind):
-                raise ValueError(f"unknown {item.name} {value!r}; valid: {', '.join(get_args(kind))}")
+                raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(get_args(kind))}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
@@ -140,10 +137,8 @@ class GRPOSettings(TrainSettings):
         ValueError: group_size is 1, but must be at least 2: a completion is compared with the others of its group
         """
         if self.group_size < 2:
-            raise ValueError(
-                f"group_size is {self.group_size}, but must be at least 2: "
-                "a completion is compared with the others of its group"
-            )
+            why = "a completion is compared with the others of its group"
+            raise ValueError(f"group_size is {self.group_size}, but must be at least 2: {why}")
         super().__post_init__()
         if self.reward_weights is not None:  # a list, as read from a file, becomes the tuple it was
             object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
@@ -155,6 +150,5 @@ def changed_settings(settings: DataclassInstance) -> dict[str, Any]:
     >>> changed_settings(GRPOSettings(beta=0.5, steps=3))
     {'steps': 3, 'beta': 0.5}
     """
-    defaults = type(settings)()
-    names = [item.name for item in fields(settings)]
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(defaults, name)}
+    defaults = vars(type(settings)())
+    return {name: value for name, value in vars(settings).items() if value != defaults[name]}

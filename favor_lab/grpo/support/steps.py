@@ -1,8 +1,8 @@
 """Steps of your own in the loop: each gets the arguments that it names, and none loses a setting silently.
 
 The loop calls a step with its leading arguments and with the settings that concern it, as keywords. A step that does
-not name such a keyword would run with something else than the settings say: where the setting is changed from its
-default, such a step is refused before training starts, with the names of the step and of the setting.
+not name such a keyword would run with something else than the settings say: where that setting is changed from its
+default, the step is refused before training starts, with the names of both.
 """
 
 from __future__ import annotations
@@ -27,28 +27,19 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 Rewards = Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
 LARGEST_REWARD = 1e18  # the sum of squares of a group of such rewards is still a float32
 
-#: slot -> leading arguments of its step, and the settings that its step must not lose
-SLOTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "question": (1, ("style", "open_vocabulary")),
-    "sample": (2, ("group_size", "max_new_tokens", "temperature", "decoding")),
-    "reward": (0, ()),
-    "select": (1, ()),
-    "advantages": (1, ("scale", "eps", "unbiased")),
-    "loss": (5, ("clip", "clip_high", "beta", "how", "level")),
-    "after_step": (0, ()),
+REWARD_COLUMNS = ("completions", "completion_ids", "prompts", "label", "source", "groups", "style", "context")
+LOSS_OFFERS = ("max_length", "total_rows", "total_tokens", "entropy", "distributions", "rollout", "prompts", "context")
+
+#: slot -> leading arguments of its step, settings that it must not lose, what the loop offers it beside the settings
+SLOTS: dict[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
+    "question": (1, ("style", "open_vocabulary"), ("context",)),
+    "sample": (2, ("group_size", "max_new_tokens", "temperature", "decoding"), ("seed", "context")),
+    "reward": (0, (), REWARD_COLUMNS),
+    "select": (1, (), ("context",)),
+    "advantages": (1, ("scale", "eps", "unbiased"), ("context",)),
+    "loss": (5, ("clip", "clip_high", "beta", "how", "level"), LOSS_OFFERS),
+    "after_step": (0, (), ("context",)),
 }
-#: slot -> what the loop offers its step beside the settings
-OFFERS: dict[str, tuple[str, ...]] = {
-    "question": ("context",),
-    "sample": ("seed", "context"),
-    "reward": ("completions", "completion_ids", "prompts", "label", "source", "groups", "style", "context"),
-    "select": ("context",),
-    "advantages": ("context",),
-    "loss": (
-        "max_length", "total_rows", "total_tokens", "entropy", "distributions", "rollout", "prompts", "context",
-    ),
-    "after_step": ("context",),
-}  # fmt: skip
 
 
 def takes(function: Callable[..., Any], *names: str) -> bool:
@@ -63,7 +54,6 @@ def takes(function: Callable[..., Any], *names: str) -> bool:
 
 def call(function: Callable[..., Any], /, *arguments: Any, **offered: Any) -> Any:
     """Call a function with its arguments, and with those of the offered ones that it names (all, if it has **kwargs).
-
     What a `functools.partial` has fixed stays fixed.
 
     >>> def scaled(rewards, eps=0):
@@ -102,48 +92,38 @@ def check_step(slot: str, function: Callable[..., Any], settings: GRPOSettings) 
     ValueError: the loss my_loss would lose the setting beta=0.5 (default 0.04): add a parameter beta, or **settings, to
     my_loss and hand it on
     """
-    name, (leading, own_settings) = f"the {slot} {step_name(function)}", SLOTS[slot]
-    fixed, changed = fixed_arguments(function), changed_settings(settings)
-    for setting in own_settings:
-        if setting not in changed:
-            continue
+    step, name, fixed = step_name(function), f"the {slot} {step_name(function)}", fixed_arguments(function)
+    changed = changed_settings(settings)
+    for setting in (setting for setting in SLOTS[slot][1] if setting in changed):
+        value = changed[setting]
         if not takes(function, setting):
+            default = getattr(type(settings)(), setting)
             raise ValueError(
-                f"{name} would lose the setting {setting}={changed[setting]!r} (default "
-                f"{getattr(type(settings)(), setting)!r}): add a parameter {setting}, or **settings, to "
-                f"{step_name(function)} and hand it on"
+                f"{name} would lose the setting {setting}={value!r} (default {default!r}): add a parameter {setting}, "
+                f"or **settings, to {step} and hand it on"
             )
-        if setting in fixed and fixed[setting] != changed[setting]:
-            raise ValueError(
-                f"{name} has {setting}={fixed[setting]!r} fixed, but the settings say {changed[setting]!r}: leave out "
-                "one of the two"
-            )
-    offered = offered_names(slot, settings)
-    for parameter in own_parameters(function, leading):
-        if parameter.name in offered:
-            continue
-        similar = difflib.get_close_matches(parameter.name, offered - {*settings.coefficients}, n=1, cutoff=0.8)
+        if fixed.get(setting, value) != value:
+            fixed_value = f"{name} has {setting}={fixed[setting]!r} fixed"
+            raise ValueError(f"{fixed_value}, but the settings say {value!r}: leave out one of the two")
+    for parameter in unoffered_parameters(slot, function, settings):
+        known = {*SLOTS[slot][2], *(item.name for item in fields(settings))}
+        similar = difflib.get_close_matches(parameter.name, known, n=1, cutoff=0.8)
         if parameter.default is parameter.empty or similar:
             guess = f"; did you mean {similar[0]}?" if similar else ""
             raise ValueError(
                 f"{name} names {parameter.name}, which is neither a setting nor a coefficient{guess} A {slot} step may "
-                f"name any setting, any of GRPOSettings(coefficients=...), and {', '.join(OFFERS[slot])}"
+                f"name any setting, any of GRPOSettings(coefficients=...), and {', '.join(SLOTS[slot][2])}"
             )
 
 
-def offered_names(slot: str, settings: GRPOSettings) -> set[str]:
-    """Every name that a step in this slot may have among its parameters."""
-    return {*OFFERS[slot], *settings.coefficients, *(item.name for item in fields(settings))}
-
-
-def own_parameters(function: Callable[..., Any], leading: int) -> list[inspect.Parameter]:
-    """The parameters that can be given by keyword, without the leading ones that the loop gives by position."""
-    fixed = fixed_arguments(function)
+def unoffered_parameters(slot: str, function: Callable[..., Any], settings: GRPOSettings) -> list[inspect.Parameter]:
+    """The parameters that can be given by keyword, and that the loop gives neither by position nor by name."""
+    leading, _, offered = SLOTS[slot]
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        leading = 0
-        parameters = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return [p for p in parameters[leading:] if p.name not in fixed]
+        leading, parameters = 0, [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    named = {*offered, *settings.coefficients, *fixed_arguments(function), *(item.name for item in fields(settings))}
+    return [p for p in parameters[leading:] if p.name not in named]
 
 
 def coefficients_of(slot: str, function: Callable[..., Any], settings: GRPOSettings) -> dict[str, Any]:
@@ -154,11 +134,9 @@ def coefficients_of(slot: str, function: Callable[..., Any], settings: GRPOSetti
     >>> coefficients_of("loss", papo_loss, GRPOSettings())
     {'gamma': 0.02}
     """
-    offered = offered_names(slot, settings)
-    defaults = {p.name: p.default for p in own_parameters(function, SLOTS[slot][0]) if p.name not in offered}
-    values = defaults | dict(fixed_arguments(function))
-    plain = (bool, int, float, str, type(None))
-    return {name: value for name, value in values.items() if isinstance(value, plain)}
+    values = {p.name: p.default for p in unoffered_parameters(slot, function, settings)}
+    values |= fixed_arguments(function)
+    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str | None)}
 
 
 def settings_with_coefficients(
@@ -166,18 +144,16 @@ def settings_with_coefficients(
 ) -> GRPOSettings:
     """The settings with the coefficients of all steps of your own; ValueError for a step that cannot run with them, and
     for a coefficient that no step takes."""
-    found: dict[str, Any] = {}
-    steps = list(own_steps)
+    coefficients, steps = dict[str, Any](), list(own_steps)
     for slot, function in steps:
         check_step(slot, function, settings)
-        found |= coefficients_of(slot, function, settings)
+        coefficients |= coefficients_of(slot, function, settings)
     unused = [name for name in settings.coefficients if not any(names(function, name) for _, function in steps)]
     if unused:
-        raise ValueError(
-            f"no step takes the coefficient{'s' * (len(unused) > 1)} {', '.join(unused)}: the steps are "
-            f"{', '.join(step_name(function) for _, function in steps) or 'the default ones'}"
-        )
-    return replace(settings, coefficients={**found, **settings.coefficients})
+        untaken = f"no step takes the coefficient{'s' * (len(unused) > 1)} {', '.join(unused)}"
+        step_names = ", ".join(step_name(function) for _, function in steps)
+        raise ValueError(f"{untaken}: the steps are {step_names or 'the default ones'}")
+    return replace(settings, coefficients={**coefficients, **settings.coefficients})
 
 
 def names(function: Callable[..., Any], parameter: str) -> bool:
@@ -188,15 +164,9 @@ def names(function: Callable[..., Any], parameter: str) -> bool:
 def in_context(step: Step, settings: GRPOSettings, **extras: Any) -> Step:
     """The step as the loop calls it: the loop's own keywords as far as it takes them, and what else it names from
     `extras`, the settings and their coefficients."""
-    offered = {item.name: getattr(settings, item.name) for item in fields(settings)}
-    offered |= dict(settings.coefficients) | extras
-    parameters = inspect.signature(step).parameters
+    offered, parameters = {**vars(settings), **settings.coefficients, **extras}, inspect.signature(step).parameters
     named = {name: value for name, value in offered.items() if name in parameters}
-
-    def bound(*arguments: Any, **keywords: Any) -> Any:
-        return call(step, *arguments, **{**named, **keywords})
-
-    return cast(Step, bound)
+    return cast(Step, lambda *arguments, **keywords: call(step, *arguments, **{**named, **keywords}))
 
 
 # --------------------------------------------------------------------------------------- how the loop calls each step
@@ -248,7 +218,7 @@ def check_rewards(name: str, rewards: Iterable[Any], count: int) -> list[Any]:
     rewards = list(rewards)
     bad = [row for row, reward in enumerate(rewards) if reward is None or not abs(reward) <= LARGEST_REWARD]
     if bad or len(rewards) != count:
-        problem = f"{rewards[bad[0]]} for row {bad[0]}" if bad else f"{len(rewards)} numbers"
+        values = f"{rewards[bad[0]]} for row {bad[0]}" if bad else f"{len(rewards)} numbers"
         needed = f"{count} finite numbers, none beyond {LARGEST_REWARD:g}, are needed"
-        raise ValueError(f"reward function {name} gave {problem}; {needed}")
+        raise ValueError(f"reward function {name} gave {values}; {needed}")
     return rewards

@@ -58,19 +58,10 @@ def sample_rows(
     samples, truncated = [], rollout.truncated.tolist()
     for i, b in enumerate(rollout.groups.tolist()[:count]):
         advantage = advantages[i] if advantages.dim() == 1 else advantages[i][rollout.mask[i]].mean()
-        samples.append(
-            {
-                "source": prompts.sources[b],
-                "label": prompts.labels[b],
-                "group": b,
-                "text": rollout.texts[i],
-                "rewards": {name: values[i].item() for name, values in rollout.rewards.items()},
-                "reward": totals[i].item(),
-                "advantage": advantage.item(),
-                "origin": rollout.origin[i],
-                "truncated": truncated[i],
-            }
-        )
+        rewards = {name: values[i].item() for name, values in rollout.rewards.items()}
+        sample = {"source": prompts.sources[b], "label": prompts.labels[b], "group": b, "text": rollout.texts[i]}
+        sample |= {"rewards": rewards, "reward": totals[i].item(), "advantage": advantage.item()}
+        samples.append(sample | {"origin": rollout.origin[i], "truncated": truncated[i]})
     return samples
 
 
@@ -91,18 +82,9 @@ def report(
     own_fields = ("loss", "entropy", "sampling_gap", "grad_norm", "learning_rate")
     metrics = {name: value for name, value in measured.items() if name not in own_fields}
     clips = [metrics[name] for name in ("clip_low", "clip_high") if name in metrics]
-    scalars: dict[str, Any] = {name: measured.get(name) for name in own_fields}
+    facts: dict[str, Any] = {name: measured.get(name) for name in own_fields} | batch.facts
+    facts |= {"kl": metrics.get("kl") if settings.beta else None, "clip_share": sum(clips) if clips else None}
+    facts |= {"rows": len(rollout), "tokens": int(rollout.mask.sum()), "update": update}
     totals = rollout.total_rewards(settings.reward_weights)  # (N,)
-    return StepRecord(
-        step=state.step,
-        rows=len(rollout),
-        tokens=int(rollout.mask.sum()),
-        update=update,
-        kl=metrics.get("kl") if settings.beta else None,
-        clip_share=sum(clips) if clips else None,
-        seconds=seconds,
-        metrics=metrics,
-        samples=sample_rows(rollout, totals, batch.advantages, prompts, settings.log_rows),
-        **scalars,
-        **batch.facts,
-    )
+    samples = sample_rows(rollout, totals, batch.advantages, prompts, settings.log_rows)
+    return StepRecord(state.step, seconds=seconds, metrics=metrics, samples=samples, **facts)
