@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+import favor_lab
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPTIONAL = {"trl", "datasets", "matplotlib", "jupyter_core", "ipywidgets", "IPython", "tyro", "bitsandbytes"}
@@ -51,6 +53,21 @@ def test_the_workflow_runs_the_same_script_from_the_oldest_python_on():
     assert ">=" + job["strategy"]["matrix"]["python-version"][0] == PROJECT["requires-python"]
     installs = [step["run"] for step in oldest["steps"] if "--resolution lowest-direct" in step.get("run", "")]
     assert len(installs) == 1 and extras(installs[0]) == extras(readme_command("test"))
+
+
+def test_the_workflow_covers_the_systems_and_pythons_that_the_project_claims():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]
+    claimed = [line.split(" :: ")[-1] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert jobs["readme-commands"]["strategy"]["matrix"]["python-version"] == claimed
+    others = jobs["other-systems"]
+    assert others["strategy"]["matrix"]["os"] == ["windows-latest", "macos-latest"]
+    assert {"favor-lab doctor", "favor-lab demo --steps 2"} <= {step.get("run") for step in others["steps"]}
+
+
+def test_the_version_stands_in_one_place():
+    assert PROJECT["dynamic"] == ["version"] and "version" not in PROJECT
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == favor_lab.__version__
 
 
 def test_the_console_script_points_at_a_function():
