@@ -79,12 +79,14 @@ def sample_groups(
 def draw_tokens(logps: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One token of each distribution, (A, V) -> (A,), by inverting its cumulative distribution at a random number.
 
-    One random number per row, where `torch.multinomial` draws V of them; float64, so that the sum over V stays exact.
+    One random number per row, where `torch.multinomial` draws V of them; float64, so that the sum over V stays exact
+    (float32 on Apple's GPUs, which have no float64).
 
     >>> draw_tokens(torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]).log())[0]
     tensor(1)
     """
-    mass = logps.exp().cumsum(dim=-1, dtype=torch.float64)  # (A, V)
+    dtype = torch.float32 if logps.device.type == "mps" else torch.float64
+    mass = logps.exp().cumsum(dim=-1, dtype=dtype)  # (A, V)
     reached = torch.rand(len(mass), 1, dtype=mass.dtype, device=mass.device, generator=generator) * mass[:, -1:]
     return torch.searchsorted(mass, reached, right=True)[:, 0]
 

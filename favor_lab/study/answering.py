@@ -117,6 +117,6 @@ def label_probabilities(
     groups = torch.tensor(asked).repeat_interleave(len(labels))  # (N,)
     written = encode_completions(policy, rows, groups)
     logps = score_completions(policy, prompts, written, rows_per_pass=rows_per_pass)  # (N, L)
-    shares = logps.double().sum(dim=1).view(len(asked), len(labels)).softmax(dim=1)  # (images asked, labels)
+    shares = logps.cpu().double().sum(dim=1).view(len(asked), len(labels)).softmax(dim=1)  # (images asked, labels)
     found = dict(zip(asked, (dict(zip(labels, share, strict=True)) for share in shares.tolist()), strict=True))
     return [found.get(b, {}) for b in range(len(texts))]

@@ -76,7 +76,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "sampling": {
         "top_p: float = [-1.0-]{+2.0+},": OFF,
         "if len(going) [-<-]{+<=+} len(active):": "to keep every row changes nothing",
-        "mass = logps.exp().cumsum(dim=[---]1, dtype=torch.float64)": TWO_D,
+        "mass = logps.exp().cumsum(dim=[---]1, dtype=dtype)": TWO_D,
         "def truncate(logps: Tensor, top_k: int = 0, top_p: float = [-1.0-]{+2.0+}) -> Tensor:": OFF,
         "ordered, order = logps.sort([-dim=-1, -]descending=True)": DEFAULT,
         "return logps.masked_fill(torch.[-zeros_like-]{+ones_like+}(out).scatter(-1, order, out), -torch.inf)"
