@@ -12,7 +12,6 @@ if they could be, and it drops images that do not fill a batch (all of them, if 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import math
 import os
@@ -30,6 +29,7 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.support.steps import Rewards, call, check_rewards, named_rewards
+from favor_lab.versions import need
 from favor_lab.vlm.hub import quietly
 from favor_lab.vlm.prompts import build_prompt
 from favor_lab.vlm.question import Question
@@ -116,7 +116,7 @@ def trl_dataset(examples: Sequence[Example], labels: Sequence[str] | None, style
 
     labels: the closed list named in the question, or None. ValueError for an image that cannot be used.
     """
-    _require("datasets")
+    need("datasets", "training with TRL", "trl")
     from datasets import Dataset
 
     question = [{"role": "user", "content": build_prompt(labels, style)}]
@@ -136,7 +136,7 @@ def trl_config(settings: GRPOSettings, output_dir: str | os.PathLike, **override
     processes (WORLD_SIZE, which `accelerate launch` sets) and of micro-batches. Raises ValueError for a setting that
     has no counterpart, and for rows that the processes or the micro-batches do not divide.
     """
-    _require("trl")
+    need("trl", "training with TRL", "trl")
     from trl import GRPOConfig
 
     refuse(settings)
@@ -178,8 +178,8 @@ def rows_at_once(settings: GRPOSettings, processes: int = 1) -> tuple[int, int]:
     (4, 4)
     """
     if settings.prompts_per_step % processes:
-        shared = f"prompts_per_step={settings.prompts_per_step} cannot be shared among {processes} processes"
-        raise ValueError(f"{shared} in whole groups: make it a multiple of {processes}")
+        problem = f"prompts_per_step={settings.prompts_per_step} cannot be shared among {processes} processes"
+        raise ValueError(f"{problem} in whole groups: make it a multiple of {processes}")
     rows = settings.prompts_per_step // processes * settings.group_size
     at_once = min(settings.micro_batch or rows, rows)
     if rows % at_once:
@@ -290,26 +290,21 @@ def trl_records(trainer: GRPOTrainer) -> list[StepRecord]:
         seen = seen | entry  # with several updates per rollout, what was sampled is logged once
         named = {name: seen.get(f"rewards/{name}/mean") for name in trainer.reward_func_names}
         length = seen["completions/mean_length"]
-        clipped = entry.get("clip_ratio/region_mean", entry.get("cispo_clip_ratio"))
+        clip_share = entry.get("clip_ratio/region_mean", entry.get("cispo_clip_ratio"))
         records.append(StepRecord(
             step=entry["step"], loss=entry["loss"], seconds={"step": entry["step_time"]},
             reward=seen["reward"], rewards={name: value for name, value in named.items() if value is not None},
-            flat_groups=seen["frac_reward_zero_std"], kl=entry.get("kl"), entropy=entry["entropy"], clip_share=clipped,
+            flat_groups=seen["frac_reward_zero_std"], kl=entry.get("kl"), entropy=entry["entropy"],
             length_mean=length, length_min=int(seen["completions/min_length"]),
             length_max=int(seen["completions/max_length"]), truncated=seen["completions/clipped_ratio"],
             rows=rows, tokens=round(length * rows), update=(entry["step"] - 1) % args.num_iterations,
-            learning_rate=entry["learning_rate"], grad_norm=entry.get("grad_norm"),
+            learning_rate=entry["learning_rate"], grad_norm=entry.get("grad_norm"), clip_share=clip_share,
             metrics={name: value for name, value in entry.items() if isinstance(value, int | float)},
         ))  # fmt: skip
     return records
 
 
 # ------------------------------------------------------------------------------------------------- inside the trainer
-
-
-def _require(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(f"training with TRL needs {package}: pip install 'favor-lab[trl]'")
 
 
 @contextmanager

@@ -33,8 +33,8 @@ def versions(device: torch.device | None = None) -> dict[str, str]:
     return environment | {package: installed(package) or "missing" for package in PACKAGES}
 
 
-def need(package: str, purpose: str) -> None:
+def need(package: str, purpose: str, extra: str = "lab") -> None:
     """ImportError, with the command that installs it, unless an optional package is installed."""
     if importlib.util.find_spec(package) is None:
         verb = "need" if purpose.endswith("s") else "needs"
-        raise ImportError(f"{purpose} {verb} {package}: pip install 'favor-lab[lab]'")
+        raise ImportError(f"{purpose} {verb} {package}: pip install 'favor-lab[{extra}]'")

@@ -71,8 +71,8 @@ def _gpus() -> Iterator[Finding]:
         kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
         yield Finding(True, f"GPU {i}: {torch.cuda.get_device_name(i)}, {total:.1f} GB ({free:.1f} GB free), {kind}")
     if (largest := largest_gpu_gb()) is None:
-        hint = "(--gpu-gb 8 says what fits on a card of 8 GB)"
-        yield Finding(None, f"no CUDA GPU is visible: models run on the CPU {hint}")
+        text = "no CUDA GPU is visible: models run on the CPU (--gpu-gb 8 says what fits on a card of 8 GB)"
+        yield Finding(None, text)
         return
     try:
         preset = recommend(largest, MODEL)

@@ -129,14 +129,14 @@ def fits(
         raise ValueError(f"unknown quantize {quantize!r}; valid: None, '4bit'")
     if quantize and not lora_rank:
         raise ValueError("4-bit weights cannot be trained themselves: use lora_rank > 0")
-    config, made = configuration(model), GRPOSettings(**(PUBLISHED_SETTINGS | settings))
+    config, grpo = configuration(model), GRPOSettings(**(PUBLISHED_SETTINGS | settings))
     shape = shape_of(config, lora_rank, DTYPES[dtype])
     if quantize:
         shape = dataclasses.replace(shape, weight_bytes=NF4_BYTES)
     side = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-    step = StepShape.from_settings(made, text_tokens, max(1, max_pixels // side**2), images)
+    step = StepShape.from_settings(grpo, text_tokens, max(1, max_pixels // side**2), images)
     tokens = {"prompt_tokens": step.prompt_tokens, "image_tokens": step.image_tokens}
-    return Fit(str(model), gpu_gb, made, others, tokens, fixed_bytes(shape), step_memory(shape, step))
+    return Fit(str(model), gpu_gb, grpo, others, tokens, fixed_bytes(shape), step_memory(shape, step))
 
 
 # --------------------------------------------------------------------------------------------------------- the presets
@@ -183,7 +183,7 @@ def recommend(gpu_gb: float, model: str | Path = MODEL, **fixed: Any) -> Preset:
         )
     published = PUBLISHED_SETTINGS | PUBLISHED_POLICY
     changed = {name: value for name, value in fit.setting.items() if name in published and value != published[name]}
-    policy = {name: value for name, value in changed.items() if name in PUBLISHED_POLICY}
+    policy = {name: changed[name] for name in PUBLISHED_POLICY if name in changed}
     if fit.setting["dtype"] != "bfloat16":  # what load_policy takes on a card that has it
         policy["dtype"] = fit.setting["dtype"]
     given_up = {name: value for name, value in changed.items() if name not in fixed}

@@ -107,8 +107,8 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
     always = sum(fixed.values()) + features + (0.0 if step.offload_tower else tower)
     # the tower on one chunk: the pixels in float32, a block at its widest, with three values of its activation function
     patches = min(TOWER_CHUNK, step.images or TOWER_CHUNK) * step.image_tokens * model.merge**2
-    at_work = 4.0 * model.patch_values + model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp)
-    encoding = patches * at_work + (tower if step.offload_tower else 0.0)
+    patch_bytes = 4.0 * model.patch_values + model.value_bytes * (4.0 * model.tower_width + 3 * model.tower_mlp)
+    encoding = patches * patch_bytes + (tower if step.offload_tower else 0.0)
     copies = 2.0 * model.lora_weights  # the adapter, put together for a pass: its narrowing half in float32
     if model.weight_bytes < 1:
         copies += model.hidden * model.mlp * model.value_bytes  # one matrix, dequantised

@@ -92,25 +92,23 @@ class Profile:
     rates: dict[str, float]  # measured: flops_per_second, bytes_per_second
     phases: dict[str, PhaseProfile]
 
-    @property
-    def step_phases(self) -> list[PhaseProfile]:
-        """The phases of every step: all but `encode`, which happens once in a run."""
-        return [phase for name, phase in self.phases.items() if name != "encode"]
+    def total(self, name: str) -> float:
+        """The sum of a field over the phases of every step: all but `encode`, which happens once in a run."""
+        return sum(getattr(phase, name) for phase_name, phase in self.phases.items() if phase_name != "encode")
 
     @property
     def seconds(self) -> float:
         """Seconds of one step, without `encode`."""
-        return sum(phase.seconds for phase in self.step_phases)
+        return self.total("seconds")
 
     @property
     def bound(self) -> float:
         """Seconds of the ideal step, without `encode`."""
-        return sum(phase.bound for phase in self.step_phases)
+        return self.total("bound")
 
     def table(self) -> str:
         """All numbers as text."""
-        s = self.setting
-        flops, ideal_flops = (sum(getattr(p, name) for p in self.step_phases) for name in ("flops", "ideal_flops"))
+        s, flops = self.setting, self.total("flops") / self.total("ideal_flops")
         matrix, read = self.rates["flops_per_second"] / 1e9, self.rates["bytes_per_second"] / 1e9
         memory = "allocated on the GPU" if self.device_type == "cuda" else "resident in the whole process"
         return "\n".join([
@@ -121,7 +119,7 @@ class Profile:
             *(phase.row(name) for name, phase in self.phases.items()),
             f"a step, without encode, which is once a run: {self.seconds:.3g} s, {self.seconds / self.bound:.2f} times "
             f"the bound of {self.bound:.3g} s",
-            f"FLOPs {flops / ideal_flops:.2f} times the ideal; +- is half of largest less smallest of {s['repeats']} "
+            f"FLOPs {flops:.2f} times the ideal; +- is half of largest less smallest of {s['repeats']} "
             f"runs; peak memory {memory}",
             f"the bound is at the measured {matrix:,.0f} GFLOP/s of a large matrix product, or {read:,.0f} GB/s read",
         ])  # fmt: skip
@@ -148,8 +146,8 @@ def profile_step(
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, but must be at least 1")
     settings = replace(settings or GRPOSettings(), schedule="linear", warmup_steps=0)
-    drawn = draw([example.label for example in shots.train], 0, settings.prompts_per_step, settings.seed)
-    shots = replace(shots, train=[shots.train[i] for i in drawn])
+    indices = draw([example.label for example in shots.train], 0, settings.prompts_per_step, settings.seed)
+    shots = replace(shots, train=[shots.train[i] for i in indices])
     state = TrainingState.start(policy, settings)
     state.step = settings.steps  # after the last one the learning rate is 0: the optimiser works, but changes nothing
     meters = [Meter(policy.device) for _ in range(repeats + 2)]
@@ -158,8 +156,8 @@ def profile_step(
         for meter in progress(meters):
             one_step(state, settings, shots, meter)
         # a CUDA graph hides its operations from the counter
-        counted = settings if settings.decoding == "plain" else replace(settings, decoding="static")
-        length = one_step(state, counted, shots, counter)
+        for_counter = settings if settings.decoding == "plain" else replace(settings, decoding="static")
+        length = one_step(state, for_counter, shots, counter)
     model, step = run_shapes(policy, settings, shots)
     step = replace(step, completion_tokens=round(length))
     costs, rates = step_costs(model, step), machine_rates(policy.device, policy.dtype)

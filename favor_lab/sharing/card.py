@@ -109,8 +109,8 @@ def render_card(run: FinishedRun, name: str | None, license: str | None, dtype: 
     layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, finalize=inline, **layout)  # `inline`: as autoescape for HTML
-    linked = functools.partial(inline, links=True)
-    environment.filters |= {"code": code, "table": table, "linked": linked, "as_it_is": Markdown}
+    with_links = functools.partial(inline, links=True)
+    environment.filters |= {"code": code, "table": table, "linked": with_links, "as_it_is": Markdown}
     facts = {"run": run, "license": license, "dtype": dtype, "longest_response": LONGEST_RESPONSE}
     facts |= {**_facts(run), **_results(run), **_code_to_load(run, name or "FOLDER")}
     text = environment.get_template("model_card.md.jinja").render(facts)

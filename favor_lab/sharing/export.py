@@ -190,5 +190,5 @@ def _check_hub_name(name: str) -> None:
         if not HUB_NAME.fullmatch(name):
             raise ValueError("it has no owner")
     except ValueError as error:
-        wanted = "USER/NAME, your name on the Hub and a name for the model"
-        raise ValueError(f"cannot push to {name!r}, which must be {wanted}: {error}") from error
+        form = "USER/NAME, your name on the Hub and a name for the model"
+        raise ValueError(f"cannot push to {name!r}, which must be {form}: {error}") from error

@@ -28,7 +28,8 @@ POCKET_DIR = data_path("pocket-qwen2-vl")
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
 NEEDED = ("config.json", "preprocessor_config.json")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these
-COMMIT, PINNED = re.compile(r"[0-9a-f]{40}"), {name: model.revision for name, model in KNOWN.items()}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PINNED = {name: model.revision for name, model in KNOWN.items()}
 SPARE_DISK = 2**28  # bytes that must be left after a download
 NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")  # one of these is under the Hub's client
 # Messages of allocators that have no exception of their own: the CPU's, Windows', cuBLAS', and CUDA outside of torch.

@@ -4,7 +4,6 @@ run), add an adapter."""
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from favor_lab.versions import need
 from favor_lab.vlm import hub
 from favor_lab.vlm.adapters import LORA_RANK, check_trainable, fresh_adapter, saved_adapter
 from favor_lab.vlm.families import model_class
@@ -170,11 +170,10 @@ def _four_bit(quantize: str, lora_rank: int, device: torch.device, dtype: torch.
         raise ValueError("4-bit weights cannot be trained themselves: use lora_rank > 0")
     if device.type != "cuda":
         raise RuntimeError(f"quantize={quantize!r} needs a CUDA device, and this policy is for {device.type}")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ImportError(f"quantize={quantize!r} needs bitsandbytes: pip install 'favor-lab[qlora]'")
+    need("bitsandbytes", f"quantize={quantize!r}", "qlora")
     from transformers import BitsAndBytesConfig
 
-    unquantised = ["model.visual", "lm_head"]  # from the root: "visual" would match nothing
+    other_modules = ["model.visual", "lm_head"]  # from the root: "visual" would match nothing
     options: dict[str, Any] = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
-    options |= dict(bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=unquantised)
+    options |= dict(bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=other_modules)
     return dict(quantization_config=BitsAndBytesConfig(**options), device_map={"": device})

@@ -423,7 +423,7 @@ def test_the_learning_rate_is_the_loops_from_the_first_step_on(tiny_policy, shot
 
 
 def test_without_trl_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(trl_bridge.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs trl: pip install 'favor-lab\[trl\]'"):
         trl_config(GRPOSettings(), tmp_path)
 

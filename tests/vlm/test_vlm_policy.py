@@ -241,6 +241,6 @@ def test_options_that_make_no_sense(tiny_checkpoint, options, error, message):
 
 
 def test_four_bits_without_bitsandbytes(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"favor-lab\[qlora\]"):
         loading._four_bit("4bit", 16, torch.device("cuda"), torch.bfloat16)

@@ -143,8 +143,8 @@ class StaticDecoder:
         self.angles = [angle.unflatten(0, (-1, self.length)) for angle in angles]  # (B, S, 1, d) each
         self.padding = (prompts.attention_mask == 0)[:, None, None]  # (B, 1, 1, P)
         prompt_ids, slots, places = grid(groups)
-        stored = [(layer.keys[prompt_ids], layer.values[prompt_ids]) for layer in prompt_attention]
-        self.attends = [GridAttention(keys, values, places, self.length) for keys, values in stored]
+        caches = [(layer.keys[prompt_ids], layer.values[prompt_ids]) for layer in prompt_attention]
+        self.attends = [GridAttention(keys, values, places, self.length) for keys, values in caches]
         self.use_grid(prompt_ids, slots, places)
 
     def prefill(self, prompts: PromptBatch) -> tuple[Tensor, list[PromptAttention]]:
