@@ -51,14 +51,17 @@ def forward_bytes(model: ModelShape, tokens: int) -> float:
 
 def fixed_bytes(model: ModelShape) -> dict[str, float]:
     """Bytes that do not depend on the batch: the language model, the tower, the adapter, and for training the gradient
-    and the two moments of the trained weights (an adapter is float32, a whole language model has its own type)."""
+    and the two float32 moments of the trained weights. An adapter is float32; a whole language model has its own type
+    and, where that is narrower, a float32 copy that the optimiser moves."""
+    is_narrow = not model.lora_rank and model.value_bytes < 4
+    gradient_bytes, copy_bytes = (model.value_bytes, 4) if is_narrow else (4, 0)
     matrices = model.layers * model.layer_weights
     others = model.language_parameters - matrices
     return {
         "language": matrices * model.weight_bytes + others * model.value_bytes,
         "tower": float(model.tower_parameters * model.value_bytes),
         "adapter": 4.0 * model.lora_weights,
-        "training": 3.0 * model.trained_weights * (4 if model.lora_rank else model.value_bytes),
+        "training": model.trained_weights * (gradient_bytes + 8.0 + copy_bytes),
     }
 
 
@@ -120,12 +123,15 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
     passes = pass_bytes(model, step)
     if not model.lora_rank:  # the trained weights are set aside for those of the reference
         passes["reference"] += fixed["language"]
+    stepping = 4.0 * model.trained_weights  # AdamW's own values
+    if not model.lora_rank and model.value_bytes < 4:
+        stepping *= 2  # the gradients, as float32
     peaks = {
         "encode": always + encoding,
         "prefill": sampling + prompt_cache + forward_bytes(model, step.prompts * step.prompt_tokens),
         "decode": sampling + row_cache + prompt_cache + max(prompt_cache, logits),
         **{phase: always + copies + size for phase, size in passes.items()},
-        "optimiser": always + fixed["training"] / 3,
+        "optimiser": always + stepping,
     }
     return {phase: peak for phase, peak in peaks.items() if phase != "reference" or step.beta}
 

@@ -164,6 +164,9 @@ def test_training_all_weights():
     """In float32: weights, gradient and two moments, and the weights of the reference while it scores."""
     fit = fits(lora_rank=0, dtype="float32", **SMALL)
     assert fit.fixed["language"] + fit.fixed["training"] == 16 * 1_543_714_304 and fit.fixed["adapter"] == 0
+    narrow = fits(lora_rank=0, dtype="bfloat16", **SMALL)
+    by_hand = 2 + 2 + 8 + 4  # weight, gradient, two float32 moments, and the float32 copy that the optimiser moves
+    assert narrow.fixed["language"] + narrow.fixed["training"] == by_hand * 1_543_714_304
     without = fits(lora_rank=0, dtype="float32", beta=0.0, **SMALL)
     assert (
         "reference" not in without.peaks and fit.peaks["reference"] > fit.fixed["training"] + 2 * fit.fixed["language"]

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import operator
 import os
 import re
 import signal
@@ -257,6 +258,39 @@ def test_a_policy_without_adapter_is_kept_near_its_checkpoint(tiny_checkpoint, s
     policy.model.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameters"):
         next(train(policy, shots, SHORT))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_weights_are_moved_by_float32_copies(tiny_checkpoint, shots, tmp_path, dtype):
+    """Steps that are too small for the weights add up in the copies, also over a checkpoint, which keeps the copies."""
+    settings = replace(SHORT, steps=4, beta=0.0, learning_rate=1e-6, schedule="constant")
+    final = {}
+    for stops in (4,), (2, 4):
+        policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu", dtype=dtype)
+        before = {name: weight.detach().float() for name, weight in policy.trainable_parameters()}
+        with pytest.warns(UserWarning, match=f"are {dtype}, which is too coarse .* float32 copies"):
+            state = TrainingState.start(policy, settings)
+        for stop in stops:
+            if state.step:
+                save_checkpoint(tmp_path, state)
+                with pytest.warns(UserWarning, match="float32 copies"):
+                    state = load_checkpoint(tmp_path, policy)
+            list(train(policy, shots, replace(settings, steps=stop), rewards=[even_ids], resume=state))
+        copies = state.exact_weights()
+        moved = torch.cat([(copies[name] - before[name]).flatten() for name in before])
+        assert copies.keys() == before.keys() and (moved != 0).float().mean() > 0.3
+        assert moved.abs().max() < 5e-6, "four steps of 1e-6"
+        for name, weight in policy.trainable_parameters():
+            assert weight.dtype == getattr(torch, dtype) and torch.equal(weight, copies[name].to(weight.dtype))
+        final[stops] = copies
+    assert all(torch.equal(final[4,][name], final[2, 4][name]) for name in before), "resumed identically"
+
+
+def test_float32_weights_are_moved_by_torchs_own_optimiser(tiny_policy):
+    optimiser = TrainingState.start(tiny_policy, SHORT).optimiser
+    assert type(optimiser) is torch.optim.AdamW
+    parameters = [weight for _, weight in tiny_policy.trainable_parameters()]
+    assert all(map(operator.is_, optimiser.param_groups[0]["params"], parameters))
 
 
 def test_each_epoch_shows_every_image_once_and_labels_take_turns():

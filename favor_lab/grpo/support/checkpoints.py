@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from favor_lab.files import put_in_place
+from favor_lab.grpo.support.adamw import adamw, exact_weights
 from favor_lab.grpo.support.rollout import Rollout
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, TrainSettings
 from favor_lab.vlm.processing import PromptBatch
@@ -100,7 +101,11 @@ class TrainingState:
         weights, rate = [weight for _, weight in policy.trainable_parameters()], settings.learning_rate
         if not weights:
             raise ValueError(f"the policy {policy.name} has no trainable parameters: load it with a lora_rank above 0")
-        return cls(policy, settings, torch.optim.AdamW(weights, lr=rate, weight_decay=settings.weight_decay))
+        return cls(policy, settings, adamw(weights, rate, settings.weight_decay))
+
+    def exact_weights(self) -> dict[str, Tensor]:
+        """What the optimiser moves, by name: the trainable parameters, or float32 copies of those that are narrower."""
+        return exact_weights(self.optimiser, dict(self.policy.trainable_parameters()))
 
     def go_on(
         self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = "", recipe: str = ""
@@ -170,7 +175,7 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
     directory, path, tensors = Path(directory), checkpoint_path(directory, state.step), dict[str, Tensor]()
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     content = {
-        "parameters": {name: parameter.detach() for name, parameter in state.policy.trainable_parameters()},
+        "parameters": {name: weight.detach() for name, weight in state.exact_weights().items()},
         "optimiser": state.optimiser.state_dict(),
         "settings": asdict(state.settings),
         "batch": None if state.batch is None else state.batch.to_state(),
@@ -288,6 +293,9 @@ def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
         for name, parameter in own.items():
             parameter.copy_(saved[name])
     state = TrainingState.start(policy, TrainSettings.from_dict(settings))
+    with torch.no_grad():
+        for name, weight in state.exact_weights().items():  # float32 copies have more digits than their parameters
+            weight.copy_(saved[name])
     state.optimiser.load_state_dict(content.pop("optimiser"))  # to where its parameters are
     state.batch = None if batch is None else Batch.from_state(batch, policy.device)
     state.memory = on_device(content.pop("memory"), policy.device)
