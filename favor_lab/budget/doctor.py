@@ -44,8 +44,8 @@ def check_machine() -> Iterator[Finding]:
         return
     import psutil
 
-    memory_gb = psutil.virtual_memory().total / 1e9
-    yield Finding(True, f"{os.cpu_count()} CPU cores, {memory_gb:.1f} GB of memory ({platform.platform()})")
+    memory = psutil.virtual_memory().total / 2**30
+    yield Finding(True, f"{os.cpu_count()} CPU cores, {memory:.1f} GiB of memory ({platform.platform()})")
     yield from _other_processes(psutil.getloadavg()[0])
     yield from _gpus()
     yield _pocket()
@@ -64,12 +64,13 @@ def _gpus() -> Iterator[Finding]:
     """Each CUDA device with its memory, or one line if there is none; and whether training the 2B model fits."""
     import torch
 
+    from favor_lab.budget.cards import GIB
     from favor_lab.budget.fits import MODEL, recommend
 
     for i in range(torch.cuda.device_count()):
-        free, total = (memory / 1e9 for memory in torch.cuda.mem_get_info(i))
+        free, total = (memory / GIB for memory in torch.cuda.mem_get_info(i))
         kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-        yield Finding(True, f"GPU {i}: {torch.cuda.get_device_name(i)}, {total:.1f} GB ({free:.1f} GB free), {kind}")
+        yield Finding(True, f"GPU {i}: {torch.cuda.get_device_name(i)}, {total:.1f} GiB ({free:.1f} GiB free), {kind}")
     if (largest := largest_gpu_gb()) is None:
         text = "no CUDA GPU is visible: models run on the CPU (--gpu-gb 8 says what fits on a card of 8 GB)"
         yield Finding(None, text)
@@ -84,25 +85,35 @@ def _gpus() -> Iterator[Finding]:
 
 
 def largest_gpu_gb() -> float | None:
-    """Memory of the largest CUDA device, in 10^9 bytes; None if there is no CUDA device."""
+    """Memory of the largest CUDA device in GiB, the GB that it is sold by; None if there is no CUDA device."""
     import torch
 
-    sizes = [torch.cuda.mem_get_info(i)[1] / 1e9 for i in range(torch.cuda.device_count())]
+    from favor_lab.budget.cards import GIB
+
+    sizes = [torch.cuda.mem_get_info(i)[1] / GIB for i in range(torch.cuda.device_count())]
     return max(sizes, default=None)
 
 
 def what_fits(model: str | None, gpu_gb: float | None) -> str:
-    """The recommended preset for a card, with its estimate by phase and its command; without a card: presets for the
-    usual ones. model: None for Qwen2-VL-2B; FileNotFoundError for a model whose configuration is not known here."""
-    from favor_lab.budget.fits import MODEL, preset_table, presets, recommend
+    """The recommended preset for a card, with its estimates of memory by phase and of time, and its command; without a
+    card: presets for the usual ones. model: None for Qwen2-VL-2B; FileNotFoundError for a model whose configuration is
+    not known here."""
+    from favor_lab.budget.fits import MODEL, SCREEN_GB, preset_table, presets, recommend
 
     model = model or MODEL
     if gpu_gb is None:
-        return f"{model}: the settings to take on a card, by estimate\n{preset_table(presets(model))}"
+        note = f"a card of 12 GB has 12 GiB; {SCREEN_GB} of them are left for a screen; hours: of training, by estimate"
+        return f"{model}: the settings to take on a card, by estimate\n{preset_table(presets(model))}\n{note}"
     preset = recommend(gpu_gb, model)
     given_up = ", ".join(f"{name} {value}" for name, value in preset.given_up.items()) or "nothing"
-    command = f"to run it, on drawn scenes unless --data says more:\n{preset.command}"
-    return f"{preset.fit.table()}\ngiven up of the published settings: {given_up}\n{command}"
+    return "\n".join([
+        preset.fit.table(),
+        f"a card of 12 GB has 12 GiB; {SCREEN_GB} GiB of this one are left for a screen, a twentieth for the driver",
+        preset.fit.time_estimate(),
+        f"given up of the published settings: {given_up}",
+        f"to run it, on drawn scenes unless --data says more (`train --policy {model}` takes it by itself):",
+        preset.command,
+    ])  # fmt: skip
 
 
 def _pocket() -> Finding:
