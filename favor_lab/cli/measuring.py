@@ -1,4 +1,4 @@
-"""Commands that ask and measure: evaluate, profile, study, doctor; and share, which exports."""
+"""Commands that measure: profile, study, doctor; and share, which exports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.cli.options import AskOptions, CardOptions, ProfileOptions, ShareOptions, StudyOptions
+from favor_lab.cli.options import CardOptions, ProfileOptions, ShareOptions, StudyOptions
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, load_shots, open_policy, read_exclude
 from favor_lab.runs.run import tell
@@ -15,32 +15,6 @@ from favor_lab.versions import need
 
 if TYPE_CHECKING:
     from favor_lab.runs.cells import Cell, Setup
-
-
-def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
-    """Ask a policy, or an adapter of a run, about the test images of a set.
-
-    favor-lab evaluate --data sketch --adapter runs/demo-cartoon/adapter
-    """
-    from favor_lab.show.report import draw_figures, write_report
-    from favor_lab.study.evaluation import evaluate
-    from favor_lab.study.run_folder import RunFolder
-    from favor_lab.vlm.question import Question
-
-    if test.out is not None:
-        need("matplotlib", "the figures of a report")
-    folder = None if test.out is None else RunFolder.create(test.out)
-    images = DataOptions(test.data, test.root, test.person_crop, test.exclude, shots=1, test=test.test)
-    shots, tokens = load_shots(images, seed=0), test.max_new_tokens
-    question, model = Question.of(shots.labels, test.open_vocabulary, test.style), open_policy(policy)
-    result = evaluate(model, shots.test, question.labels, test.style, tokens, test.batch_size, "test images")
-    if folder is not None:
-        folder.save_settings({"command": "evaluate", "test": asdict(test), "policy": asdict(policy)})
-        result.save(folder.path / "evaluation.json")
-        evaluations, title = {model.name: result}, f"{model.name} on {test.root or test.data}"
-        figures, path = draw_figures(folder.figures, evaluations, shots.test), folder.path / "report.html"
-        tell(f"report   {write_report(path, title, evaluations, figures, folder.settings, shots.test)}")
-    tell(result.summary())
 
 
 def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: GRPOSettings) -> None:

@@ -15,18 +15,6 @@ from favor_lab.runs.options import SetOptions
 
 
 @dataclass(frozen=True)
-class AskOptions(SetOptions):
-    """Which images, and how they are asked about."""
-
-    test: int = 8  # Test images per label: those that `train` and `sft` leave out, whatever their shots and seed.
-    style: str = "think"  # Response that is asked for: think (reasoning, then the answer) or answer (the answer alone).
-    open_vocabulary: bool = False  # Ask without a list of labels.
-    max_new_tokens: int = 64  # Most tokens of a response.
-    batch_size: int = 32  # Images answered at a time; changes no result.
-    out: Path | None = None  # New folder for the answers, a confusion matrix and a report; left out: print only.
-
-
-@dataclass(frozen=True)
 class RunOptions:
     """Where the run is kept."""
 

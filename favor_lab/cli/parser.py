@@ -14,8 +14,9 @@ from typing import Any
 
 import tyro
 
+from favor_lab.cli.evaluating import evaluate
 from favor_lab.cli.images import data
-from favor_lab.cli.measuring import doctor, evaluate, profile, share, study
+from favor_lab.cli.measuring import doctor, profile, share, study
 from favor_lab.cli.predicting import predict
 from favor_lab.cli.training import demo, sft, train
 from favor_lab.grpo.support.settings import TrainSettings

@@ -1,10 +1,20 @@
-"""What in a step's record deserves a look although every number in it is finite."""
+"""What deserves a look before a run, and in a step's record although every number in it is finite."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from favor_lab.activities.world.catalogue import ACTIVITIES
 from favor_lab.grpo.losses import MAX_LOG_RATIO
+from favor_lab.grpo.rewards import normalise_label
 from favor_lab.grpo.support.records import StepRecord
-from favor_lab.grpo.support.settings import TrainSettings
+from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
+from favor_lab.runs.options import PolicyOptions
+from favor_lab.study.sft import target
+
+if TYPE_CHECKING:
+    from favor_lab.vlm.policy import Policy
 
 EXPLODED = 1000  # times the norm at which gradients are clipped
 
@@ -27,3 +37,37 @@ def notes_on(record: StepRecord, settings: TrainSettings) -> dict[str, str]:
     if record.truncated == 1.0:
         notes["truncated"] = f"no completion ends within max_new_tokens={settings.max_new_tokens}"
     return notes
+
+
+def notes_on_labels(
+    labels: Sequence[str], options: PolicyOptions, policy: Policy, settings: TrainSettings
+) -> list[str]:
+    """Sentences about labels that no completion will name: activities that the pocket policy does not know, and labels
+    that do not fit into `max_new_tokens`."""
+    notes, known = [], {normalise_label(activity) for activity in ACTIVITIES}
+    samples = isinstance(settings, GRPOSettings)  # supervised fine-tuning is given the labels
+    if unknown := [label for label in labels if normalise_label(label) not in known]:
+        if samples and options.policy == "pocket" and options.adapter is None:
+            notes.append(
+                f"the pocket policy can name its {len(ACTIVITIES)} drawn activities and nothing else: "
+                f"{len(unknown)} of the {len(labels)} labels are none of them ({first_few(unknown)}). It will not "
+                "sample them, and GRPO rewards only what is sampled: take another --policy, such as "
+                "Qwen/Qwen2-VL-2B-Instruct"
+            )
+    reasoning = "." if isinstance(settings, GRPOSettings) and settings.style == "think" else None
+    sizes = {label: len(policy.tokenizer.encode(target(label, reasoning))) + 1 for label in labels}  # 1: the end token
+    if too_long := [label for label in labels if sizes[label] > settings.max_new_tokens]:
+        notes.append(
+            f"max_new_tokens={settings.max_new_tokens} is too short to name {len(too_long)} of the {len(labels)} "
+            f"labels ({first_few(too_long)}): the shortest response with the longest of them has "
+            f"{max(sizes.values())} tokens"
+        )
+    return notes
+
+
+def first_few(labels: Sequence[str], most: int = 5) -> str:
+    """
+    >>> first_few(["a", "b", "c"], most=2)
+    "'a', 'b', ..."
+    """
+    return ", ".join([*map(repr, labels[:most]), *["..."] * (len(labels) > most)])

@@ -56,7 +56,7 @@ class PolicyOptions:
     """"pocket" (shipped, runs on a CPU), a checkpoint directory, or a Hub name such as Qwen/Qwen2-VL-2B-Instruct."""
     revision: str | None = None
     """Commit, branch or tag of a Hub name; None: the commit that is pinned for the published ones, else the newest."""
-    adapter: Path | None = None  # Adapter folder of an earlier run to start from; it brings its own rank.
+    adapter: Path | None = None  # Folder of an earlier run, or its adapter, to start from; it brings its own rank.
     lora_rank: int = 16  # Rank of the LoRA adapter on the language model; 0: train the whole language model.
     lora_alpha: int | None = None  # Scale of the adapter; None: twice its rank.
     quantize: str | None = None  # 4bit: hold the frozen weights in 4 bits (CUDA and bitsandbytes).
@@ -64,6 +64,13 @@ class PolicyOptions:
     dtype: str = "auto"  # auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16 or float16.
     max_pixels: int | None = None
     """Most pixels of an image; 784 pixels are one image token. None: the checkpoint's limit, at most 401408."""
+
+    @property
+    def start(self) -> Path | None:
+        """The folder that trained weights come from: an adapter's, else that of a checkpoint; None for a name."""
+        if self.adapter is not None:
+            return Path(self.adapter)
+        return Path(self.policy) if self.policy != "pocket" and Path(self.policy).is_dir() else None
 
 
 def absolute(path: Path | None) -> Path | None:
@@ -100,6 +107,11 @@ def load_shots(data: DataOptions, seed: int) -> FewShot:
     return few_shot(open_set(data), data.shots, seed, validation=0, test=data.test)
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether an adapter's configuration lies in the folder."""
+    return (folder / "adapter_config.json").is_file()
+
+
 def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
     """The policy; the seed determines the initial weights of its adapter."""
     from transformers.utils import logging
@@ -108,4 +120,6 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
 
     logging.disable_progress_bar()
     arguments = asdict(options)
+    if options.adapter is not None and is_adapter(Path(options.adapter) / "adapter"):  # a run folder
+        arguments["adapter"] = Path(options.adapter) / "adapter"
     return load_policy(arguments.pop("policy"), **arguments, seed=seed)

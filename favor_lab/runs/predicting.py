@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.faults import shown
 from favor_lab.activities.images import IMAGE_SUFFIXES, as_example
-from favor_lab.runs.options import PolicyOptions
+from favor_lab.runs.options import DataOptions, PolicyOptions
 
 if TYPE_CHECKING:
     from favor_lab.study.answering import Answer
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a run, or what was shared of one, is asked: options of its policy, and what its question says."""
+    """How a run, or what was shared of one, is asked: options of its policy, what its question says, and its images."""
 
     policy: PolicyOptions
     labels: list[str] | None  #: None: an open vocabulary
     style: str
     max_new_tokens: int
+    data: DataOptions | None = None  #: where its images are; without paths in what was shared
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,22 @@ def read_trained(folder: str | Path, needs_labels: bool = True) -> Trained:
         missing = "settings.json" if home is None else "adapter and no checkpoint (was the run finished?)"
         raise FileNotFoundError(f"{folder} is neither a run folder nor a shared one: it has no {missing}")
     saved = json.loads((home / "settings.json").read_text(encoding="utf-8"))
-    settings, known = saved.get("settings") or {}, {item.name for item in dataclasses.fields(PolicyOptions)}
-    options = {name: value for name, value in (saved.get("policy") or {}).items() if name in known}
+    settings, options = saved.get("settings") or {}, known_options(PolicyOptions, saved.get("policy"))
     options |= {"policy": str(whole), "adapter": None} if adapter is None or whole == folder else {"adapter": adapter}
     is_open = settings.get("open_vocabulary") or not needs_labels
     labels = None if is_open else saved_labels(home, saved)
     style = "answer" if saved.get("command") == "sft" else settings.get("style", "think")
-    return Trained(PolicyOptions(**options), labels, style, settings.get("max_new_tokens", 64))
+    data = known_options(DataOptions, saved.get("data"))
+    for name in ("root", "exclude"):  # what was shared has no paths, but the last part of each
+        path = Path(data.get(name) or "")
+        data[name] = path if path.is_absolute() else None
+    return Trained(PolicyOptions(**options), labels, style, settings.get("max_new_tokens", 64), DataOptions(**data))
+
+
+def known_options(kind: type, saved: dict[str, Any] | None) -> dict[str, Any]:
+    """Of some saved options, those that this version has."""
+    known = {item.name for item in dataclasses.fields(kind)}
+    return {name: value for name, value in (saved or {}).items() if name in known}
 
 
 def saved_labels(home: Path, saved: dict[str, Any]) -> list[str]:

@@ -7,8 +7,10 @@ folder = run_training(plan, out=Path("runs/mine"))  # its files: see `favor_lab.
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +58,10 @@ class RunPlan:
     def method(self) -> str:
         return "SFT" if self.command == "sft" else "GRPO"
 
+    @property
+    def title(self) -> str:
+        return f"{self.data.shots}-shot {self.method}"
+
     def question(self, labels: Sequence[str]) -> Question:
         """What every image is asked. SFT teaches the answer alone, since few-shot labels come without reasoning."""
         from favor_lab.vlm.question import Question
@@ -97,7 +103,7 @@ def run_training(
     Raises KeyboardInterrupt, with the command that resumes the run, after Ctrl-C; FloatingPointError, with the last
     step that was saved, for a number that is not finite; torch.OutOfMemoryError with the settings to lower.
     """
-    from favor_lab.show.report import draw_figures, write_report
+    from favor_lab.runs.notes import notes_on_labels
     from favor_lab.study.run_folder import RunFolder
 
     need("matplotlib", "the figures of a run")
@@ -105,21 +111,20 @@ def run_training(
         data, options = with_absolute_paths(plan.data, plan.policy)
         plan = replace(plan, data=data, policy=options)
         folder = RunFolder.create(out or free_path(Path("runs") / f"{plan.command}-{plan.data.data}"))
-    shots = load_shots(plan.data, plan.settings.seed)
+    shots, earlier = kept_apart(plan, folder, note)
     policy = open_policy(plan.policy, plan.settings.seed)
     state = open_state(plan, policy, folder)
-    save_plan(plan, folder, policy, state, shots.labels, note)
+    save_plan(plan, folder, policy, state, shots, earlier, note)
     tell(policy.report())
     tell(f"{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
-    before, after = ("before" if plan.policy.adapter else "zero-shot"), f"{plan.data.shots}-shot {plan.method}"
-    evaluations = {}
+    for text in notes_on_labels(shots.labels, plan.policy, policy, plan.settings):
+        note(text)
     try:
-        if shots.test:
-            evaluations[before] = evaluate_test(plan, policy, shots, folder, "before", tell, again=False)
+        evaluations = evaluate_start(plan, policy, shots, folder, state, tell) if shots.test else {}
         learn(plan, policy, shots, folder, state, note)
         weights = policy.save(folder.path / ("adapter" if plan.policy.lora_rank or plan.policy.adapter else "policy"))
         if shots.test:
-            evaluations[after] = evaluate_test(plan, policy, shots, folder, "after", tell)
+            evaluations[plan.title] = evaluate_test(plan, policy, shots, folder, "after", tell)
     except KeyboardInterrupt as interrupt:  # Ctrl-C or SIGTERM
         raise type(interrupt)(
             f"stopped after step {state.step} of {plan.settings.steps}; everything so far is in {folder.path}\n"
@@ -128,10 +133,29 @@ def run_training(
     except FloatingPointError as error:
         kept = f"the state after step {state.step} is in {folder.checkpoint}" if state.step else "no step was finished"
         raise FloatingPointError(f"{error}\n{kept}; try a smaller --learning-rate") from error
-    title = f"{after} on {plan.data.root or plan.data.data}"
+    report_run(plan, shots, folder, evaluations, weights, tell, note)
+    return folder
+
+
+def report_run(
+    plan: RunPlan,
+    shots: FewShot,
+    folder: RunFolder,
+    evaluations: dict[str, Evaluation],
+    weights: Path,
+    tell: Tell = tell,
+    note: Tell = note,
+) -> None:
+    """Draw the figures, write the report, and say what came of the run, and how to ask what it trained."""
+    from favor_lab.show.report import draw_figures, write_report
+    from favor_lab.study.outcome import never_right
+
     records, groups = folder.records(), folder.load("groups.json")
     figures = draw_figures(folder.figures, evaluations, shots.test, records, groups)
-    report = write_report(folder.path / "report.html", title, evaluations, figures, folder.settings, shots.test)
+    failure = never_right(records, evaluations.get(plan.title))
+    notes = [f"This run did not learn to name an activity: {failure}."] if failure else []
+    title, path = f"{plan.title} on {plan.data.root or plan.data.data}", folder.path / "report.html"
+    report = write_report(path, title, evaluations, figures, folder.settings, shots.test, notes)
     if all(record["flat_groups"] == 1 for record in records):
         note(
             "no group of completions ever differed in its rewards, so nothing was learned: look at what the policy "
@@ -140,7 +164,26 @@ def run_training(
     for name, evaluation in evaluations.items():
         tell(f"{name:<12} {evaluation.summary()}")
     tell(f"weights      {weights}\nfigures      {folder.figures}\nreport       {report}")
-    return folder
+    tell(f"ask it       favor-lab predict IMAGE --run {shlex.quote(str(folder.path))}")
+    if failure:
+        note(f"this run did not learn to name an activity: {failure}. What the policy wrote instead is in the report")
+
+
+def kept_apart(plan: RunPlan, folder: RunFolder, note: Tell) -> tuple[FewShot, set[str]]:
+    """The images of a run, without test images that the adapter or checkpoint to start from was trained on; and the
+    fingerprints of all that it was trained on."""
+    from favor_lab.study.leakage import earlier_images, without_training_images
+
+    shots, start = load_shots(plan.data, plan.settings.seed), plan.policy.start
+    earlier = earlier_images(folder, start)
+    if earlier is None:
+        if plan.policy.adapter is not None:
+            note(f"{start} does not say which images it was trained on: test images may be among them")
+        return shots, set()
+    test = without_training_images(shots.test, earlier)
+    if left_out := len(shots.test) - len(test):
+        note(f"{left_out} of {len(shots.test)} test images are left out: {start} was trained on them")
+    return replace(shots, test=test), earlier
 
 
 def open_state(plan: RunPlan, policy: Policy, folder: RunFolder) -> TrainingState:
@@ -153,13 +196,21 @@ def open_state(plan: RunPlan, policy: Policy, folder: RunFolder) -> TrainingStat
 
 
 def save_plan(
-    plan: RunPlan, folder: RunFolder, policy: Policy, state: TrainingState, labels: Sequence[str], note: Tell
+    plan: RunPlan,
+    folder: RunFolder,
+    policy: Policy,
+    state: TrainingState,
+    shots: FewShot,
+    earlier: set[str],
+    note: Tell,
 ) -> None:
-    """Write settings.json; say what could make a resumed run differ."""
+    """Write settings.json and training_images.json; say what could make a resumed run differ."""
     from favor_lab.grpo.support.checkpoints import differences
+    from favor_lab.study.leakage import save_training_images
 
     versions = folder.load("settings.json", {}).get("versions", {})
-    folder.save_settings({**asdict(plan), "labels": list(labels)}, policy.device)
+    folder.save_settings({**asdict(plan), "labels": list(shots.labels)}, policy.device)
+    save_training_images(folder, shots.train, earlier)
     if versions and (changes := differences(versions, folder.settings["versions"])):
         other = f"this run was started with different versions ({'; '.join(changes)})"
         note(f"{other}: from here on results may no longer be bit-identical")
@@ -216,18 +267,33 @@ def training_records(plan: RunPlan, policy: Policy, shots: FewShot, state: Train
     return with_advice(records, policy, plan.settings, shots)
 
 
+def evaluate_start(
+    plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, state: TrainingState, tell: Tell
+) -> dict[str, Evaluation]:
+    """What the base answers to the test images, whatever was trained already; and, for a run that starts from an
+    adapter, what that adapter answers, measured before the first step or not at all."""
+    is_base = plan.policy.adapter is None and not state.step
+    with nullcontext() if is_base else policy.reference():
+        before = evaluate_test(plan, policy, shots, folder, "before", tell, again=False)
+    if plan.policy.adapter is None:
+        return {"zero-shot": before}
+    if state.step and not (folder.path / "evaluation_start.json").exists():  # a run of an earlier version
+        return {"before": before}
+    return {"zero-shot": before, "earlier adapter": evaluate_test(plan, policy, shots, folder, "start", again=False)}
+
+
 def evaluate_test(
     plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, when: str, tell: Tell = tell, again: bool = True
 ) -> Evaluation:
-    """Greedy answers to the test images, and for GRPO one image sampled G times, its group saved and its answers
-    printed; `again=False` takes what is on disk."""
+    """Greedy answers to the test images, and for GRPO (but for "start") one image sampled G times, its group saved and
+    its answers printed; `again=False` takes what is on disk."""
     from favor_lab.study.evaluation import Evaluation, evaluate
     from favor_lab.study.groups import sample_judged_groups
 
     file, question = folder.path / f"evaluation_{when}.json", plan.question(shots.labels)
     if file.exists() and not again:
         return Evaluation.load(file)
-    if isinstance(plan.settings, GRPOSettings):
+    if isinstance(plan.settings, GRPOSettings) and when != "start":
         # of the first sixteen images, the one whose group has the widest rewards before training; then the same one
         groups = folder.load("groups.json", {})
         examples = [e for e in shots.test[:16] if not groups or e.source == groups["before"]["source"]]

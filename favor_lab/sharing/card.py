@@ -21,8 +21,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.world.catalogue import SETS
 from favor_lab.grpo.support.settings import TrainSettings
-from favor_lab.sharing.finished import EVALUATIONS, HUB_NAME, FinishedRun, read_run
+from favor_lab.sharing.finished import HUB_NAME, FinishedRun, read_run
 from favor_lab.study.comparison import compare, sign_test
+from favor_lab.study.outcome import never_right
 from favor_lab.study.rounding import percent, rounded
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm.prompts import build_prompt
@@ -154,6 +155,7 @@ def _facts(run: FinishedRun) -> dict[str, Any]:
         "lora": f"LoRA adapter (rank {adapter.get('r', '?')}, alpha {adapter.get('lora_alpha', '?')})",
         "seconds": sum(sum((record.get("seconds") or {}).values()) for record in run.records),
         "rewards": [rounded(sum(part) / tenth, 2) for part in (rewards[:tenth], rewards[-tenth:])] if rewards else None,
+        "never_right": never_right(run.records, run.evaluations.get("after")),
         "nothing_learnt": bool(flat_shares) and min(flat_shares) == 1,
         "setting_rows": [(name, "-" if value is None else value) for name, value in settings.items()],
         "version_rows": list(run.part("versions").items()),
@@ -173,7 +175,7 @@ def _results(run: FinishedRun) -> dict[str, Any]:
     for label in run.labels:
         verdicts = [[a.correct for a in e.answers if a.label == label] for e in stages.values()]
         label_rows.append([label, *(f"{sum(right)} of {len(right)}" for right in verdicts)])
-    before, after = (run.evaluations.get(when) for when in EVALUATIONS)
+    before, after = (run.evaluations.get(when) for when in ("before", "after"))
     comparison = None
     if before and after and [a.source for a in before.answers] == [a.source for a in after.answers]:
         comparison = compare(before, after)
@@ -191,7 +193,8 @@ def _results(run: FinishedRun) -> dict[str, Any]:
 
 
 def _code_to_load(run: FinishedRun, name: str) -> dict[str, Any]:
-    """What the code that loads the export is made of, and the prompt that was used; name: on the Hub, or a folder."""
+    """What the code that loads and asks the export is made of, and the prompt that was used; name: on the Hub, or a
+    folder."""
     place, base = (Markdown(json.dumps(text, ensure_ascii=False)) for text in (name, run.base))
     values = {option: run.part("policy").get(option) for option in LOADING}
     options = [f", {option}={json.dumps(value)}" for option, value in values.items() if value is not None]
@@ -200,4 +203,7 @@ def _code_to_load(run: FinishedRun, name: str) -> dict[str, Any]:
     style = "answer" if run.method == "SFT" else settings.get("style", "think")
     prompt = build_prompt(labels, style) if labels is None or labels else None
     facts = {"place": place, "base": base, "loading": Markdown("".join(options)), "prompt": prompt}
+    facts["labels_code"] = Markdown("None" if labels is None else json.dumps(labels, ensure_ascii=False))
+    asking = {"style": style, "max_new_tokens": settings.get("max_new_tokens")}
+    facts["asking"] = Markdown(", ".join(f"{name}={json.dumps(value)}" for name, value in asking.items() if value))
     return facts | {"name_on_hub": HUB_NAME.fullmatch(name) is not None}

@@ -16,7 +16,7 @@ from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm.hub import tensor_names
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-EVALUATIONS, PATHS = ("before", "after"), (PurePosixPath, PureWindowsPath)
+EVALUATIONS, PATHS = ("before", "start", "after"), (PurePosixPath, PureWindowsPath)
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -25,7 +25,7 @@ class FinishedRun:
     """What the files of a finished run say, without paths and without file names of somebody's own images."""
 
     settings: dict[str, Any]  # data, policy, settings and versions, as in `settings.json`
-    evaluations: dict[str, Evaluation]  # "before" and "after", as far as they exist
+    evaluations: dict[str, Evaluation]  # "before", "start" (an earlier adapter) and "after", as far as they exist
     records: list[dict[str, Any]]  # one per optimiser step
     adapter: dict[str, Any] | None  # adapter_config.json, or None if the whole language model was trained
     base: str  # Hub name of the base model, "pocket", or the name of the folder that it was loaded from
@@ -47,16 +47,20 @@ class FinishedRun:
 
     @property
     def stage_names(self) -> dict[str, str]:
-        """Names of the stages before and after training, the same as in the run's own report."""
+        """Names of the stages before and after training, the same as in the run's own report. Before is the base; an
+        older run that started from an adapter, and so has no "start", measured that adapter there."""
         shots = self.part("data").get("shots")
         after = self.method if shots is None else f"{shots}-shot {self.method}"
-        return {"before": "before" if self.part("policy").get("adapter") else "zero-shot", "after": after}
+        is_base = not self.part("policy").get("adapter") or "start" in self.evaluations
+        return {"before": "zero-shot" if is_base else "before", "start": "earlier adapter", "after": after}
 
     @property
     def labels(self) -> list[str]:
-        """The labels of the evaluations, or those in the records; empty if the run folder has neither."""
+        """The labels of the evaluations, the settings or the records; empty if the run folder has none of them."""
         for evaluation in self.evaluations.values():
             return evaluation.labels
+        if self.settings.get("labels"):
+            return list(self.settings["labels"])
         return sorted({label for record in self.records for label in record.get("labels") or {}})
 
     @property

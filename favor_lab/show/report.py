@@ -66,8 +66,9 @@ def write_report(
     figures: Mapping[str, Path],
     settings: Mapping[str, Any],
     examples: Sequence[Example] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
-    """One HTML page: rates, figures (caption -> PNG file), every answer with its text, settings and versions.
+    """One HTML page: notes, rates, figures (caption -> PNG file), every answer with its text, settings and versions.
 
     Figures are embedded and all text is escaped (a policy can write anything); `examples` adds images to the table.
     """
@@ -79,7 +80,7 @@ def write_report(
         for caption, file in figures.items()
     ]
     page = environment.get_template("report.html.jinja").render(
-        title=title, evaluations=evaluations, figures=pictures, rows=_answer_rows(evaluations, examples),
+        title=title, notes=notes, evaluations=evaluations, figures=pictures, rows=_answer_rows(evaluations, examples),
         settings=list(_flat(jsonable(settings))), percent=lambda share, digits=0: f"{rounded(100 * share, digits)}%",
     )  # fmt: skip
     return write_whole(path, page)

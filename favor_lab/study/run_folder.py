@@ -1,9 +1,10 @@
 """A run folder: everything that one run leaves on the disk.
 
 settings.json            the options of the run, and the versions of the packages that it used
+training_images.json     fingerprints of the images that it trained on, see `favor_lab.study.leakage`
 records.jsonl            one step record per line, written as they arrive
 checkpoint/, adapter/    the state to resume from, the adapter to load
-evaluation_*.json        answers before and after training, each with its text
+evaluation_*.json        answers before and after training, each with its text; before: those of the base
 figures/*.png            the figures
 report.html              all of it on one page, without network or scripts
 """

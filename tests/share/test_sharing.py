@@ -343,6 +343,8 @@ def test_a_run_without_test_images_says_so(run, sft_run, tmp_path):
     assert "phoning, reading, riding a bike" in section(card, "Data"), "the records know the labels"
     copied = RunFolder(shutil.copytree(sft_run.path, tmp_path / "sft"))
     put(copied)
+    assert "phoning, reading, riding a bike" in section(model_card(copied), "Data"), "the settings know them too"
+    copied.save("settings.json", {name: part for name, part in copied.settings.items() if name != "labels"})
     card = model_card(copied)
     assert "the run folder does not say" in section(card, "Data") and "Which activity" not in card
 
@@ -442,10 +444,76 @@ def test_answers_that_are_no_labels_are_counted(run):
     assert "none of the labels" not in model_card(run)
 
 
-def test_an_earlier_adapter_is_named_and_the_first_evaluation_is_not_called_zero_shot(run):
+def test_an_earlier_adapter_is_named_and_only_the_base_is_called_zero_shot(run, tmp_path):
+    """A run of an earlier version measured its start, not the base, before training."""
     change(run, "policy", adapter="../secret/earlier")
+    put(run, evaluation([0, 0, 1]), evaluation([1, 1, 1]))
     card = model_card(run)
     assert "continued from an earlier adapter (earlier)" in card and "zero-shot" not in card and "secret" not in card
+    evaluation([0, 1, 1]).save(run.path / "evaluation_start.json")
+    card = model_card(run)
+    (results,) = (rows for rows in Page(card).tables if rows[0][1] == "accuracy")
+    rights = [["zero-shot", "1 of 3"], ["earlier adapter", "2 of 3"], ["2-shot GRPO", "3 of 3"]]
+    assert [[row[0], row[3]] for row in results[1:]] == rights
+    assert "+66.7 points" in card and "includes what the earlier adapter had learnt" in card
+    assert files_of(share(run, tmp_path / "out")) == ADAPTER | EVALUATED | {"evaluation_start.json"}
+    assert "/secret" not in (tmp_path / "out" / "evaluation_start.json").read_text()
+    (run.path / "evaluation_after.json").unlink()
+    assert "Not measured: 2-shot GRPO" in section(model_card(run), "Results")
+
+
+def test_a_run_that_was_never_right_claims_nothing(run, sft_run):
+    put(run, evaluation([1, 1]), evaluation([0, 0]))
+    records = run.records()
+    completions = sum(count["completions"] for record in records for count in record["labels"].values())
+    assert completions == 12 and not any(count["right"] for r in records for count in r["labels"].values())
+    words = "It has not learnt to name an activity: none of the 12 completions in training and none of the 2 answers"
+    claims = ("It was trained to name the activity", "naming one of the labels above")
+    card = model_card(run)
+    assert words in " ".join(card.split()) and not any(claim in card for claim in claims)
+    put(run, evaluation([1, 1]), evaluation([0, 1]))
+    card = model_card(run)
+    assert words not in " ".join(card.split()) and all(claim in card for claim in claims)
+    put(run)
+    records[0]["labels"]["reading"] = {"completions": 2, "right": 1, "right_so_far": 1}
+    (run.path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "not learnt to name" not in model_card(run), "one completion was right"
+
+
+# --------------------------------------------------------------------------------------------- the lines that ask
+
+
+def lines_to_ask(card) -> str:
+    """The block of code that asks with favor_lab."""
+    (block,) = (code for code in Page(card).code if "policy.answer" in code)
+    return block
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("name", ["sft", "train"])
+def test_the_lines_of_the_card_ask_what_was_shared(runs, tiny_checkpoint, tmp_path, name, merged, capsys):
+    folder = share(runs / name, tmp_path / "out", merged=merged)
+    (tmp_path / tiny_checkpoint.name).symlink_to(tiny_checkpoint)  # the card names the base's folder without its path
+    picture(tmp_path / "photo.jpg", 3, "RGB", (90, 60))
+    lines = lines_to_ask((folder / "README.md").read_text())
+    assert len([line for line in lines.splitlines() if line]) <= 8
+    values = {}
+    exec(lines, values)
+    options = {} if merged else {"adapter": folder}
+    if name == "train":
+        options["max_pixels"] = 7840
+    policy = load_policy(folder if merged else tiny_checkpoint, lora_rank=0, **options)
+    settings = json.loads((folder / "settings.json").read_text())
+    style, tokens = {"sft": "answer", "train": "think"}[name], settings["settings"]["max_new_tokens"]
+    (expected,) = policy.answer(tmp_path / "photo.jpg", settings["labels"], style, max_new_tokens=tokens)
+    assert values["answer"].text == expected.text and values["answer"].label == expected.label
+    assert expected.text in capsys.readouterr().out
+
+
+def test_the_lines_of_the_card_for_an_open_vocabulary(run):
+    change(run, "settings", open_vocabulary=True)
+    assert "labels = None\n" in lines_to_ask(model_card(run))
+    assert 'snapshot_download("me/mine")' in lines_to_ask(model_card(run, name="me/mine"))
 
 
 def test_four_bits(run, tmp_path):
