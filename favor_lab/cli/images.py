@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from favor_lab.cli.options import DrawOptions
+from favor_lab.progress import progress_bar
 from favor_lab.runs.options import open_set, read_exclude
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
@@ -47,15 +48,13 @@ def data(draw: DrawOptions) -> None:
 
 def check(draw: DrawOptions, root: Path) -> bool:
     """Say everything that is wrong with the folder of a set; whether training would go through."""
-    from tqdm import tqdm
-
     from favor_lab.activities.checks import check_folder
     from favor_lab.activities.public.catalogue import PUBLIC
 
     if draw.data not in (*PUBLIC, "folder"):
         return True  # loading it says that a drawn set takes no root
     exclude, cropped = read_exclude(draw.exclude), draw.person_crop is not None
-    progress = partial(tqdm, desc="check", unit="image", leave=False, disable=None)
+    progress = partial(progress_bar, desc="check", unit="image", leave=False)
     report = check_folder(draw.data, root, decode=draw.decode, person_crop=cropped, exclude=exclude, progress=progress)
     tell("\n".join([*report.lines(), report.summary()]))
     if draw.write_exclude is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from favor_lab.cli.options import CardOptions, ProfileOptions, ShareOptions, StudyOptions
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
+from favor_lab.progress import progress_bar
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, load_shots, open_policy, read_exclude
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
@@ -24,8 +25,6 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
 
     favor-lab profile --policy Qwen/Qwen2-VL-2B-Instruct --gradient-checkpointing --out profile-2b
     """
-    from tqdm import tqdm
-
     from favor_lab.budget.profiling import profile_step
     from favor_lab.study.run_folder import RunFolder
 
@@ -33,7 +32,7 @@ def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, s
         need("matplotlib", "the figure of a profile")
         folder = RunFolder.create(measure.out)
     shots, model = load_shots(replace(data, test=0), settings.seed), open_policy(policy, settings.seed)
-    progress = functools.partial(tqdm, desc="profile", unit="step", leave=False)
+    progress = functools.partial(progress_bar, desc="profile", unit="step", leave=False)
     measured = profile_step(
         model, shots, settings, repeats=measure.repeats, fixed_length=measure.fixed_length, progress=progress
     )
@@ -63,12 +62,12 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
     settings, setup = study_setup(study, images, policy)
     for name in study.sets:
         setup.load(name)  # a folder that is not there is told now, not after hours of other sets
-    with tqdm(cells, "study", unit="cell") as bar:
+    with progress_bar(cells, "study", unit="cell") as bar:
         options = {"progress": lambda cell, doing: bar.set_postfix_str(f"{cell.name}: {doing}")}
         for cell, result in zip(cells, run_study(cells, study.out, settings, setup, **options), strict=True):
             bar.update()
             if result:
-                bar.write(f"{cell.name:<26} {result.evaluation.summary()}")
+                tqdm.write(f"{cell.name:<26} {result.evaluation.summary()}")
                 write_tables(study.out)
     tell(write_tables(study.out))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
+from favor_lab.progress import progress_bar
 from favor_lab.runs.options import DataOptions, PolicyOptions, load_shots, open_policy, with_absolute_paths
 from favor_lab.versions import need
 
@@ -225,8 +226,6 @@ def learn(
 
     What deserves a look in a record is said once per kind, as it comes up.
     """
-    from tqdm import tqdm
-
     from favor_lab.grpo.support.checkpoints import save_checkpoint
     from favor_lab.grpo.support.interrupts import uninterrupted
     from favor_lab.runs.notes import notes_on
@@ -236,7 +235,7 @@ def learn(
     recorded = state.step
     records = training_records(plan, policy, shots, state)
     try:
-        with tqdm(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
+        with progress_bar(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
             for record in bar:
                 with uninterrupted() as raise_delayed:
                     folder.append(record)

@@ -11,6 +11,7 @@ import torch
 from favor_lab.activities.images import Picture, as_example
 from favor_lab.grpo.rewards import extract_answer, normalise_label
 from favor_lab.grpo.sampling import encode_completions, score_completions
+from favor_lab.progress import progress_bar
 from favor_lab.responses import part_masks, split_response
 from favor_lab.study.evaluation import greedy_rollout
 from favor_lab.vlm.processing import PromptBatch, encode_prompts
@@ -51,8 +52,6 @@ def answer(
     response's own reasoning. With an open vocabulary it is that of the answer's text as it was generated.
     Raises ValueError, naming the image, for one that cannot be read, and for no images.
     """
-    from tqdm.auto import tqdm
-
     pictures = [images] if isinstance(images, Picture) else list(images)
     examples = [as_example(picture, f"image {number}") for number, picture in enumerate(pictures, 1)]
     if not examples:
@@ -60,7 +59,7 @@ def answer(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     answers: list[Answer] = []
-    with tqdm(total=len(examples), desc=progress, unit="image", disable=None if progress else True) as bar:
+    with progress_bar(total=len(examples), desc=progress, unit="image", show=progress is not None) as bar:
         for first in range(0, len(examples), batch_size):
             batch = examples[first : first + batch_size]
             prompts = encode_prompts(policy, batch, labels, style, completion_tokens=max_new_tokens)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from favor_lab.files import write_json
+from favor_lab.progress import progress_bar
 from favor_lab.study.rounding import rounded
 
 if TYPE_CHECKING:
@@ -166,8 +167,6 @@ def evaluate(
     labels: the closed list named in the prompt, or None for an open vocabulary. progress: title of a progress bar, or
     None for no bar. Raises ValueError for no examples, and for a gold label that is not in the list.
     """
-    from tqdm.auto import tqdm
-
     from favor_lab.vlm.processing import encode_prompts
 
     slices = batches(examples, batch_size, "evaluate")
@@ -176,7 +175,7 @@ def evaluate(
         if example.label not in names:
             raise ValueError(f"{example.source} has the label {example.label!r}, which is not in the list: {names}")
     start, answers = time.perf_counter(), []
-    with tqdm(total=len(examples), desc=progress, unit="image", disable=progress is None) as bar:
+    with progress_bar(total=len(examples), desc=progress, unit="image", show=progress is not None) as bar:
         for part in slices:
             prompts = encode_prompts(policy, examples[part], labels, style, completion_tokens=max_new_tokens)
             pairs = zip(generate_greedy(policy, prompts, max_new_tokens), examples[part], strict=True)
