@@ -10,7 +10,12 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PAGES = (HERE.parents[1] / "README.md", HERE.parent / "pocket-qwen2-vl" / "README.md", HERE / "RESULTS.md")
+PAGES = (
+    HERE.parents[1] / "README.md",
+    HERE / "README.md",
+    HERE / "RESULTS.md",
+    HERE.parent / "pocket-qwen2-vl" / "README.md",
+)
 MARK = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 

@@ -1,7 +1,8 @@
 """The first claim, measured: 4-shot GRPO from the shipped pocket policy, four sets, three seeds.
 
 ``python data/results/spine.py`` writes ``spine/<set>-<seed>.json`` cell by cell (finished cells are kept, so that it
-can be killed and started again), then ``spine.md``, the table that the README quotes.
+can be killed and started again), then ``spine.md``, the table of README.md beside this script, and ``headline.md``, the
+number on the first page.
 """
 
 from __future__ import annotations
@@ -86,9 +87,30 @@ def table(cells: list[dict[str, Any]]) -> str:
     gains = {}
     for name in SETS:
         mine = [cell for cell in cells if cell["set"] == name]
-        gains[name] = np.stack([correct(cell, "after") - correct(cell, "before") for cell in mine])
+        gains[name] = gains_of(mine)
         lines.append(row(name, mine, gains[name]))
     lines.append(row("**mean**", cells, np.concatenate(list(gains.values()), axis=1)))
+    return "\n".join(lines) + "\n"
+
+
+def gains_of(cells: list[dict[str, Any]]) -> np.ndarray:
+    """(seeds, images): 1 where an image became right, -1 where it became wrong."""
+    return np.stack([correct(cell, "after") - correct(cell, "before") for cell in cells])
+
+
+def headline(cells: list[dict[str, Any]]) -> str:
+    """The number on the first page: means over sets and seeds, the gain with its interval, what a run takes."""
+    before, after = (percent(mean(cells, when, "accuracy")) for when in ("before", "after"))
+    of_sets = [[cell for cell in cells if cell["set"] == name] for name in SETS]
+    gain = points(np.concatenate([gains_of(mine) for mine in of_sets], axis=1))
+    seconds = [round(60 * cell["training_minutes"]) for cell in cells]
+    labels, images = len(cells[0]["before"]["labels"]), len(cells[0]["before"]["answers"])
+    lines = [
+        f"**{before} → {after} right answers**, a gain of {gain} points (in brackets the 95 % interval).",
+        f"Mean of {len(SETS)} drawn sets and {len(of_sets[0])} seeds: {SHOTS} training images for each of {labels}",
+        f"activities, {images} test images per set that neither pre-training nor any choice of settings has seen.",
+        f"Training took {min(seconds)} to {max(seconds)} seconds per run, on two CPU cores.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -124,6 +146,7 @@ def main() -> None:
     cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if {cell["set"] for cell in cells} == set(SETS):
         (HERE / "spine.md").write_text(table(cells))
+        (HERE / "headline.md").write_text(headline(cells))
         (HERE / "zero_shot.md").write_text(zero_shot(cells))
         print(table(cells))
 
