@@ -17,7 +17,7 @@ import tyro
 from favor_lab.cli.evaluating import evaluate
 from favor_lab.cli.images import data
 from favor_lab.cli.measuring import doctor, profile, share, study
-from favor_lab.cli.predicting import predict
+from favor_lab.cli.predicting import app, predict
 from favor_lab.cli.training import demo, sft, train
 from favor_lab.grpo.support.settings import TrainSettings
 
@@ -28,7 +28,7 @@ line; add --debug to any command to see where they come from."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (demo, train, sft, evaluate, predict, share, study, profile, data, doctor)
+    for function in (demo, train, sft, evaluate, predict, app, share, study, profile, data, doctor)
 }
 
 

@@ -1,4 +1,4 @@
-"""The command about new images: predict."""
+"""The commands about new images: predict, app."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from favor_lab.runs.predicting import Trained
 from favor_lab.runs.run import note, tell
 
 
-@dataclass(frozen=True)
-class PredictOptions:
-    """Which images, and who is asked."""
+@dataclass(frozen=True, kw_only=True)
+class NewImageOptions:
+    """Who is asked, and what."""
 
-    paths: Positional[tuple[str, ...]]  # Image files, folders (searched to any depth), or patterns in quotes.
     run: Path | None = None
     """Folder of a finished run, or one that `favor-lab share` has written: its adapter, labels and style are taken.
     None: the policy without training."""
@@ -25,11 +24,25 @@ class PredictOptions:
     """Labels to choose from; left out: those of the run; for the pocket policy without a run, its 16 activities."""
     open_vocabulary: bool = False  # Ask without a list of labels.
     style: str | None = None  # Response: think (reasoning, then the answer) or answer; None: as in the run, else think.
+    max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(NewImageOptions):
+    """Which images, and who is asked."""
+
+    paths: Positional[tuple[str, ...]]  # Image files, folders (searched to any depth), or patterns in quotes.
     threshold: float = 0.0  # Give no label where its probability is lower: 0 to 1.
     csv: Path | None = None  # Also write a table to this new file: path, label, probability, reasoning, problem.
     json: bool = False  # Print one line of JSON per image and nothing else, for programs that read it.
-    max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
     batch_size: int = 16  # Images answered at a time; changes no result.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(NewImageOptions):
+    """Who is asked, and where the page is."""
+
+    port: int | None = None  # Port on this machine; None: the first that is free from 7860 on.
 
 
 def predict(images: PredictOptions, policy: PolicyOptions) -> None:
@@ -74,7 +87,28 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
         raise SystemExit(1)
 
 
-def who_is_asked(images: PredictOptions, policy: PolicyOptions) -> Trained:
+def app(images: PageOptions, policy: PolicyOptions) -> None:
+    """A page in your browser: drop an image, and answer, probability and reasoning appear.
+
+    favor-lab app
+
+    favor-lab app --run runs/train-folder --port 7860
+
+    Only browsers on this machine reach the page, and nothing leaves it. It needs gradio, in an environment of its own:
+    gradio admits no Pillow 13, whose decoders favor_lab requires for images of strangers. The error of this command
+    without gradio names the commands that install both. There, open only images that you trust.
+    """
+    from favor_lab.show.page import build_page, import_gradio, serve_page
+    from favor_lab.vlm.question import Question
+
+    import_gradio()  # before weights are loaded
+    asked = who_is_asked(images, policy)
+    question = Question(asked.labels, asked.style)
+    title = f"favor_lab: {images.run or f'{asked.policy.policy} without training'}"
+    serve_page(build_page(open_policy(asked.policy), question, asked.max_new_tokens, title), images.port, tell)
+
+
+def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
     """The policy and the question: those of the run, but for what the options say otherwise."""
     from favor_lab.activities.world import ACTIVITIES
     from favor_lab.runs.predicting import read_trained

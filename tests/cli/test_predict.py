@@ -1,18 +1,23 @@
-"""`favor-lab predict`: what a run trained is asked about new files, and every file is one row."""
+"""`favor-lab predict`: what a run trained is asked about new files, and every file is one row; and `favor-lab app`."""
 
 import csv
 import json
 import math
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
 
+from favor_lab import Question
+from favor_lab.activities.world import ACTIVITIES
 from favor_lab.cli import main
+from favor_lab.cli import predicting as cli_predicting
 from favor_lab.grpo.sampling import encode_completions
 from favor_lab.runs import predicting
 from favor_lab.runs.predicting import Prediction, image_paths, read_trained
 from favor_lab.sharing import export
+from favor_lab.show import page
 from favor_lab.study import answering
 from favor_lab.study.answering import Answer
 from pictures import picture
@@ -171,3 +176,26 @@ def test_what_is_printed_acts_nowhere():
     line = Prediction("a\x1b]0;b.png", given).line()
     assert line == r"a\x1b]0;b.png  read\x1b[2Jing 0.50  a\npage"
     assert SimpleNamespace(**Prediction("p", given).row()).label == "read\x1b[2Jing"
+
+
+def test_the_page_asks_what_the_run_says(run, tiny_checkpoint, monkeypatch, capsys):
+    """`favor-lab app`: policy, labels and style of the run; the question is checked before weights are loaded."""
+    pages = []
+    monkeypatch.setattr(page, "import_gradio", lambda: None)
+    monkeypatch.setattr(page, "build_page", lambda policy, *asked: pages.append(asked))
+    monkeypatch.setattr(page, "serve_page", lambda built, port, tell: pages.append(port))
+    assert main(["app", "--run", "run", "--port", "7861"]) == 0
+    assert pages == [(Question(LABELS, "answer"), 4, "favor_lab: run"), 7861]
+    monkeypatch.setattr(cli_predicting, "open_policy", lambda options: options)
+    assert main(["app"]) == 0
+    assert pages[2:] == [(Question(ACTIVITIES), 64, "favor_lab: pocket without training"), None]
+    monkeypatch.setattr(cli_predicting, "open_policy", None)
+    assert main(["app", "--labels", "a", "<b>"]) == 2
+    assert "label 1 is '<b>'" in capsys.readouterr().err
+
+
+def test_without_gradio_the_page_is_refused_at_once(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["app", "--run", "nowhere"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "an environment of its own" in line and "pip install --no-deps" in line

@@ -13,7 +13,7 @@ import favor_lab
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OPTIONAL = {"trl", "datasets", "matplotlib", "jupyter_core", "ipywidgets", "IPython", "tyro", "bitsandbytes"}
+OPTIONAL = {"trl", "datasets", "matplotlib", "jupyter_core", "ipywidgets", "IPython", "tyro", "bitsandbytes", "gradio"}
 
 
 def readme_command(name: str) -> str:
