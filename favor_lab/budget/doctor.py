@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from favor_lab.versions import installed
 
@@ -114,6 +114,18 @@ def what_fits(model: str | None, gpu_gb: float | None) -> str:
         f"to run it, on drawn scenes unless --data says more (`train --policy {model}` takes it by itself):",
         preset.command,
     ])  # fmt: skip
+
+
+def presets_for(model: str | None, gpu_gb: float | None) -> list[dict[str, Any]]:
+    """What `what_fits` says, as data: one preset per card; for a card that nothing fits on, its size alone."""
+    from favor_lab.budget.fits import CARDS, MODEL, presets
+
+    return [
+        {"gpu_gb": card}
+        if preset is None
+        else {"gpu_gb": card, "needed_bytes": preset.fit.needed_bytes, **vars(preset), "command": preset.command}
+        for card, preset in presets(model or MODEL, CARDS if gpu_gb is None else (gpu_gb,)).items()
+    ]
 
 
 def _pocket() -> Finding:

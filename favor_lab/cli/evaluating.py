@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import changed_settings
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, open_policy, open_set
 from favor_lab.runs.predicting import Trained, read_trained
@@ -41,6 +43,7 @@ class AskOptions(FolderOptions, AskedSet):
     max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
     batch_size: int = 32  # Images answered at a time; changes no result.
     out: Path | None = None  # New folder for the answers, a confusion matrix and a report; left out: print only.
+    json: bool = False  # Print one line of JSON and nothing else, for programs that read it.
 
 
 def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
@@ -67,7 +70,9 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     examples, left_out = unseen_examples(images, data, trained.policy)
     folder = None if test.out is None else RunFolder.create(test.out)
     model = open_policy(trained.policy)
-    result = evaluate(model, examples, question.labels, style, tokens, test.batch_size, "test images")
+    result = evaluate(
+        model, examples, question.labels, style, tokens, test.batch_size, None if test.json else "test images"
+    )
     if folder is not None:
         resolved = {**asdict(test), **asdict(data), "labels": labels, "style": style, "max_new_tokens": tokens}
         folder.save_settings({"command": "evaluate", "test": resolved, "policy": asdict(trained.policy)})
@@ -75,8 +80,9 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
         evaluations, title = {model.name: result}, f"{model.name} on {data.root or data.data}"
         figures, path = draw_figures(folder.figures, evaluations, examples), folder.path / "report.html"
         report = write_report(path, title, evaluations, figures, folder.settings, examples, left_out)
-        tell(f"report   {report}")
-    tell(result.summary())
+        if not test.json:
+            tell(f"report   {report}")
+    tell(json.dumps(jsonable(result.rates()), ensure_ascii=False) if test.json else result.summary())
 
 
 def who_is_tested(test: AskOptions, policy: PolicyOptions) -> Trained:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.cli.options import CardOptions, ProfileOptions, ShareOptions, StudyOptions
+from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.progress import progress_bar
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, load_shots, open_policy, read_exclude
@@ -136,6 +138,8 @@ def doctor(card: CardOptions) -> None:
     """
     from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
 
+    if card.json:
+        return doctor_as_json(card)
     if card.gpu_gb is not None or card.model is not None:
         return tell(what_fits(card.model, card.gpu_gb or largest_gpu_gb()))
     failed = False
@@ -146,4 +150,18 @@ def doctor(card: CardOptions) -> None:
         with suppress(ValueError):  # a finding says that nothing fits
             tell(what_fits(None, gpu_gb))
     if failed:
+        raise SystemExit(1)
+
+
+def doctor_as_json(card: CardOptions) -> None:
+    """The findings, unless a card or a model was asked about, and the presets: of the card, or of the usual ones."""
+    from favor_lab.budget.doctor import check_machine, largest_gpu_gb, presets_for
+
+    asked = card.gpu_gb is not None or card.model is not None
+    findings = [] if asked else list(check_machine())
+    gpu_gb, ok = card.gpu_gb or largest_gpu_gb(), all(finding.ok is not False for finding in findings)
+    presets = presets_for(card.model, gpu_gb) if asked or gpu_gb is not None else []
+    about = {} if asked else {"ok": ok, "findings": [finding._asdict() for finding in findings]}
+    tell(json.dumps(jsonable({**about, "presets": presets}), ensure_ascii=False))
+    if not ok:
         raise SystemExit(1)

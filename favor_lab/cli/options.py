@@ -23,6 +23,7 @@ class RunOptions:
     """Resume the run in this folder, with its own options; only --steps and what bounds memory
     (--micro-batch, --gradient-checkpointing, --offload-tower) may be changed."""
     checkpoint_every: int = 10  # Steps between two checkpoints; one more after Ctrl-C or SIGTERM and at the end.
+    quiet: bool = False  # Print nothing but errors and the last line, which names the report.
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class DemoOptions:
     steps: int | None = None  # Optimiser steps; None: as in `train`.
     seed: int = 0  # Seed of the choice of shots, of their order and of the sampling.
     out: Path | None = None  # New folder for the run. None: runs/demo-DATA, with a number if that is taken.
+    quiet: bool = False  # Print nothing but errors and the last line, which names the report.
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,4 @@ class CardOptions:
     gpu_gb: float | None = None  # Memory of a card in GB, to see what would fit on it; None: the card in this machine.
     model: str | None = None
     """Published name, checkpoint directory, or a Hub name that was downloaded; None: Qwen/Qwen2-VL-2B-Instruct."""
+    json: bool = False  # Print one line of JSON and nothing else, for programs that read it.

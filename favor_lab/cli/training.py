@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from favor_lab.cli.options import DemoOptions, RecipeOptions, RunOptions
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
 from favor_lab.runs.options import DataOptions, PolicyOptions
-from favor_lab.runs.run import RunPlan, resumed_plan, run_training
+from favor_lab.runs.run import RunPlan, resumed_plan, run_training, tell
+
+if TYPE_CHECKING:
+    from favor_lab.study.run_folder import RunFolder
 
 
 def demo(demo: DemoOptions) -> None:
@@ -16,7 +22,8 @@ def demo(demo: DemoOptions) -> None:
     Asks the policy about unseen images, trains it on a few, asks again, and writes figures and a report.
     """
     settings = GRPOSettings(seed=demo.seed, steps=GRPOSettings.steps if demo.steps is None else demo.steps)
-    run_training(RunPlan("demo", DataOptions(demo.data, shots=demo.shots), PolicyOptions(), settings), demo.out)
+    plan = RunPlan("demo", DataOptions(demo.data, shots=demo.shots), PolicyOptions(), settings)
+    start(plan, demo.out, quiet=demo.quiet)
 
 
 def train(
@@ -46,12 +53,24 @@ def start_or_resume(plan: RunPlan, run: RunOptions) -> None:
     from favor_lab.study.run_folder import RunFolder
 
     if run.resume is None:
-        run_training(replace(plan, checkpoint_every=run.checkpoint_every), run.out)
-        return
+        return start(replace(plan, checkpoint_every=run.checkpoint_every), run.out, quiet=run.quiet)
     folder = RunFolder.open(run.resume)
     resumed = resumed_plan(folder, plan.command, plan.settings)
     parts = (plan.data, plan.policy, RecipeOptions(plan.recipe), run, plan.settings)
-    changed = [name for part in parts for name in changed_settings(part) if name not in {"resume", *RESUMABLE_CHANGES}]
+    may_change = {"resume", "quiet", *RESUMABLE_CHANGES}
+    changed = [name for part in parts for name in changed_settings(part) if name not in may_change]
     if names := [f"--{name.replace('_', '-')}" for name in changed]:
         raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {', '.join(names)}")
-    run_training(resumed, folder=folder)
+    start(resumed, folder=folder, quiet=run.quiet)
+
+
+def start(plan: RunPlan, out: Path | None = None, folder: RunFolder | None = None, *, quiet: bool) -> None:
+    """Run the plan; quiet: of all it has to say only the last line, and errors."""
+    if not quiet:
+        run_training(plan, out, folder)
+        return
+    lines: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_training(plan, out, folder, tell=lines.append, note=lambda text: None, progress=False)
+    tell(lines[-1].splitlines()[-1])

@@ -95,12 +95,17 @@ def resumed_plan(folder: RunFolder, command: str, settings: TrainSettings) -> Ru
 
 
 def run_training(
-    plan: RunPlan, out: Path | None = None, folder: RunFolder | None = None, tell: Tell = tell, note: Tell = note
+    plan: RunPlan,
+    out: Path | None = None,
+    folder: RunFolder | None = None,
+    tell: Tell = tell,
+    note: Tell = note,
+    progress: bool = True,
 ) -> RunFolder:
     """Evaluate, train, evaluate again, and write figures and a report; returns the run's folder.
 
     out: a new folder (default: runs/COMMAND-DATA, with a number if that exists). folder: an earlier run's, to resume.
-    tell, note: receive lines of results, and lines that deserve a look.
+    tell, note: receive lines of results, and lines that deserve a look. progress: whether to show how far it is.
     Raises KeyboardInterrupt, with the command that resumes the run, after Ctrl-C; FloatingPointError, with the last
     step that was saved, for a number that is not finite; torch.OutOfMemoryError with the settings to lower.
     """
@@ -121,11 +126,11 @@ def run_training(
     for text in notes_on_labels(shots.labels, plan.policy, policy, plan.settings):
         note(text)
     try:
-        evaluations = evaluate_start(plan, policy, shots, folder, state, tell) if shots.test else {}
-        learn(plan, policy, shots, folder, state, note)
+        evaluations = evaluate_start(plan, policy, shots, folder, state, tell, progress) if shots.test else {}
+        learn(plan, policy, shots, folder, state, note, progress)
         weights = policy.save(folder.path / ("adapter" if plan.policy.lora_rank or plan.policy.adapter else "policy"))
         if shots.test:
-            evaluations[plan.title] = evaluate_test(plan, policy, shots, folder, "after", tell)
+            evaluations[plan.title] = evaluate_test(plan, policy, shots, folder, "after", tell, progress=progress)
     except KeyboardInterrupt as interrupt:  # Ctrl-C or SIGTERM
         raise type(interrupt)(
             f"stopped after step {state.step} of {plan.settings.steps}; everything so far is in {folder.path}\n"
@@ -220,7 +225,13 @@ def save_plan(
 
 
 def learn(
-    plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, state: TrainingState, note: Tell = note
+    plan: RunPlan,
+    policy: Policy,
+    shots: FewShot,
+    folder: RunFolder,
+    state: TrainingState,
+    note: Tell = note,
+    progress: bool = True,
 ) -> None:
     """Train to the last step; whatever ends it, the records and a checkpoint of all good steps are on the disk.
 
@@ -232,10 +243,10 @@ def learn(
 
     folder.rewind(state.step)
     kinds: set[str] = set()  # of notes that were given
-    recorded = state.step
+    recorded, steps = state.step, plan.settings.steps
     records = training_records(plan, policy, shots, state)
     try:
-        with progress_bar(records, plan.method, plan.settings.steps, initial=state.step, unit="step") as bar:
+        with progress_bar(records, plan.method, steps, unit="step", initial=state.step, show=progress) as bar:
             for record in bar:
                 with uninterrupted() as raise_delayed:
                     folder.append(record)
@@ -267,22 +278,36 @@ def training_records(plan: RunPlan, policy: Policy, shots: FewShot, state: Train
 
 
 def evaluate_start(
-    plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, state: TrainingState, tell: Tell
+    plan: RunPlan,
+    policy: Policy,
+    shots: FewShot,
+    folder: RunFolder,
+    state: TrainingState,
+    tell: Tell,
+    progress: bool = True,
 ) -> dict[str, Evaluation]:
     """What the base answers to the test images, whatever was trained already; and, for a run that starts from an
     adapter, what that adapter answers, measured before the first step or not at all."""
     is_base = plan.policy.adapter is None and not state.step
     with nullcontext() if is_base else policy.reference():
-        before = evaluate_test(plan, policy, shots, folder, "before", tell, again=False)
+        before = evaluate_test(plan, policy, shots, folder, "before", tell, again=False, progress=progress)
     if plan.policy.adapter is None:
         return {"zero-shot": before}
     if state.step and not (folder.path / "evaluation_start.json").exists():  # a run of an earlier version
         return {"before": before}
-    return {"zero-shot": before, "earlier adapter": evaluate_test(plan, policy, shots, folder, "start", again=False)}
+    start = evaluate_test(plan, policy, shots, folder, "start", again=False, progress=progress)
+    return {"zero-shot": before, "earlier adapter": start}
 
 
 def evaluate_test(
-    plan: RunPlan, policy: Policy, shots: FewShot, folder: RunFolder, when: str, tell: Tell = tell, again: bool = True
+    plan: RunPlan,
+    policy: Policy,
+    shots: FewShot,
+    folder: RunFolder,
+    when: str,
+    tell: Tell = tell,
+    again: bool = True,
+    progress: bool = True,
 ) -> Evaluation:
     """Greedy answers to the test images, and for GRPO (but for "start") one image sampled G times, its group saved and
     its answers printed; `again=False` takes what is on disk."""
@@ -300,7 +325,7 @@ def evaluate_test(
         group = max(judged, key=lambda group: group.spread)
         folder.save("groups.json", groups | {when: group})
         tell(f"{group.source}, {group.label}, sampled {len(group.texts)} times {when} training: {group.summary()}")
-    tokens, title = plan.settings.max_new_tokens, f"test images, {when}"
+    tokens, title = plan.settings.max_new_tokens, f"test images, {when}" if progress else None
     evaluation = evaluate(policy, shots.test, question.labels, question.style, tokens, progress=title)
     evaluation.save(file)
     return evaluation

@@ -115,6 +115,12 @@ class Evaluation:
         rates = {"accuracy": self.accuracy, "interval_95": list(self.interval), "format_rate": self.format_rate}
         return {**rates, "truth_rate": self.truth_rate, **asdict(self)}
 
+    def rates(self) -> dict[str, Any]:
+        """Data for JSON: the rates without the answers, and the accuracy by label."""
+        data = self.to_dict()
+        del data["answers"], data["labels"]
+        return {**data, "images": len(self), "correct": self.correct, "label_accuracy": self.label_accuracy()}
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evaluation:
         answers = [Answered(**answer) for answer in data["answers"]]
