@@ -94,7 +94,7 @@ def test_train_on_a_folder_of_odd_images(grpo, capsys):
     assert [record["step"] for record in folder.records()] == [1, 2, 3]
     assert {path.name for path in folder.path.iterdir()} == {
         "settings.json", "records.jsonl", "checkpoint", "adapter", "figures", "report.html", "groups.json",
-        "evaluation_before.json", "evaluation_after.json",
+        "evaluation_before.json", "evaluation_after.json", "training_images.json",
     }  # fmt: skip
     assert {path.stem for path in (folder.path / "figures").iterdir()} >= {
         "before_after", "records", "coverage", "group_before", "group_after", "confusion_zero_shot",
@@ -260,6 +260,7 @@ def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
     assert main(["demo", "--steps", "1", "--shots", "1"]) == 0
     output = capsys.readouterr().out
     assert "zero-shot" in output and "1-shot GRPO" in output and "of 128" in output
+    assert output.endswith("ask it       favor-lab predict IMAGE --run runs/demo-cartoon\n")
     assert Path("runs/demo-cartoon/report.html").stat().st_size > 100_000
 
 

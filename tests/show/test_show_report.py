@@ -51,10 +51,10 @@ def test_a_report_is_one_page_without_script_or_network(tmp_path):
     evaluations = {NASTY: evaluation(NASTY), "after": evaluation()}
     records = [StepRecord(step=1, loss=1.0).to_dict()]
     figures = draw_figures(tmp_path / "figures", evaluations, examples(), records)
-    path = write_report(tmp_path / "report.html", NASTY, evaluations, figures, {"note": NASTY}, examples())
+    path = write_report(tmp_path / "report.html", NASTY, evaluations, figures, {"note": NASTY}, examples(), [NASTY])
     page = Page(path.read_text(encoding="utf-8"))
     assert "script" not in page.tags and not any(name.startswith("on") for name in page.attributes)
     assert page.sources and all(source.startswith("data:image/") for source in page.sources)
     assert len(page.sources) == len(figures) + 2  # the pictures, and a thumbnail of each image
-    assert page.data.count(NASTY) >= 6  # shown as it was written: title, cards, table head, text, settings
+    assert page.data.count(NASTY) >= 7  # shown as it was written: title, note, cards, table head, text, settings
     assert "50.0%" in page.data and "95 % interval 9.5% to 90.5%" in page.data
