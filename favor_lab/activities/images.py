@@ -58,6 +58,14 @@ def file_bytes(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
+def is_lfs_pointer(path: str | Path) -> bool:
+    """Whether a file is the pointer that Git LFS leaves in its place."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def open_image(path: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
     """The image file at `path`, fully decoded and turned upright by its EXIF data (first frame, any mode).
 

@@ -20,13 +20,13 @@ from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
+from favor_lab.activities.images import is_lfs_pointer
 from favor_lab.files import data_path
 from favor_lab.vlm.families import FAMILIES, config_class
 from favor_lab.vlm.known import KNOWN, hub_config
 
 POCKET_DIR = data_path("pocket-qwen2-vl")
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
-NEEDED = ("config.json", "preprocessor_config.json")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PINNED = {name: model.revision for name, model in KNOWN.items()}
@@ -248,13 +248,28 @@ def check_family(folder: Path, name: str) -> None:
 
 def check_files(folder: Path, name: str) -> None:
     """FileNotFoundError or ValueError, with the file and what to do, unless a checkpoint's files are complete."""
-    missing = [file for file in NEEDED if not (folder / file).is_file()]
+    pointers = {path.name for pattern in PATTERNS for path in folder.glob(pattern) if is_lfs_pointer(path)}
+    if pointers:
+        what = f"Git LFS pointers in the place of {', '.join(sorted(pointers))}"
+        raise ValueError(f"{name} is not a complete checkpoint: {what}; `git lfs pull` in {folder} brings the files")
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not has_image_processor(folder):
+        missing.append("preprocessor_config.json")
     if not any(all((folder / file).is_file() for file in files) for files in TOKENIZERS):
         missing.append("tokenizer.json")
     if missing:
         files = f"{', '.join(missing)} missing in {folder}"
         raise FileNotFoundError(f"{name} is incomplete: {files}. {again(name, folder)}")
     check_weights(folder, name)
+
+
+def has_image_processor(folder: Path) -> bool:
+    """Whether a checkpoint says how images are resized and normalised: in preprocessor_config.json or, as transformers
+    5 saves it, in a part of processor_config.json."""
+    nested = folder / "processor_config.json"
+    if (folder / "preprocessor_config.json").is_file():
+        return True
+    return nested.is_file() and isinstance(read_json(nested).get("image_processor"), dict)
 
 
 def check_weights(folder: Path, name: str) -> list[Path]:
@@ -308,6 +323,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
+        if is_lfs_pointer(path):
+            raise ValueError(f"{path} is a Git LFS pointer, not the file itself; `git lfs pull` brings it") from error
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no object")

@@ -181,6 +181,7 @@ class Policy:
             if not had_card:
                 (directory / "README.md").unlink(missing_ok=True)  # peft's template names a local path
         else:
-            for part in (self.model, self.processor.image_processor, self.tokenizer):
-                part.save_pretrained(directory)
+            self.model.save_pretrained(directory)
+            self.processor.save_image_processor(directory)
+            self.tokenizer.save_pretrained(directory)
         return directory

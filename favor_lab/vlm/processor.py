@@ -3,6 +3,7 @@ tokenizer and chat template."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,19 @@ class ImageTextProcessor(ProcessorMixin):
     returns, so that transformers and TRL accept it."""
 
     return_mm_token_type_ids = True
+    # the pixel budget of a checkpoint that is saved: as named when it was loaded, else the base's own, not `MAX_PIXELS`
+    saved_size: dict[str, int] | None = None
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None):
         self.image_token = "<|image_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+
+    def save_image_processor(self, directory: Path) -> None:
+        """Write preprocessor_config.json. The cap `MAX_PIXELS`, which nobody named, stays out of it."""
+        image_processor = copy.deepcopy(self.image_processor)
+        image_processor.size = self.saved_size or image_processor.size
+        image_processor.save_pretrained(directory)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
         kwargs.setdefault("return_mm_token_type_ids", True)  # marks the tokens that get two-dimensional positions
@@ -51,22 +60,41 @@ def load_processor(
     the published chat templates stays, since the model was tuned with it: about ten more tokens per prompt. ValueError
     for a tokenizer that `check_tokenizer` refuses and a budget below one image token or with swapped ends.
     """
-    image_processor = Qwen2VLImageProcessorPil.from_pretrained(name, local_files_only=local_files_only)
+    image_processor, budget = read_image_processor(name, local_files_only)
     tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", local_files_only=local_files_only)
     template_file = Path(name) / "chat_template.json"  # the published checkpoints have the template here too
     if tokenizer.chat_template is None and template_file.is_file():
         tokenizer.chat_template = json.loads(template_file.read_text(encoding="utf-8")).get("chat_template")
     check_tokenizer(tokenizer, str(name))
-    size, token_pixels = image_processor.size, (image_processor.patch_size * image_processor.merge_size) ** 2
-    max_pixels = min(size["longest_edge"], MAX_PIXELS) if max_pixels is None else max_pixels
-    min_pixels = min(size["shortest_edge"], max_pixels) if min_pixels is None else min_pixels
+    token_pixels = (image_processor.patch_size * image_processor.merge_size) ** 2
+    lowest, highest = min_pixels or budget["shortest_edge"], max_pixels or budget["longest_edge"]
+    if max_pixels is None:
+        max_pixels = min(budget["longest_edge"], MAX_PIXELS)
+    if min_pixels is None:
+        min_pixels = min(budget["shortest_edge"], max_pixels)
     if not token_pixels <= min_pixels <= max_pixels:
         raise ValueError(
             f"min_pixels={min_pixels}, max_pixels={max_pixels}: need {token_pixels} <= min_pixels <= max_pixels"
             f" ({token_pixels} pixels are one image token)"
         )
     image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    return ImageTextProcessor(image_processor, tokenizer)
+    processor = ImageTextProcessor(image_processor, tokenizer)
+    processor.saved_size = {"shortest_edge": min(lowest, highest), "longest_edge": highest}
+    return processor
+
+
+def read_image_processor(name: str, local_files_only: bool = False) -> tuple[Any, dict[str, int]]:
+    """The image processor of a checkpoint, and its pixel budget {"shortest_edge", "longest_edge"}. Some checkpoints
+    write the budget as {"min_pixels", "max_pixels"}, which the image processor reads and then does not resize by."""
+    values, _ = Qwen2VLImageProcessorPil.get_image_processor_dict(name, local_files_only=local_files_only)
+    budget = dict(Qwen2VLImageProcessorPil.size)
+    size = values.get("size")
+    for edge, pixels in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
+        for stored in (size.get(pixels), size.get(edge)) if isinstance(size, dict) else ():
+            budget[edge] = budget[edge] if stored is None else stored
+        budget[edge] = budget[edge] if values.get(pixels) is None else values[pixels]
+    other = {key: value for key, value in values.items() if key not in ("size", "min_pixels", "max_pixels")}
+    return Qwen2VLImageProcessorPil.from_dict({**other, "size": dict(budget)}), budget
 
 
 def check_tokenizer(tokenizer: Any, name: str) -> None:

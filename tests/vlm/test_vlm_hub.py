@@ -421,15 +421,20 @@ def pickle(folder):
         path.unlink()
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 SHARD = "model-00002-of-00003.safetensors"
 DAMAGE = {
     "shard missing": (lambda f: (f / SHARD).unlink(), FileNotFoundError, f"1 of 3 shards missing, {SHARD}"),
     "shard cut": (lambda f: cut(f / SHARD, 30_000), ValueError, f"{SHARD}, of 30000 bytes, is not a complete"),
     "header cut": (lambda f: cut(f / SHARD, 40), ValueError, f"{SHARD}, of 40 bytes, is not .*header"),
     "shard empty": (lambda f: cut(f / SHARD, 0), ValueError, f"{SHARD}, of 0 bytes, is not .*header too small"),
-    "no safetensors": (
-        lambda f: (f / SHARD).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 3), ValueError,
-        "not a complete",
+    "no safetensors": (lambda f: (f / SHARD).write_bytes(b"<html>404</html>\n" * 9), ValueError, "not a complete"),
+    "pointers of Git LFS": (
+        lambda f: [(f / name).write_bytes(LFS_POINTER) for name in (SHARD, "tokenizer.json")], ValueError,
+        f"Git LFS pointers in the place of {SHARD}, tokenizer.json; `git lfs pull`",
+    ),
+    "a pointer as configuration": (
+        lambda f: (f / "config.json").write_bytes(LFS_POINTER), ValueError, "config.json is a Git LFS pointer",
     ),
     "header no object": (
         lambda f: (f / SHARD).write_bytes(struct.pack("<Q", 2) + b"[]"), ValueError, f"{SHARD}, .* is not a complete",
@@ -499,6 +504,32 @@ def test_a_shard_outside_of_the_folder_is_refused(copy, shard):
     index = copy / "model.safetensors.index.json"
     edit(index, lambda i: i.update(weight_map={t: shard if s == SHARD else s for t, s in i["weight_map"].items()}))
     with pytest.raises(ValueError, match=rf"index.json names the shard {re.escape(repr(shard))}, .* not a path"):
+        load_policy(copy, device="cpu")
+
+
+def save_as_transformers_5(folder):
+    """The image processor inside processor_config.json, beside the video processor that is not read here."""
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    size = {"shortest_edge": values.pop("min_pixels"), "longest_edge": values.pop("max_pixels")}
+    nested = {"image_processor": values | {"size": size}, "video_processor": {"size": size, "max_frames": 768}}
+    (folder / "processor_config.json").write_text(json.dumps(nested | {"processor_class": "Qwen2VLProcessor"}))
+
+
+def test_a_checkpoint_as_transformers_5_saves_it(published, copy, tiny_examples):
+    save_as_transformers_5(copy)
+    ours, theirs = (load_policy(folder, lora_rank=0, device="cpu") for folder in (copy, published[0]))
+    assert ours.processor.image_processor.to_dict() == theirs.processor.image_processor.to_dict()
+    one, other = (encode_prompts(policy, tiny_examples, LABELS) for policy in (ours, theirs))
+    assert torch.equal(one.input_ids, other.input_ids)
+    assert all(torch.equal(a, b) for a, b in zip(one.image_features, other.image_features, strict=True))
+
+
+@pytest.mark.parametrize("content", [{"processor_class": "Qwen2VLProcessor"}, {"image_processor": None}])
+def test_a_processor_config_without_an_image_processor_is_not_enough(copy, content):
+    save_as_transformers_5(copy)
+    (copy / "processor_config.json").write_text(json.dumps(content))
+    with pytest.raises(FileNotFoundError, match="incomplete: preprocessor_config.json missing"):
         load_policy(copy, device="cpu")
 
 

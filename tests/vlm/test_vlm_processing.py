@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import Qwen2VLImageProcessorPil
 
 from favor_lab.activities.fewshot import Example
 from favor_lab.activities.images import to_rgb
@@ -112,6 +115,55 @@ def test_a_checkpoint_with_an_enormous_budget_is_capped(tiny_checkpoint, tmp_pat
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (tmp_path / name).write_text((tiny_checkpoint / name).read_text())
     assert load_processor(tmp_path).image_processor.size["longest_edge"] == MAX_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("stored", "lowest", "highest"),
+    [
+        ({"size": {"min_pixels": 784, "max_pixels": 7840}}, 784, 7840),
+        ({"size": {"max_pixels": 7840}}, 3136, 7840),
+        ({"size": {"min_pixels": 1568}}, 1568, MAX_PIXELS),
+        ({"size": {"min_pixels": 784, "max_pixels": 9}, "min_pixels": 1568, "max_pixels": 7840}, 1568, 7840),
+        ({"size": {"shortest_edge": 784, "longest_edge": 7840, "min_pixels": 1, "max_pixels": 9}}, 784, 7840),
+        ({"max_pixels": 7840}, 3136, 7840),
+        ({}, 3136, MAX_PIXELS),
+    ],
+)
+def test_a_pixel_budget_is_read_however_it_is_written(tiny_checkpoint, tmp_path, stored, lowest, highest):
+    values = json.loads((tiny_checkpoint / "preprocessor_config.json").read_text())
+    values = {key: value for key, value in values.items() if key not in ("size", "min_pixels", "max_pixels")}
+    shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    (tmp_path / "copy/preprocessor_config.json").write_text(json.dumps(values | stored))
+    policy = load_policy(tmp_path / "copy", device="cpu")
+    assert policy.processor.image_processor.size == {"shortest_edge": lowest, "longest_edge": highest}
+    batch = encode_prompts(policy, [Example(Image.new("RGB", (300, 300)), "reading", "x")], LABELS)
+    assert lowest <= 784 * len(batch.image_features[0]) <= highest
+
+
+@pytest.mark.parametrize(
+    ("budget", "lowest", "highest"),
+    [
+        ({}, 3136, 12_845_056),
+        ({"max_pixels": 7840}, 3136, 7840),
+        ({"max_pixels": 784}, 784, 784),
+        ({"min_pixels": 784}, 784, 12_845_056),
+    ],
+)
+def test_a_saved_checkpoint_has_the_budget_that_was_named_or_its_own(
+    tiny_checkpoint, tmp_path, budget, lowest, highest
+):
+    """The cap of this library is no property of the checkpoint."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    values["size"] = {"shortest_edge": 3136, "longest_edge": 12_845_056}
+    values = {key: value for key, value in values.items() if key not in ("min_pixels", "max_pixels")}
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    policy = load_policy(folder, lora_rank=0, device="cpu", **budget)
+    used = policy.processor.image_processor.size
+    saved = Qwen2VLImageProcessorPil.from_pretrained(policy.save(tmp_path / "saved"))
+    assert dict(saved.size) == {"shortest_edge": lowest, "longest_edge": highest}
+    assert policy.processor.image_processor.size is used, "saving changes nothing"
+    assert load_policy(tmp_path / "saved", lora_rank=0, device="cpu").processor.image_processor.size == used
 
 
 def truncated_jpeg():
