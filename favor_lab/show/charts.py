@@ -60,7 +60,7 @@ def plot_shots(
         for method, share in (untrained or {}).get(name, {}).items():
             colour, _ = look(method)
             axes.axhline(100 * share, color=colour, linewidth=1.2, linestyle=":", label=method)
-        axes.set(title=name, xlabel="shots a label")
+        axes.set(title=name, xlabel="shots per label")
         axes.set_xticks(range(len(counts)), map(str, counts))
         axes.grid(axis="y")
     for axes in panels[::4]:

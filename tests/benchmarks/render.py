@@ -327,7 +327,7 @@ def pictured(results: Sequence[Result]) -> bool:
 
 
 def figure(results: Sequence[Result]) -> Any:
-    """First row: seconds of a step, and peak memory; then a row of growth for each policy and machine."""
+    """First row: time of a step, and peak memory; then a row of growth for each policy and machine."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -350,23 +350,23 @@ def figure(results: Sequence[Result]) -> Any:
 
 
 def draw_steps(axes: Any, results: Sequence[Result]) -> None:
-    """A pair of bars for each comparison."""
+    """A pair of bars for each comparison, as long as the times in units of favor_lab's step."""
     from favor_lab.show.style import BLUE, GREY
 
-    names = []
+    names, longest = [], 1.0
     for i, result in enumerate(results):
-        slowest = max(result[side]["seconds"]["median"] for side in ("trl", "ours") if side in result)
+        unit = result.get("ours", result.get("trl"))["seconds"]["median"]
         for side, colour, shift in (("trl", GREY, -0.19), ("ours", BLUE, 0.19)):
             if side in result:
                 value = result[side]["seconds"]["median"]
-                axes.barh(i + shift, value / slowest, height=0.34, color=colour)
-                name = "TRL" if side == "trl" else "favor_lab"
-                label = amount(result, value, result.get("ours", result.get("trl"))["seconds"]["median"])
-                axes.text(value / slowest + 0.01, i + shift, f"{name} {label}", va="center", fontsize=8)
+                longest = max(longest, value / unit)
+                axes.barh(i + shift, value / unit, height=0.34, color=colour)
+                label = f"  {'TRL' if side == 'trl' else 'favor_lab'} {amount(result, value, unit)}"
+                axes.text(value / unit, i + shift, label, va="center", fontsize=8)
         names.append(f"{result['arguments']['policy']}, {result['arguments']['length']} tokens\n{place(result)}")
     axes.set_yticks(range(len(names)), names)
     axes.set(
-        xlim=(0, 1.45),
+        xlim=(0, 1.25 * longest),
         xticks=[],
         ylim=(len(names) - 0.4, -0.6),
         title="Time of an optimiser step" + time_head(results[0], "favor_lab's"),
