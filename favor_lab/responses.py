@@ -73,11 +73,9 @@ def response_spans(text: str) -> dict[str, tuple[int, int]]:
 
 def part_masks(policy: Policy, rollout: Rollout, spans: Spans = response_spans) -> dict[str, Tensor]:
     """Which tokens of each completion belong to its answer, which to its reasoning: masks (N, L) by part, on the CPU;
-    a row that lacks the part is all False there. spans: another way to cut a text, such as one part per statement.
-
-    A token counts if any of its characters does: in some vocabularies the first letters of an answer share a token
-    with the `>` before it.
-    """
+    a row that lacks the part is all False there. A token counts if any of its characters does: in some vocabularies the
+    first letters of an answer share a token with the `>` before it.
+    spans: another way to cut a text, such as one part per statement."""
     masks: dict[str, Tensor] = {}
     for n, (ids, keep) in enumerate(zip(rollout.completion_ids, rollout.mask, strict=True)):
         row = ids[keep].tolist()
@@ -91,8 +89,8 @@ def part_masks(policy: Policy, rollout: Rollout, spans: Spans = response_spans) 
 
 
 def reasoning_statements(text: str) -> list[str]:
-    """The statements of a response's reasoning, in order: cut at full stops, commas and semicolons, in lower case,
-    duplicates removed. Empty for a response without reasoning; a `<think>` without closing tag reaches to the end.
+    """The statements of a response's reasoning (see `split_response`), in order: cut at full stops, commas, semicolons
+    and line breaks, in lower case, duplicates removed. Empty for a response without reasoning.
 
     >>> reasoning_statements("<think>Standing, hands together. standing</think><answer>applauding</answer>")
     ['standing', 'hands together']
@@ -134,8 +132,8 @@ def judge_reasoning(text: str, source: str) -> list[Statement]:
 
 
 def judge_statements(text: str, source: str) -> tuple[int, int]:
-    """How many statements the reasoning makes about a drawn scene, and how many are true: (stated, true), by
-    `judge_reasoning`. One outside the drawn world's language is stated and not true; (0, 0) if no truth is known.
+    """How many statements the reasoning makes about a drawn scene, and how many are true, by `judge_reasoning`. One
+    outside the drawn world's language is stated and not true; (0, 0) if no truth is known.
 
     >>> judge_statements("<think>phone at the ear. dancing.</think><answer>phoning</answer>", "cartoon/test/00006")
     (2, 1)

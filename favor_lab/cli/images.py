@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from favor_lab.cli.options import DrawOptions
 from favor_lab.progress import progress_bar
 from favor_lab.runs.options import open_set, read_exclude
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
-
-if TYPE_CHECKING:
-    from favor_lab.activities import ActivityData
 
 
 def data(draw: DrawOptions) -> None:
@@ -42,8 +38,16 @@ def data(draw: DrawOptions) -> None:
         tell(f"{split:<12}{len(records)} images")
     if draw.out is not None:
         tell(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
-    if draw.sheet is not None:
-        write_sheet(draw, images, draw.sheet)
+    if draw.sheet is not None:  # one picture of the first images of each label
+        need("matplotlib", "a sheet of images")
+        from favor_lab.show.evaluations import plot_examples
+
+        if draw.split not in images.splits:
+            raise ValueError(f"{images.name} has no split {draw.split!r}; it has {', '.join(images.splits)}")
+        by_label = [[r for r in images.splits[draw.split] if r.label == label] for label in images.labels]
+        pictures = [images.read(record) for records in by_label for record in records[: draw.per_label]]
+        plot_examples(pictures, columns=8).savefig(draw.sheet)
+        tell(f"sheet written to {draw.sheet}")
 
 
 def check(draw: DrawOptions, root: Path) -> bool:
@@ -65,15 +69,3 @@ def check(draw: DrawOptions, root: Path) -> bool:
     elif report.exclude:
         tell(f"{len(report.exclude)} images are in doubt: mend or remove them, or leave them out: --write-exclude FILE")
     return not report.fatal
-
-
-def write_sheet(draw: DrawOptions, images: ActivityData, path: Path) -> None:
-    """One picture of the first images of each label."""
-    need("matplotlib", "a sheet of images")
-    from favor_lab.show.evaluations import plot_examples
-
-    if draw.split not in images.splits:
-        raise ValueError(f"{images.name} has no split {draw.split!r}; it has {', '.join(images.splits)}")
-    by_label = [[r for r in images.splits[draw.split] if r.label == label][: draw.per_label] for label in images.labels]
-    plot_examples([images.read(record) for records in by_label for record in records], columns=8).savefig(path)
-    tell(f"sheet written to {path}")

@@ -17,7 +17,7 @@ from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
 if TYPE_CHECKING:
-    from favor_lab.runs.cells import Cell, Setup
+    from favor_lab.runs.cells import Cell
 
 
 def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: GRPOSettings) -> None:
@@ -57,11 +57,21 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
     """
     from tqdm import tqdm
 
+    from favor_lab.runs.cells import PRESETS, Setup
     from favor_lab.runs.experiments import run_study
     from favor_lab.runs.tables import write_tables
 
     cells = cells_of(study)
-    settings, setup = study_setup(study, images, policy)
+    name = study.preset or ("pocket" if policy.policy == "pocket" else "lora")
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
+    # the preset's settings and policy, but for what the options say otherwise
+    preset, names = PRESETS[name], ("steps", "micro_batch", "open_vocabulary", "offload_tower")
+    settings = preset.by_method(**{name: value for name, value in changed_settings(study).items() if name in names})
+    own_options = changed_settings(policy)
+    loading = {"name": own_options.pop("policy", policy.policy), **preset.policy, **own_options}
+    where = {**asdict(images), "exclude": read_exclude(images.exclude)}
+    setup = Setup(study.sets, study.test, loading, where)
     for name in study.sets:
         setup.load(name)  # a folder that is not there is told now, not after hours of other sets
     with progress_bar(cells, "study", unit="cell") as bar:
@@ -85,23 +95,6 @@ def cells_of(study: StudyOptions) -> list[Cell]:
     if changed := [f"--{name}" for name in replaced if name in changed_settings(study)]:
         raise ValueError(f"--cells {study.cells} names them all: leave out {', '.join(changed)}")
     return whole_study(study.cells)
-
-
-def study_setup(
-    study: StudyOptions, images: FolderOptions, policy: PolicyOptions
-) -> tuple[dict[str, GRPOSettings], Setup]:
-    """The settings of each method, and what all cells share: the preset's, but for what the options say otherwise."""
-    from favor_lab.runs.cells import PRESETS, Setup
-
-    name = study.preset or ("pocket" if policy.policy == "pocket" else "lora")
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
-    preset, names = PRESETS[name], ("steps", "micro_batch", "open_vocabulary", "offload_tower")
-    settings = preset.by_method(**{name: value for name, value in changed_settings(study).items() if name in names})
-    own_options = changed_settings(policy)
-    loading = {"name": own_options.pop("policy", policy.policy), **preset.policy, **own_options}
-    where = {**asdict(images), "exclude": read_exclude(images.exclude)}
-    return settings, Setup(study.sets, study.test, loading, where)
 
 
 def share(share: ShareOptions) -> None:

@@ -88,7 +88,7 @@ class Setup:
         """A set, its files listed once; of several public ones each is in the folder of its name under the root."""
         if name not in self._loaded:
             root = self.images.get("root")
-            root = root if root is None or len(self.sets) == 1 else Path(root) / name
+            root = root if root is None or len(self.sets) < 2 else Path(root) / name
             self._loaded[name] = load_activities(name, **{**self.images, "root": root})
         return self._loaded[name]
 
@@ -173,10 +173,9 @@ class Result:
 
     def save(self, folder: str | Path) -> Path:
         """Write `<name>.json.gz` atomically."""
-        target = Path(folder) / f"{self.cell.name}.json.gz"
-        data = {**jsonable(asdict(self)), "tests": {name: test.to_dict() for name, test in self.tests.items()}}
+        data = {**asdict(self), "tests": {name: test.to_dict() for name, test in self.tests.items()}}
         packed = gzip.compress(json.dumps(jsonable(data), ensure_ascii=False).encode(), mtime=0)
-        return write_whole(target, packed)
+        return write_whole(Path(folder) / f"{self.cell.name}.json.gz", packed)
 
     @classmethod
     def load(cls, path: str | Path) -> Result:

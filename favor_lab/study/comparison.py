@@ -29,8 +29,8 @@ def paired_gains(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> n
     if len({tuple(answer.source for answer in evaluation.answers) for evaluation in [*before, *after]}) > 1:
         message = "these evaluations are not of the same images in the same order, so they cannot be paired"
         raise ValueError(f"{message}: evaluate both on the same list of examples")
-    right = [np.array([[a.correct for a in e.answers] for e in side], dtype=int) for side in (before, after)]
-    return right[1] - right[0]  # (S, M)
+    old, new = (np.array([[a.correct for a in e.answers] for e in side], dtype=int) for side in (before, after))
+    return new - old  # (S, M)
 
 
 @lru_cache(maxsize=8)

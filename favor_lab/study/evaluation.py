@@ -135,11 +135,9 @@ class Evaluation:
 
 
 def greedy_rollout(policy: Policy, prompts: PromptBatch, max_new_tokens: int = 128) -> Rollout:
-    """Greedy decoding, the likeliest token at every position, for all prompts at once: a Rollout of B rows.
-
-    It is `sample_groups` with top_k = 1: the same shared prefix, forbidden ids and end tokens as in training, and
-    nothing from the checkpoint's generation_config.
-    """
+    """Greedy decoding, the likeliest token at every position, for all prompts at once: a Rollout of B rows. It is
+    `sample_groups` with top_k = 1: the same shared prefix, forbidden ids and end tokens as in training, and nothing
+    from the checkpoint's generation_config."""
     from favor_lab.grpo.sampling import sample_groups
 
     return sample_groups(policy, prompts, group_size=1, max_new_tokens=max_new_tokens, seed=0, top_k=1)

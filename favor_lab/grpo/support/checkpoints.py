@@ -149,14 +149,6 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) 
     return lines + ([f"and {len(names) - most} more"] if len(names) > most else [])
 
 
-def checkpoint_path(directory: str | Path, step: int) -> Path:
-    """
-    >>> checkpoint_path("run", 10).name
-    'step-000010.safetensors'
-    """
-    return Path(directory) / f"step-{step:06}.safetensors"
-
-
 def checkpoints(directory: str | Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
     return sorted(Path(directory).glob("step-*.safetensors"), key=lambda path: int(path.stem[5:]), reverse=True)
@@ -172,7 +164,8 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
     if bad := state.out_of_range():
         weights = f"the weights after step {state.step} are out of range in {len(bad)} parameters, the first {bad[0]}"
         raise FloatingPointError(f"{weights}: they were not saved to {directory}")
-    directory, path, tensors = Path(directory), checkpoint_path(directory, state.step), dict[str, Tensor]()
+    directory, tensors = Path(directory), dict[str, Tensor]()
+    path = directory / f"step-{state.step:06}.safetensors"
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     content = {
         "parameters": {name: weight.detach() for name, weight in state.exact_weights().items()},
@@ -275,11 +268,9 @@ def newest(directory: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
-    """The state saved last in `directory`; the trainable parameters of `policy` are set to the saved ones.
-
-    Where the newest file is damaged, a warning says so and the one before it is taken.
-    FileNotFoundError without a checkpoint; ValueError where all are damaged, or for one that fits another policy.
-    """
+    """The state saved last in `directory`; the trainable parameters of `policy` are set to the saved ones. Where the
+    newest file is damaged, a warning says so and the one before it is taken. FileNotFoundError without a checkpoint;
+    ValueError where all are damaged, or for one that fits another policy."""
     path, content = newest(directory)
     saved, settings, batch = (content.pop(name) for name in ("parameters", "settings", "batch"))
     own = dict(policy.trainable_parameters())

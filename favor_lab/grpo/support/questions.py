@@ -54,20 +54,15 @@ def images_encoded(
 
 
 def prompts_for(
-    policy: Policy,
-    shots: FewShot,
-    pool: PromptBatch,
-    examples: Sequence[Example],
-    question: Question,
-    completion_tokens: int,
+    policy: Policy, shots: FewShot, pool: PromptBatch, examples: Sequence[Example], question: Question, tokens: int
 ) -> PromptBatch:
     """The question about each example. The run's own images are not encoded again, whatever is asked of them."""
     places = {id(example): place for place, example in enumerate(shots.train)}
     if not {id(example) for example in examples} <= places.keys():
-        return encode_prompts(policy, examples, question, completion_tokens=completion_tokens)
+        return encode_prompts(policy, examples, question, completion_tokens=tokens)
     prompts = pool[[places[id(example)] for example in examples]]
     texts = [question.text(example) for example in examples]
-    return prompts if texts == prompts.texts else ask_again(policy, prompts, texts, completion_tokens)
+    return prompts if texts == prompts.texts else ask_again(policy, prompts, texts, tokens)
 
 
 def examples_of(prompts: PromptBatch, shots: FewShot) -> list[Example]:

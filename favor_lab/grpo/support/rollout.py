@@ -105,10 +105,10 @@ class Rollout:
     def fixed_old_logps(self) -> Tensor:
         """The old log-probabilities (N, L) that rows bring along, or NaN: the first scoring pass fills it in.
 
-        A row sampled in this step gets NaN although the sampler has recorded its log-probabilities. Those come from a
-        decoding loop, one token at a time, and differ from the scoring pass's in the last digits (`sampling_gap` in the
-        records); with the first scoring pass on both sides the on-policy ratio is exactly 1. A row from an earlier step
-        must say so ("replayed", say, in place of "sampled"): then its own log-probabilities are the old ones.
+        A row sampled in this step gets NaN, because the log-probabilities that the decoding loop has recorded differ
+        from the scoring pass's in the last digits (`sampling_gap` in the records); with the first scoring pass on both
+        sides the on-policy ratio is exactly 1. A row from an earlier step must say so ("replayed", say, in place of
+        "sampled"): then its own log-probabilities are the old ones.
         """
         if self.old_logps is not None:
             return self.old_logps

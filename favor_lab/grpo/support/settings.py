@@ -29,10 +29,8 @@ NOT_NEGATIVE = {"beta", "clip", "eps", "warmup_steps", "micro_batch", "max_grad_
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings that every way of training uses, supervised fine-tuning included.
-
-    Each default states where it comes from; "own choice" was set on the pocket policy.
-    """
+    """Settings that every way of training uses, supervised fine-tuning included. Each default states where it comes
+    from; "own choice" was set on the pocket policy."""
 
     steps: int = 100
     """Optimiser steps (own choice; Visual-RFT: 200)."""
