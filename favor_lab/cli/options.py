@@ -18,6 +18,9 @@ from favor_lab.runs.options import SetOptions
 class RunOptions:
     """Where the run is kept."""
 
+    config: Path | None = None
+    """Take options from this TOML file, such as the run.toml of an earlier run; those of the command line win. A path
+    in it is relative to the folder that the command runs in."""
     out: Path | None = None  # New folder for the run. None: runs/COMMAND-DATA, with a number if that is taken.
     resume: Path | None = None
     """Resume the run in this folder, with its own options; only --steps and what bounds memory

@@ -8,7 +8,7 @@ import sys
 import threading
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from favor_lab.cli.measuring import doctor, profile, share, study
 from favor_lab.cli.predicting import app, predict
 from favor_lab.cli.training import demo, sft, train
 from favor_lab.grpo.support.settings import TrainSettings
+from favor_lab.runs.config import config_arguments
 
 ABOUT = """Few-shot GRPO teaches a vision-language model to name activities in images.
 
@@ -74,6 +75,20 @@ def run(arguments: Sequence[str]) -> None:
     named = next((command for command in arguments[:1] if command in COMMANDS), None)
     groups = typing.get_type_hints(COMMANDS[named]) if named else {}
     groups.pop("return", None)
+    parsed = parse(arguments, named, groups)
+    values = {name: value for group in groups for name, value in vars(getattr(parsed, group)).items()}
+    if named and (config := values.pop("config", None)):
+        from_file = config_arguments(config, named, values)
+        try:
+            parse([named, *from_file], named, groups)
+        except SystemExit:
+            raise ValueError(f"{config} has a value that its option cannot take: see above") from None
+        parsed = parse([named, *from_file, *arguments[1:]], named, groups)
+    COMMANDS[type(parsed).__name__](**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()})
+
+
+def parse(arguments: Sequence[str], named: str | None, groups: Mapping[str, type]) -> Any:
+    """The options of the named command, one attribute per group; SystemExit for help and for what cannot be parsed."""
 
     def options(command: str) -> type:
         own_groups = [(name, unchecked(kind)) for name, kind in groups.items() if command == named]
@@ -81,14 +96,13 @@ def run(arguments: Sequence[str]) -> None:
         made.__doc__ = about if own_groups else about.split("\n")[0]
         return made
 
-    parsed = tyro.extras.subcommand_cli_from_dict(
+    return tyro.extras.subcommand_cli_from_dict(
         {command: options(command) for command in COMMANDS},
         prog="favor-lab",
         description=ABOUT,
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    COMMANDS[type(parsed).__name__](**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

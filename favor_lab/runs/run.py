@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
 from favor_lab.progress import progress_bar
+from favor_lab.runs.config import write_config
 from favor_lab.runs.options import DataOptions, PolicyOptions, load_shots, open_policy, with_absolute_paths
 from favor_lab.versions import need
 
@@ -210,12 +211,13 @@ def save_plan(
     earlier: set[str],
     note: Tell,
 ) -> None:
-    """Write settings.json and training_images.json; say what could make a resumed run differ."""
+    """Write settings.json, run.toml and training_images.json; say what could make a resumed run differ."""
     from favor_lab.grpo.support.checkpoints import differences
     from favor_lab.study.leakage import save_training_images
 
     versions = folder.load("settings.json", {}).get("versions", {})
     folder.save_settings({**asdict(plan), "labels": list(shots.labels)}, policy.device)
+    write_config(folder.path / "run.toml", plan)
     save_training_images(folder, shots.train, earlier)
     if versions and (changes := differences(versions, folder.settings["versions"])):
         other = f"this run was started with different versions ({'; '.join(changes)})"

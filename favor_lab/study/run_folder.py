@@ -1,6 +1,7 @@
 """A run folder: everything that one run leaves on the disk.
 
 settings.json            the options of the run, and the versions of the packages that it used
+run.toml                 the same options for `favor-lab train --config run.toml`
 training_images.json     fingerprints of the images that it trained on, see `favor_lab.study.leakage`
 records.jsonl            one step record per line, written as they arrive
 checkpoint/, adapter/    the state to resume from, the adapter to load
