@@ -223,8 +223,13 @@ class StaticDecoder:
             return
         source = old[0].repeat(len(prompts) * places).index_copy(0, slots, old)  # slots without a row: any
         for attend in self.attends:  # one by one: never two copies of all caches
-            attend.prompt_keys, attend.prompt_values = attend.prompt_keys[prompts], attend.prompt_values[prompts]
-            attend.keys, attend.values = attend.keys[source], attend.values[source]  # (B' * R', K, length, d)
+            for name, index in (
+                ("prompt_keys", prompts),
+                ("prompt_values", prompts),
+                ("keys", source),
+                ("values", source),
+            ):
+                setattr(attend, name, getattr(attend, name).index_select(0, index))  # contiguous, unlike tensor[index]
         self.use_grid(prompts, slots, places)
 
 
