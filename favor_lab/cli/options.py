@@ -1,7 +1,5 @@
 """The options of the commands, beside those of a run's images and policy (`favor_lab.runs.options`) and its settings.
-
-Each field is an option; the comment beside it, or the text under it, is its help: tyro reads both.
-"""
+Each field is an option; the comment beside it, or the text under it, is its help: tyro reads both."""
 
 from __future__ import annotations
 

@@ -70,10 +70,9 @@ def unchecked(kind: type) -> type:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parse the arguments and run their command. Only the options of the named command are looked at: its function's
-    parameters, each a group of options."""
+    """Parse the arguments and run their command. Each parameter of its function is a group of options."""
     named = next((command for command in arguments[:1] if command in COMMANDS), None)
-    groups = typing.get_type_hints(COMMANDS[named]) if named else {}
+    groups = typing.get_type_hints(COMMANDS[named]) if named else {}  # the others are only listed
     groups.pop("return", None)
     parsed = parse(arguments, named, groups)
     values = {name: value for group in groups for name, value in vars(getattr(parsed, group)).items()}

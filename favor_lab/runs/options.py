@@ -1,7 +1,5 @@
-"""What a run needs to be told about its images and its policy, and how both are opened.
-
-Plain dataclasses whose fields the command line turns into options; a notebook fills them by hand.
-"""
+"""What a run needs to be told about its images and its policy, and how both are opened: plain dataclasses whose fields
+the command line turns into options; a notebook fills them by hand."""
 
 from __future__ import annotations
 

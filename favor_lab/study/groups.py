@@ -77,8 +77,7 @@ def sample_judged_groups(
     policy: Policy, examples: Sequence[Example], labels: Sequence[str] | None, settings: GRPOSettings
 ) -> list[JudgedGroup]:
     """A group for each example, scored with the default rewards and advantages."""
-    names = ("max_new_tokens", "group_size", "temperature", "seed")
-    sampling = {name: getattr(settings, name) for name in names}
+    sampling = {name: getattr(settings, name) for name in ("max_new_tokens", "group_size", "temperature", "seed")}
     rollout, scores = sample_and_score(policy, examples, labels, settings.style, **sampling)
     totals, groups = weighted_sum(scores, None), []  # (N,)
     for b, example in enumerate(examples):

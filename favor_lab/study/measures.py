@@ -99,7 +99,7 @@ def mean_of(numbers: np.ndarray, weights: np.ndarray) -> Measured | None:
 
 def difference(before: Sequence[Evaluation], after: Sequence[Evaluation], name: str) -> Measured | None:
     """How much a measure changes, image by image and seed by seed; one evaluation before serves every one after. Only
-    responses count that both sides have the measure of; None where there is none. ValueError where the numbers of
+    responses count where both sides have the measure; None where there is none. ValueError where the numbers of
     evaluations do not fit."""
     (old, old_weights), (new, new_weights) = values(before, name), values(after, name)
     if len(old) not in (1, len(new)):

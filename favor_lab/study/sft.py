@@ -63,9 +63,9 @@ def sft(
         clock = Clock(state.step + 1, policy.device)
         drawn = draw(prompts.labels, state.step, settings.prompts_per_step, settings.seed)
         targets = encode_completions(policy, [texts[i] for i in drawn], range(len(drawn)), origin="target")
-        memory_options = (settings.micro_batch, settings.gradient_checkpointing)
         with clock("loss"):
             state.optimiser.zero_grad(set_to_none=True)
+            memory_options = (settings.micro_batch, settings.gradient_checkpointing)
             loss = cross_entropy_backward(policy, prompts[drawn], targets, *memory_options)
         with uninterrupted() as raise_delayed, clock("update"):
             measured = optimiser_step(state, rows=len(drawn))
