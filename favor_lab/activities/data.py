@@ -11,8 +11,14 @@ from PIL import Image
 
 from favor_lab.activities.images import Box, Example
 
-# What a split may be called -> the name that it has here.
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+# What a split may be called, in any case -> the name that it has here; the same names as in imagefolder of `datasets`.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+SPLITS = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+SPLITS_ARE_CALLED = "splits are called " + "; ".join(" or ".join(names) for names in SPLIT_NAMES.values())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -51,8 +52,13 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
     "test" and "validation" images come from a split of that name when `dataset` has one; otherwise they are set aside
     from "train" first, so that no training image is ever one of them.
 
-    Raises ValueError for counts out of range, for labels with too few images (all of them, with the existing and the
-    needed number), and for unreadable images and duplicates, which have equal pixels (how many, the first 20 by name).
+    An image with the pixels of one that is already drawn (a duplicate) is passed over, in a warning, and the next one
+    of its label is drawn in its place: no part has an image twice, and no image of one part is in another. This changes
+    no selection without duplicates. `favor-lab data` lists the duplicates of a whole set, and `exclude` of
+    `load_activities` leaves images out; of an image under two labels only a person can say which is right.
+
+    Raises ValueError for counts out of range, for labels with too few images, with duplicates or without them (all of
+    them, with the existing and the needed number), and for unreadable images (how many, the first 20 by name).
 
     >>> from favor_lab import load_activities
     >>> shots = few_shot(load_activities("sketch"), shots=1, validation=0, test=1)
@@ -136,15 +142,35 @@ def _transfer(source: FewShot, dataset: ActivityData, seed: int, test: int, name
         if twin is not None
     ]
     if faults:
-        raise ValueError(all_at_once(name, faults, " (images that are learnt from and tested on)"))
+        raise ValueError(
+            all_at_once(
+                name,
+                faults,
+                " (images that are learnt from and tested on; leave one of each pair out with exclude or --exclude)",
+            )
+        )
     return Transfer(source, target, label_overlap(source.labels, target.labels))
 
 
 def _draw(dataset: ActivityData, counts: dict[str, int], seed: int) -> FewShot:
-    """`counts[part]` images per label for each part, read and checked."""
+    """`counts[part]` images per label for each part, read and checked: test, validation, then training images. One
+    ValueError names all unusable images, and duplicates that leave a label with too few images."""
     _check_counts(dataset, counts)
-    examples = _read_all(dataset, _select(dataset, counts, seed))
-    return FewShot(examples["train"], examples["validation"], examples["test"], list(dataset.labels))
+    draw = _Draw(dataset)
+    left = {
+        label: {split: [r for r in records if r.label == label] for split, records in dataset.splits.items()}
+        for label in dataset.labels
+    }
+    for part, count in counts.items():
+        for label, pools in left.items():
+            # Each choice has its own generator, so that it depends on part and label alone (training: and the seed).
+            pool = pools[part if part in pools else "train"]
+            random.Random(f"{part} {label} {seed if part == 'train' else ''}").shuffle(pool)
+        for _ in range(count):  # in turn, so that fewer shots are the beginning of more, whatever is passed over
+            for label, pools in left.items():
+                draw.take(part, label, pools[part if part in pools else "train"])
+    draw.finish(sum(counts.values()) * len(dataset.labels))
+    return FewShot(draw.examples["train"], draw.examples["validation"], draw.examples["test"], list(dataset.labels))
 
 
 def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
@@ -165,36 +191,48 @@ def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
         raise ValueError(message)
 
 
-def _select(dataset: ActivityData, counts: dict[str, int], seed: int) -> dict[str, list[Record]]:
-    """`counts[part]` records per label for each part, labels alternating; each part takes from what is left."""
-    per_label: dict[str, list[list[Record]]] = {part: [] for part in counts}
-    for label in dataset.labels:
-        left = {split: [r for r in records if r.label == label] for split, records in dataset.splits.items()}
-        for part, count in counts.items():
-            pool = left[part if part in left else "train"]
-            # Each choice has its own generator, so that it depends on part and label alone (training: and the seed).
-            random.Random(f"{part} {label} {seed if part == 'train' else ''}").shuffle(pool)
-            per_label[part].append(pool[:count])
-            del pool[:count]
-    return {part: list(chain(*zip(*lists, strict=True))) for part, lists in per_label.items()}
+class _Draw:
+    """The images that are drawn from a set so far, and what is wrong with them."""
 
+    def __init__(self, dataset: ActivityData) -> None:
+        self.dataset = dataset
+        self.examples: dict[str, list[Example]] = {part: [] for part in ("train", "validation", "test")}
+        self.first: dict[bytes, tuple[str, str]] = {}  # content -> label, and the image as errors name it
+        self.faults: list[str] = []
+        self.passed_over: dict[str, list[str]] = {}  # label -> its duplicates
+        self.short: dict[str, None] = {}  # labels that have not enough images without duplicates
 
-def _read_all(dataset: ActivityData, records: dict[str, list[Record]]) -> dict[str, list[Example]]:
-    """Read every selected image. One ValueError names all unusable images and all duplicates."""
-    examples: dict[str, list[Example]] = {part: [] for part in records}
-    first: dict[bytes, str] = {}
-    faults = []
-    for part, record in ((part, record) for part, chosen in records.items() for record in chosen):
-        try:
-            example = dataset.read(record)
-        except (OSError, ValueError) as fault:
-            faults.append(str(fault))
-            continue
-        here = f"{shown(record.source)} ({part}, {record.label!r})"
-        twin = first.setdefault(fingerprint(example.image), here)
-        if twin != here:
-            faults.append(f"the same image twice: {twin} and {here}; keep one of them")
-        examples[part].append(example)
-    if faults:
-        raise ValueError(all_at_once(dataset.name, faults, f" in {sum(map(len, records.values()))} images"))
-    return examples
+    def take(self, part: str, label: str, pool: list[Record]) -> None:
+        """Move the first record of the pool that is no duplicate to `part`; one that cannot be read is a fault."""
+        while pool:
+            record = pool.pop(0)
+            try:
+                example = self.dataset.read(record)
+            except (OSError, ValueError) as fault:
+                self.faults.append(str(fault))
+                return
+            here = f"{shown(record.source)} ({part}, {record.label!r})"
+            content = fingerprint(example.image)
+            if content not in self.first:
+                self.first[content] = label, here
+                self.examples[part].append(example)
+                return
+            twin_label, twin = self.first[content]
+            note = "keep one of them" if twin_label == label else "two labels: find out which is right"
+            self.passed_over.setdefault(label, []).append(f"the same image twice: {twin} and {here}; {note}")
+        self.short[label] = None
+
+    def finish(self, count: int) -> None:
+        """ValueError for everything that is wrong with `count` images; a warning of duplicates that were passed over.
+        Both name the cure."""
+        twins = list(chain(*self.passed_over.values()))
+        cure = "`favor-lab data` with --write-exclude FILE lists the duplicates, --exclude FILE leaves them out"
+        short = chain(*(self.passed_over.get(label, []) for label in self.short))
+        faults = [*self.faults, *short]
+        if faults:
+            advice = f" (without duplicates too few images are left; {cure})" if self.short else ""
+            raise ValueError(all_at_once(self.dataset.name, faults, f" in {count} images{advice}"))
+        if twins:
+            others = f", and {len(twins) - 3} more" if len(twins) > 3 else ""
+            what = f"{len(twins)} duplicates passed over, others of their label drawn: {' | '.join(twins[:3])}{others}"
+            warnings.warn(f"{self.dataset.name}: {what}. {cure}", stacklevel=4)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from favor_lab.activities.data import SPLITS, ActivityData, Record, label_faults, spaced
+from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, Record, label_faults, spaced
 from favor_lab.activities.faults import all_at_once
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.activities.images import Example, decode_image, open_image, prepare_image
@@ -24,7 +24,8 @@ def from_datasets(
 ) -> ActivityData:
     """A `datasets.Dataset` or `DatasetDict` with an image and a label column, as `load_activities` gives a set.
 
-    The splits of a DatasetDict are "train", "validation" (or "val") and "test"; a Dataset alone is "train". Labels are
+    The splits of a DatasetDict are "train", "validation" and "test" (or other names, as in `data.SPLIT_NAMES`); a
+    Dataset alone is "train". Labels are
     a ClassLabel column, in its order, or strings, in alphabetical order; a label is its name with spaces for
     underscores. Images are decoded when they are read, by `open_image` and under its limits. A record's source is
     "name/split#row".
@@ -43,9 +44,13 @@ def from_datasets(
     parts: Any = {"train": dataset} if isinstance(dataset, library.Dataset) else dataset
     if not isinstance(parts, dict):
         raise TypeError(f"need a datasets.Dataset or DatasetDict, not {type(parts).__name__} (no streaming)")
-    if "train" not in parts or not set(parts) <= set(SPLITS) or {"val", "validation"} <= set(parts):
-        raise ValueError(f"{name} has the splits {', '.join(parts)}; need train, and may have {', '.join(SPLITS)}")
-    tables = {SPLITS[split]: _columns(table, image_column, label_column, name) for split, table in parts.items()}
+    known = [SPLITS.get(split.lower(), "") for split in parts]
+    if "train" not in known or not all(known) or len(set(known)) < len(known):
+        may = "need train, and may have validation and test, each once"
+        raise ValueError(f"{name} has the splits {', '.join(parts)}; {may} ({SPLITS_ARE_CALLED})")
+    tables = {
+        SPLITS[split.lower()]: _columns(table, image_column, label_column, name) for split, table in parts.items()
+    }
     order: list[str] = getattr(tables["train"].features[label_column], "names", None) or []
     rows = [  # split, row, the data's own name of its label
         (split, row, order[v] if isinstance(v, int) and 0 <= v < len(order) else v)

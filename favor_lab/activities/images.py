@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import math
 import os
 import stat
@@ -19,11 +20,27 @@ from favor_lab.activities.faults import shown
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the stored image
 
-FORMATS = {  # no other decoder is run, whatever a file claims to be
-    "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "GIF": (".gif",), "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
+FORMATS = {  # no other decoder is run, whatever a file claims to be; one more, HEIC, where pillow-heif is installed
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png",), "BMP": (".bmp",), "GIF": (".gif",),
+    "WEBP": (".webp",), "TIFF": (".tif", ".tiff"),
 }  # fmt: skip
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+READS_HEIC = importlib.util.find_spec("pillow_heif") is not None
 IMAGE_SUFFIXES = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+IMAGE_SUFFIXES |= set(HEIC_SUFFIXES) if READS_HEIC else set()
+UNREAD_SUFFIXES = {*HEIC_SUFFIXES, ".avif", ".jxl"} - IMAGE_SUFFIXES  # of images that must be converted first
+# What is not read: suffixes, the first of which stands for the others -> what it is, and what turns it into images.
+_MAGICK = "`magick mogrify -format {to} *{suffix}` converts it"
+CONVERSIONS = {
+    HEIC_SUFFIXES: "HEIC, as iPhones write it: `pip install 'favor-lab[heic]'` reads it, or "
+    + _MAGICK.format(to="jpg", suffix=".heic"),
+    (".avif", ".avifs"): "AVIF: " + _MAGICK.format(to="png", suffix=".avif"),
+    (".jxl",): "JPEG XL: " + _MAGICK.format(to="png", suffix=".jxl"),
+    (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"): "a camera's raw data: "
+    + _MAGICK.format(to="jpg", suffix=".dng"),
+    (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp"): "a video: `ffmpeg -i FILE -vf "
+    "fps=1 FILE_%03d.jpg` takes one image per second (keep the images of one video in one split)",
+}
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 LFS_POINTER = b"version https://git-lfs"  # how a file begins whose content Git LFS has not fetched
 
@@ -66,13 +83,43 @@ def is_lfs_pointer(path: str | Path) -> bool:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
+def conversion(name: str) -> str:
+    """What a file that is no readable image is by its suffix, and what converts it; empty for another suffix.
+
+    >>> conversion("reading/IMG_1.AVIF")
+    'AVIF: `magick mogrify -format png *.avif` converts it'
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return ""
+    return next((what for suffixes, what in CONVERSIONS.items() if suffix in suffixes), "")
+
+
+def _suffix_by_content(data: bytes) -> str:
+    """The suffix of a file that is none of `FORMATS` by its first bytes, as far as `CONVERSIONS` knows it, or empty."""
+    if (
+        data[4:8] == b"ftyp"
+    ):  # ISO media: a size, "ftyp", the main brand, a version, and the brands it is compatible with
+        end = min(int.from_bytes(data[:4], "big"), 256)
+        brands = {data[place : place + 4] for place in (8, *range(16, end, 4))}
+        if brands & {b"avif", b"avis"}:
+            return ".avif"
+        return ".heic" if brands & {b"mif1", b"msf1"} or any(b[:3] in (b"hei", b"hev") for b in brands) else ".mp4"
+    if data[:4] == b"\x1aE\xdf\xa3" or (data[:4], data[8:12]) == (b"RIFF", b"AVI "):
+        return ".mkv"
+    return ".jxl" if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL " else ""
+
+
 def open_image(path: str, box: Box | None = None, margin: float = 0.0) -> Image.Image:
     """The image file at `path`, fully decoded and turned upright by its EXIF data (first frame, any mode).
 
-    The content decides the format, not the suffix. With a box only that part, widened and clipped as in `pixel_box`.
-    Raises ValueError with the path for a file that is missing, empty, truncated, none of `FORMATS`, larger than
-    Pillow's `MAX_IMAGE_PIXELS` or too narrow, with EXIF data that cannot be read or pixels that are not finite, and
-    for a box outside the image. Damage that a decoder hides (noise in the middle of a JPEG) is not detected.
+    The content decides the format, not the suffix: JPEG, PNG, BMP, GIF, WebP or TIFF, and HEIC where pillow-heif is
+    installed (`pip install 'favor-lab[heic]'`). With a box only that part, widened and clipped as in `pixel_box`.
+
+    Raises ValueError with the path for a file that is missing, empty, truncated, of another format (for HEIC, AVIF,
+    JPEG XL and videos with what converts them), larger than Pillow's `MAX_IMAGE_PIXELS` or too narrow, with EXIF data
+    that cannot be read or pixels that are not finite, and for a box outside the image. Damage that a decoder hides
+    (noise in the middle of a JPEG) is not detected.
     """
     try:
         data = file_bytes(path)
@@ -126,7 +173,10 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
             raise ValueError("the file is empty (0 bytes)")
         if data.startswith(LFS_POINTER):
             raise ValueError("a Git LFS pointer, not the file itself; `git lfs pull` brings it")
-        with Image.open(BytesIO(data), formats=list(FORMATS)) as image:
+        foreign = _suffix_by_content(data)
+        if what := conversion(f"file{foreign}"):
+            raise ValueError(f"it is {what}")
+        with Image.open(BytesIO(data), formats=_heic_format() if foreign else list(FORMATS)) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
             yield image
@@ -134,6 +184,14 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
         raise ValueError(f"{shown(source)}: cannot be read as an image: it is none of {', '.join(FORMATS)}") from fault
     except Exception as fault:  # decoders of broken files raise nearly anything
         raise ValueError(f"{shown(source)}: cannot be read as an image: {fault}") from fault
+
+
+def _heic_format() -> list[str]:
+    """Pillow's name of the format HEIC, after its decoder was registered."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return ["HEIF"]
 
 
 def pixel_box(box: Box, size: tuple[int, int], margin: float = 0.0) -> tuple[int, int, int, int]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from PIL import Image
 
-from favor_lab.activities.data import Record
-from favor_lab.activities.faults import Fault, all_at_once, shown, utf8
-from favor_lab.activities.images import IMAGE_SUFFIXES, file_bytes, open_image
+from favor_lab.activities.data import SPLITS, Record
+from favor_lab.activities.faults import Fault, all_at_once, shown, some, utf8
+from favor_lab.activities.images import IMAGE_SUFFIXES, LFS_POINTER, conversion, file_bytes, open_image
 
-COMPANION = re.compile(r"readme|licen[cs]e|thumbs\.db|desktop\.ini|__macosx", re.IGNORECASE)
+COMPANION = re.compile(r"readme|licen[cs]e", re.IGNORECASE)
+# What macOS, Windows and network drives leave in folders and archives; hidden files, as `._a.jpg` and `.DS_Store`, too.
+LEFTOVER = re.compile(r"\.|__macosx$|(eh)?thumbs\.db|desktop\.ini|icon\r|@eadir$|\$recycle\.bin$", re.IGNORECASE)
 ARCHIVES = {".zip", ".tar", ".gz", ".rar"}
 
 
@@ -103,18 +107,39 @@ class Listing:
         return False
 
     def hint(self, name: str) -> str:
-        """Where something that is missing may be: one folder further in, or in an archive."""
-        entries = sorted(self.root.iterdir())
-        if inside := [path for path in entries if (path / name).exists()]:
-            return f"; {inside[0]} has it: is that the root?"
-        archives = [path.name for path in entries if path.suffix.lower() in ARCHIVES]
-        return f"; unpack {', '.join(archives)} first" if archives else ""
+        """Where something that is missing may be: up to three folders further in, or in an archive; or which other set
+        the root holds."""
+        for level in folders_below(self.root):
+            if inside := [path for path in level if (path / name).exists()]:
+                return f"; {inside[0]} has it: is that the root?"
+        if archives := packed_in(self.root):
+            return archives
+        other = set_in(self.root)
+        return f"; the root holds what `--data {other}` reads" if other not in ("", self.name) else ""
+
+    def note_unused(self, where: str, what: str) -> None:
+        """Note a file that is not used: what it is and what converts it or, of no known kind, `what`."""
+        kind = conversion(where)
+        self.note_fault("unlisted", where, f"is not used: it is {kind}" if kind else what)
+
+    def unused(self, reasons: str) -> str:
+        """One line about all that is not used, with each advice once; empty if there is nothing."""
+        notes = [fault for fault in self.faults if fault.kind == "unlisted"]
+        if not notes:
+            return ""
+        advice = {note.what.partition(": ")[2]: note for note in reversed(notes) if ": " in note.what}
+        lines = [f"{note.where} {note.what}" for note in reversed(advice.values())]
+        return "; ".join([f"{len(notes)} not used ({reasons}): {some([note.where for note in notes])}", *lines])
 
     def text(self, path: str, fatal: bool = True) -> str | None:
         """A list's text without byte order mark; None and a fault where it cannot be read as UTF-8."""
         kind = "layout" if fatal else "list"
         try:
             data = file_bytes(self.root / path)
+            if data.startswith(LFS_POINTER):
+                what = "is a Git LFS pointer, not the list; `git lfs pull` brings it"
+                self.fault(kind, path, what, fatal)
+                return None
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as fault:
             line = data[: fault.start].count(b"\n") + 1
@@ -157,12 +182,56 @@ class Listing:
 
 
 def visible(folder: Path) -> list[Path]:
-    """The folder's entries by name, hidden ones left out."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """The folder's entries by name, without hidden ones and what operating systems leave behind."""
+    return sorted(path for path in folder.iterdir() if not LEFTOVER.match(path.name))
 
 
 def has_image_suffix(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def subfolders_of(folder: Path) -> list[Path]:
+    """The visible folders in a folder; none in one that may not be read."""
+    with suppress(OSError):
+        return [path for path in visible(folder) if path.is_dir()]
+    return []
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether files with an image's suffix lie directly in the folder."""
+    with suppress(OSError):
+        return any(has_image_suffix(path.name) and not LEFTOVER.match(path.name) for path in folder.iterdir())
+    return False
+
+
+def packed_in(root: Path) -> str:
+    """Advice to unpack the archives in a folder; empty if there are none."""
+    archives = [path.name for path in visible(root) if path.suffix.lower() in ARCHIVES]
+    return f"; unpack {', '.join(map(shown, archives))} first" if archives else ""
+
+
+def folders_below(root: Path, depth: int = 3, most: int = 1000) -> Iterator[list[Path]]:
+    """The folders one, two, ... `depth` levels below the root, at most `most` of each level."""
+    level = [root]
+    for _ in range(depth):
+        level = list(islice((inside for folder in level for inside in subfolders_of(folder)), most))
+        yield level
+
+
+def set_in(root: Path) -> str:
+    """The set whose layout this folder has, as far as its first two levels say: a public one, "folder", or ""."""
+    marks = {
+        "stanford40": (root / "JPEGImages").is_dir()
+        and ((root / "ImageSplits").is_dir() or (root / "XMLAnnotations").is_dir()),
+        "har15": (root / "Training_set.csv").is_file() or any(root.glob("data/train-*.parquet")),
+        "ucf101": (root / "split_zhou_UCF101.json").is_file() or (root / "UCF-101-midframes").is_dir(),
+        "ppmi": (root / "norm_image").is_dir(),
+        "folder": any(
+            any(map(holds_images, subfolders_of(folder))) if folder.name.lower() in SPLITS else holds_images(folder)
+            for folder in subfolders_of(root)
+        ),
+    }
+    return next((name for name, holds in marks.items() if holds), "")
 
 
 def climbs(path: str) -> bool:

@@ -28,8 +28,9 @@ def load_activities(
 ) -> ActivityData:
     """The labelled data called `name`: a pocket set, a public set under `root`, or "folder", any images under `root`.
 
-    A folder is `<root>/<label>/<image>` or `<root>/{train,validation,test}/<label>/<image>`; suffixes in any case,
-    hidden files left out. A label is its folder's name with spaces for underscores; `folders` of the result maps it
+    A folder is `<root>/<label>/<image>` or `<root>/{train,validation,test}/<label>/<image>` (`data.SPLIT_NAMES` has
+    the other names of splits, such as valid and testing); suffixes in any case, hidden files and what operating systems
+    leave behind left out. A label is its folder's name with spaces for underscores; `folders` of the result maps it
     back. One warning names files with another suffix and deeper folders. An entry with an image's suffix counts as an
     image: a broken link, a folder or a pipe of such a name is refused when it is read.
 

@@ -66,6 +66,7 @@ def check(draw: DrawOptions, root: Path) -> bool:
         with draw.write_exclude.open("x", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
         tell(f"{len(lines)} images to leave out written to {draw.write_exclude}")
-    elif report.exclude:
-        tell(f"{len(report.exclude)} images are in doubt: mend or remove them, or leave them out: --write-exclude FILE")
+    elif 0 < len(report.exclude) < sum(images for images, _, _ in report.counts.values()):  # or nothing would be left
+        advice = "mend or remove them, or leave them out: --write-exclude FILE, and then --exclude FILE"
+        tell(f"{len(report.exclude)} images are in doubt: {advice}")
     return not report.fatal

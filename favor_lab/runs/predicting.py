@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.faults import shown
-from favor_lab.activities.images import IMAGE_SUFFIXES, as_example
+from favor_lab.activities.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_example
 from favor_lab.runs.options import DataOptions, PolicyOptions
 
 if TYPE_CHECKING:
@@ -136,10 +136,11 @@ def image_paths(places: Sequence[str | Path]) -> list[str]:
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether the name is that of an image; hidden files, such as those of macOS, are none."""
+    """Whether the name is that of an image, also of one that must be converted first: it becomes a row that says how.
+    Hidden files, such as those of macOS, are none."""
     path = Path(path)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts if part not in (".", ".."))
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES and not hidden and path.is_file()
 
 
 def predict(

@@ -154,14 +154,19 @@ FOLDER_GUIDE = """folder: your own images, sorted by label
 
 Folder
   ROOT/<label>/<image>, or ROOT/train/<label>/<image> and ROOT/test/<label>/<image> (validation as well, if you like)
-  A label is its folder's name with spaces for underscores. Suffixes: jpg, jpeg, png, bmp, gif, webp, tif, tiff, in
-  any case. Hidden files are left out, files with other suffixes as well, in a warning.
+  A label is its folder's name with spaces for underscores. The folders of splits may also be called training; valid,
+  val, dev; testing, eval, evaluation, in any case.
+  Six formats: JPEG (.jpg, .jpeg, .jpe, .jfif), PNG, BMP, GIF, WebP, TIFF (.tif, .tiff), suffixes in any case; HEIC as
+  well, as iPhones write it, after `pip install 'favor-lab[heic]'`. Hidden files and what operating systems leave behind
+  (__MACOSX, Thumbs.db) are left out; other files too, in a warning that says what converts AVIF, HEIC and videos.
 
 Images
   A file is what its content says: a PNG called .jpg is read. EXIF rotation is applied, transparency laid on white;
   CMYK, palettes and 16 bits become 8-bit RGB; an animation gives its first frame.
   Refused by name, all at once: what is empty, cut off or of another format, more than 89 million pixels, one side more
-  than 200 times the other, EXIF data that cannot be read, broken links, names that are not UTF-8, an image twice,
+  than 200 times the other, EXIF data that cannot be read, broken links, names that are not UTF-8,
   folders without images or that read as one label. Not noticed: noise in the middle of a JPEG, which decoders hide.
+  An image that is there twice is never drawn twice: the second is passed over, in a warning. To leave images out for
+  good: --write-exclude FILE, then --exclude FILE with every command.
 
 Then check it:  favor-lab data folder --root ROOT"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Collection
@@ -11,12 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from favor_lab.activities.data import ActivityData, Record, label_faults
-from favor_lab.activities.faults import shown, some, utf8
+from favor_lab.activities.faults import shown, utf8
 from favor_lab.activities.listing import Listing, Row, climbs, has_image_suffix
 from favor_lab.activities.public import har15, ppmi, stanford40, ucf101
 from favor_lab.activities.public.catalogue import PUBLIC, PublicSet
 
 READERS = {"stanford40": stanford40.read, "har15": har15.read, "ucf101": ucf101.read, "ppmi": ppmi.read}
+ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[a-z]+://")  # how a path of another computer begins
 CARVED_SHARE = 4  # a quarter of the smallest label is set aside where there is no test set
 
 
@@ -31,8 +33,8 @@ def load_public(name: str, root: Path, margin: float | None, carve_seed: int, ex
     present = {record.label for records in listing.splits.values() for record in records}
     absent = [label for label in listing.labels.values() if label not in present]
     notes = [listing.note] * bool(listing.note)
-    if not listing.listed and (unused := listing.places("unlisted")):
-        notes.append(f"{len(unused)} not used (no image, or not in its place): {some(unused)}")
+    if not listing.listed and (unused := listing.unused("no image, or not in its place")):
+        notes.append(unused)
     if absent:
         notes.append(f"{len(absent)} of {len(listing.labels)} labels have no image: {', '.join(absent)}")
     if notes:
@@ -86,6 +88,8 @@ def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
     rows = [row for row in rows if shown(row.path) not in exclude]
     entries = {row.path: True for row in rows} if listing.packed else listing.entries(listing.folders)
     folded = {path.casefold(): path for path in entries}
+    wrong = _rows_with_folders(listing, rows, entries)
+    rows = [row for row in rows if row not in wrong]
     first: dict[str, Row] = {}
     for row in rows:
         fault = _row_fault(listing, row, first.setdefault(row.path, row))
@@ -97,7 +101,7 @@ def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
         else:
             record = Record(listing.labels[row.name], str(listing.root / row.path))
             listing.splits.setdefault(row.split, []).append(record)
-    if listing.places("layout"):  # without a list everything would be unlisted
+    if listing.places("layout") or wrong:  # without a list everything would be unlisted
         return
     for path in sorted(path for path in entries.keys() - first if shown(path) not in exclude):
         image = has_image_suffix(path)
@@ -106,7 +110,37 @@ def _fill(listing: Listing, rows: list[Row], exclude: Collection[str]) -> None:
             listing.fault("name", path, what, fatal=image and not listing.listed)
         else:
             what = "lies there, but no list names it" if listing.listed else "is no image file and is not used"
-            listing.note_fault("unlisted", path, what)
+            listing.note_unused(path, what)
+
+
+def _rows_with_folders(listing: Listing, rows: list[Row], entries: dict[str, bool]) -> set[Row]:
+    """The rows of lists that were written with another computer's folders, if they are many or half of a list: one
+    fault for each list says how a row must look. Their paths are never opened, and to exclude them would be no cure."""
+    head, depth = listing.form.split("/")[0] + "/", listing.form.count("/")
+    wrong: dict[str, list[tuple[Row, str, str]]] = {}  # list -> row, the path as it is written, the path of that file
+    for row in rows if listing.listed and not listing.packed else ():
+        written = row.path.removeprefix(head)
+        parts = re.split(r"[/\\]+", written)
+        if len(parts) <= depth and ":" not in written:
+            continue
+        file = head + "/".join(parts[-depth:])
+        if ABSOLUTE.match(written) or entries.get(file):
+            wrong.setdefault(_list_of(row), []).append((row, written, file))
+    lengths = Counter(map(_list_of, rows))
+    wrong = {name: several for name, several in wrong.items() if len(several) >= max(2, min(3, lengths[name] / 2))}
+    for list_name, several in wrong.items():
+        absolute = all(ABSOLUTE.match(written) for _, written, _ in several)
+        what = f"{len(several)} names {'are absolute paths' if absolute else 'have folders that do not belong there'}"
+        first, written, file = next((item for item in several if entries.get(item[2])), several[0])
+        place = "is there" if entries.get(file) else "is not there either"
+        cure = f"strip the folders, so that this row names {shown(file.removeprefix(head))!r}"
+        listing.fault("path", list_name, f"{what}, as in {first.where}: {shown(written)!r}. {file} {place}: {cure}")
+    return {row for several in wrong.values() for row, _, _ in several}
+
+
+def _list_of(row: Row) -> str:
+    """The list that a row stands in."""
+    return row.where.rpartition(" line ")[0] or row.where.split(" ")[0]
 
 
 def _row_fault(listing: Listing, row: Row, earlier: Row) -> tuple[str, str, str] | None:

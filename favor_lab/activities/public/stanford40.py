@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from favor_lab.activities.data import fold
 from favor_lab.activities.faults import shown
-from favor_lab.activities.images import Box, file_bytes, pixel_box
+from favor_lab.activities.images import LFS_POINTER, Box, file_bytes, pixel_box
 from favor_lab.activities.listing import Listing, Row
 
 
@@ -39,14 +39,19 @@ def read(listing: Listing) -> list[Row]:
         else:
             split_rows = [_row(split, line, where) for line, where in listing.lines(path)]
             rows += split_rows
+            if listing.places("layout"):  # there is nothing to compare with
+                continue
             for name in lists:  # notes where the list of a single action contradicts the list that is used
                 single = {f"JPEGImages/{line}" for line, _ in listing.lines(name, fatal=False)}
+                if name in listing.places("list"):  # it cannot be read
+                    continue
                 action = PurePosixPath(name).name.rpartition("_")[0]
                 differ = sorted(single ^ {row.path for row in split_rows if row.name == action})
                 if differ:
                     paths = ", ".join(map(shown, differ))
                     listing.note_fault("list", name, f"differs from {path}, which is used, in {paths}")
-    _check_actions(listing, rows)
+    if not listing.places("layout"):
+        _check_actions(listing, rows)
     return rows
 
 
@@ -113,7 +118,10 @@ def read_box(path: Path, action: str) -> tuple[Box, tuple[int, int] | None]:
     try:
         if path.stat().st_size > 1_000_000:
             raise ValueError("is larger than 1 MB: no annotation of a person")
-        root = ElementTree.fromstring(file_bytes(path), parser=ElementTree.XMLParser(target=_PlainBuilder()))
+        data = file_bytes(path)
+        if data.startswith(LFS_POINTER):
+            raise ValueError("is a Git LFS pointer, not the annotation; `git lfs pull` brings it")
+        root = ElementTree.fromstring(data, parser=ElementTree.XMLParser(target=_PlainBuilder()))
     except ElementTree.ParseError as fault:
         raise ValueError(f"is no XML: {fault}") from fault
     people = [(item.findtext("action", "").strip(), item.find("bndbox")) for item in root.iter("object")]
