@@ -12,7 +12,15 @@ from favor_lab.cli.options import CardOptions, ProfileOptions, ShareOptions, Stu
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.progress import progress_bar
-from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, load_shots, open_policy, read_exclude
+from favor_lab.runs.options import (
+    DataOptions,
+    FolderOptions,
+    PolicyOptions,
+    adapter_folder,
+    load_shots,
+    open_policy,
+    read_exclude,
+)
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
@@ -69,6 +77,8 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
     preset, names = PRESETS[name], ("steps", "micro_batch", "open_vocabulary", "offload_tower")
     settings = preset.by_method(**{name: value for name, value in changed_settings(study).items() if name in names})
     own_options = changed_settings(policy)
+    if policy.adapter is not None:
+        own_options["adapter"] = adapter_folder(policy.adapter)
     loading = {"name": own_options.pop("policy", policy.policy), **preset.policy, **own_options}
     where = {**asdict(images), "exclude": read_exclude(images.exclude)}
     setup = Setup(study.sets, study.test, loading, where)

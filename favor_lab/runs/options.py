@@ -105,9 +105,10 @@ def load_shots(data: DataOptions, seed: int) -> FewShot:
     return few_shot(open_set(data), data.shots, seed, validation=0, test=data.test)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether an adapter's configuration lies in the folder."""
-    return (folder / "adapter_config.json").is_file()
+def adapter_folder(place: Path) -> Path:
+    """The folder of the adapter of a run folder; any other folder as it is."""
+    inside = Path(place) / "adapter"
+    return inside if (inside / "adapter_config.json").is_file() else place
 
 
 def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
@@ -118,6 +119,6 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
 
     logging.disable_progress_bar()
     arguments = asdict(options)
-    if options.adapter is not None and is_adapter(Path(options.adapter) / "adapter"):  # a run folder
-        arguments["adapter"] = Path(options.adapter) / "adapter"
+    if options.adapter is not None:
+        arguments["adapter"] = adapter_folder(options.adapter)
     return load_policy(arguments.pop("policy"), **arguments, seed=seed)

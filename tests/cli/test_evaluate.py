@@ -38,8 +38,8 @@ def here(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def trained_on(place) -> set[str]:
-    shots = load_shots(DataOptions("folder", place / "photos", shots=4, test=2), seed=0)
+def trained_on(place, test=2) -> set[str]:
+    shots = load_shots(DataOptions("folder", place / "photos", shots=4, test=test), seed=0)
     return {example.source for example in shots.train}
 
 
@@ -171,6 +171,22 @@ def test_a_run_that_starts_from_another_leaves_its_images_out_and_measures_the_b
     shutil.rmtree("run/checkpoint")
     assert main(["sft", "--resume", "second", "--steps", "2"]) == 0
     assert Evaluation.load("second/evaluation_before.json").answers == answers["before"], "after training has begun"
+
+
+def test_a_run_without_adapter_is_known_too_and_resumes_with_the_base(place, tiny_checkpoint, capsys):
+    train = ["sft", "--policy", str(tiny_checkpoint), "--data", "folder", "--root", str(place / "photos")]
+    train += ["--shots", "4", "--test", "1", "--steps", "1", "--learning-rate", "0.01", "--max-new-tokens", "9"]
+    assert main([*train, "--lora-rank", "0", "--out", "whole"]) == 0
+    before = Evaluation.load("whole/evaluation_before.json").answers
+    assert Evaluation.load("whole/evaluation_after.json").answers != before
+    Path("whole/evaluation_before.json").unlink()
+    assert main(["sft", "--resume", "whole", "--steps", "2"]) == 0
+    assert Evaluation.load("whole/evaluation_before.json").answers == before
+    assert main(["evaluate", "--run", "whole", "--test", "8", "--out", "out"]) == 0
+    assert not {answer.source for answer in asked().answers} & trained_on(place, test=1)
+    assert "images are left out: whole/policy was trained on them" in capsys.readouterr().err
+    assert main(["evaluate", "--run", "whole", "--policy", str(tiny_checkpoint)]) == 2
+    assert "whole holds a checkpoint, not an adapter: leave out --policy" in capsys.readouterr().err
 
 
 def test_resume_measures_the_base_though_training_has_begun(place):
