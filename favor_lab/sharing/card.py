@@ -205,5 +205,5 @@ def _code_to_load(run: FinishedRun, name: str) -> dict[str, Any]:
     facts = {"place": place, "base": base, "loading": Markdown("".join(options)), "prompt": prompt}
     facts["labels_code"] = Markdown("None" if labels is None else json.dumps(labels, ensure_ascii=False))
     asking = {"style": style, "max_new_tokens": settings.get("max_new_tokens")}
-    facts["asking"] = Markdown(", ".join(f"{name}={json.dumps(value)}" for name, value in asking.items() if value))
+    facts["asking"] = Markdown("".join(f", {name}={json.dumps(value)}" for name, value in asking.items() if value))
     return facts | {"name_on_hub": HUB_NAME.fullmatch(name) is not None}

@@ -512,7 +512,9 @@ def test_the_lines_of_the_card_ask_what_was_shared(runs, tiny_checkpoint, tmp_pa
 
 def test_the_lines_of_the_card_for_an_open_vocabulary(run):
     change(run, "settings", open_vocabulary=True)
-    assert "labels = None\n" in lines_to_ask(model_card(run))
+    lines = lines_to_ask(model_card(run))
+    assert "labels = None\n" in lines
+    assert '(answer,) = policy.answer("photo.jpg", labels, style="think", max_new_tokens=4)\n' in lines
     assert 'snapshot_download("me/mine")' in lines_to_ask(model_card(run, name="me/mine"))
 
 
