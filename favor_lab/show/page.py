@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  # nobody but this machine
 INDICES = (1, 4, 7, 9)  # of the drawn scenes to click on, in each set
 LOOK = """<style>
+.html-container:has(.fl-paper) { padding: 0 !important; }
 .fl-page .fl-group { flex-wrap: wrap; margin: 4px; } .fl-page .fl-rows { min-width: 260px; }
 .fl-page figure { flex-basis: 240px; } .fl-page img { width: 240px; }
 .fl-page .fl-cards b { font-size: 22px; }
 .fl-page .fl-body { font-size: 15px; margin: 2px 0 14px; max-height: 14em; }
 .fl-page .fl-note { margin: 14px 0 2px; }
 .fl-shares { display: grid; grid-template-columns: fit-content(45%) 1fr max-content; gap: 3px 12px; align-items: center;
-  max-height: 26em; overflow-y: auto; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+  max-height: 30em; overflow-y: auto; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .fl-shares i { display: block; height: 10px; min-width: 1px; }
 </style>"""
 

@@ -4,14 +4,13 @@ Screenshots of every page are kept in pytest's folder for temporary files, or in
 names. Skipped where playwright or a Chromium is missing.
 """
 
-import os
 import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from jupyter_pages import FLAGS, NotebookPage, find_chromium, jupyterlab
+from jupyter_pages import NotebookPage, jupyterlab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -40,31 +39,6 @@ TOKENS = """\
 prompts = encode_prompts(policy, shots.train[:2], shots.labels)
 rollout = sample_groups(policy, prompts, 4, 32, seed=0)
 TokenMicroscope(policy, rollout, score_completions(policy, prompts, rollout))"""
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Where the screenshots go."""
-    named = os.environ.get("FAVOR_LAB_SCREENSHOTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    missing = 'no playwright: pip install -e ".[browser]"'
-    playwright = pytest.importorskip("playwright.sync_api", reason=missing, exc_type=ImportError)
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: install one, or name it in CHROMIUM")
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
-        except playwright.Error as error:  # for example a stub that only says how to install one
-            pytest.skip(f"{chromium} does not start: {str(error)[:300]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
