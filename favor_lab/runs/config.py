@@ -8,24 +8,16 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from favor_lab.files import write_whole
 
-if TYPE_CHECKING:
-    from favor_lab.runs.run import RunPlan
 
-
-def write_config(path: Path, plan: RunPlan) -> Path:
-    """Write all options of a plan; a missing one is None. Of a demo, the same run of `train`."""
+def write_config(path: Path, command: str, parts: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the options of a run of the command, in titled parts. A missing option is None."""
     import tomli_w
 
-    command = "sft" if plan.command == "sft" else "train"
-    run: dict[str, Any] = {"checkpoint_every": plan.checkpoint_every}
-    run |= {"recipe": plan.recipe} if command == "train" else {}
-    parts = {"images": asdict(plan.data), "policy": asdict(plan.policy), "run": run, "training": asdict(plan.settings)}
     text = f"# favor-lab {command} --config run.toml runs it again; an option of the command line wins over this file\n"
     text += tomli_w.dumps({"command": command})
     for title, values in parts.items():

@@ -64,6 +64,13 @@ class RunPlan:
     def title(self) -> str:
         return f"{self.data.shots}-shot {self.method}"
 
+    def write_config(self, path: Path) -> Path:
+        """Write the options as a config file of `favor-lab train` or sft; of a demo, the same run of train."""
+        command, run = "sft" if self.command == "sft" else "train", {"checkpoint_every": self.checkpoint_every}
+        parts = {"images": asdict(self.data), "policy": asdict(self.policy), "training": asdict(self.settings)}
+        method = {"method": {"recipe": self.recipe}} if command == "train" else {}
+        return write_config(path, command, {**method, "run": run, **parts})
+
     def question(self, labels: Sequence[str]) -> Question:
         """What every image is asked. SFT teaches the answer alone, since few-shot labels come without reasoning."""
         from favor_lab.vlm.question import Question
@@ -217,7 +224,7 @@ def save_plan(
 
     versions = folder.load("settings.json", {}).get("versions", {})
     folder.save_settings({**asdict(plan), "labels": list(shots.labels)}, policy.device)
-    write_config(folder.path / "run.toml", plan)
+    plan.write_config(folder.path / "run.toml")
     save_training_images(folder, shots.train, earlier)
     if versions and (changes := differences(versions, folder.settings["versions"])):
         other = f"this run was started with different versions ({'; '.join(changes)})"

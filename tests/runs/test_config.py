@@ -9,7 +9,6 @@ import pytest
 from favor_lab.cli import main, parser
 from favor_lab.cli.parser import COMMANDS
 from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
-from favor_lab.runs.config import write_config
 from favor_lab.runs.options import DataOptions, PolicyOptions
 from favor_lab.runs.run import RunPlan
 from favor_lab.study.run_folder import RunFolder
@@ -59,7 +58,7 @@ PLANS = {
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_that_was_written_is_read_again(name, planned):
     plan = PLANS[name]
-    write_config(Path("run.toml"), plan)
+    plan.write_config(Path("run.toml"))
     assert planned(plan.command, "--config", "run.toml") == plan
     longer = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, steps=99))
     assert planned(plan.command, "--steps", "99", "--config=run.toml") == longer
@@ -67,7 +66,7 @@ def test_a_plan_that_was_written_is_read_again(name, planned):
 
 
 def test_a_file_has_every_option_of_the_command_that_is_not_none():
-    write_config(Path("run.toml"), PLANS["everything"])
+    PLANS["everything"].write_config(Path("run.toml"))
     names = {item.name for kind in (DataOptions, PolicyOptions, GRPOSettings) for item in dataclasses.fields(kind)}
     values = tomllib.loads(Path("run.toml").read_text())
     assert {name.replace("-", "_") for name in values} == {*names, "checkpoint_every", "recipe", "command"}
@@ -130,5 +129,5 @@ def test_a_run_from_the_file_of_a_run_has_the_same_records(command, more, tiny_c
 @pytest.mark.slow
 def test_the_file_of_a_demo_runs_it_again_as_train(tiny_checkpoint, monkeypatch, planned):
     plan = RunPlan("demo", DataOptions("sketch", shots=1), PolicyOptions(), GRPOSettings(steps=3))
-    write_config(Path("run.toml"), plan)
+    plan.write_config(Path("run.toml"))
     assert planned("train", "--config", "run.toml") == dataclasses.replace(plan, command="train")
