@@ -9,7 +9,7 @@ import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tyro
@@ -25,7 +25,10 @@ from favor_lab.runs.config import config_arguments
 ABOUT = """Few-shot GRPO teaches a vision-language model to name activities in images.
 
 Start with `favor-lab doctor`, then `favor-lab demo`. `favor-lab COMMAND --help` explains a command. Errors are one
-line; add --debug to any command to see where they come from."""
+line; add --debug to any command to see where they come from. `favor-lab --print-completion bash` (or zsh, fish) prints
+a script that completes commands and options with the Tab key: write it to a file that your shell reads."""
+
+SHELLS = ("bash", "zsh", "fish")
 
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
@@ -70,27 +73,44 @@ def unchecked(kind: type) -> type:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parse the arguments and run their command. Each parameter of its function is a group of options."""
+    """Parse the arguments and run their command. Only the options of the named command are looked at: its function's
+    parameters, each a group of options."""
+    if arguments and arguments[0].partition("=")[0] == "--print-completion":
+        return print_completion([word for argument in arguments for word in argument.split("=")][1:])
     named = next((command for command in arguments[:1] if command in COMMANDS), None)
-    groups = typing.get_type_hints(COMMANDS[named]) if named else {}  # the others are only listed
-    groups.pop("return", None)
-    parsed = parse(arguments, named, groups)
+    groups = option_groups(named) if named else {}
+    parsed = parse(arguments, {named: groups})
     values = {name: value for group in groups for name, value in vars(getattr(parsed, group)).items()}
     if named and (config := values.pop("config", None)):
         from_file = config_arguments(config, named, values)
         try:
-            parse([named, *from_file], named, groups)
+            parse([named, *from_file], {named: groups})
         except SystemExit:
             raise ValueError(f"{config} has a value that its option cannot take: see above") from None
-        parsed = parse([named, *from_file, *arguments[1:]], named, groups)
+        parsed = parse([named, *from_file, *arguments[1:]], {named: groups})
     COMMANDS[type(parsed).__name__](**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()})
 
 
-def parse(arguments: Sequence[str], named: str | None, groups: Mapping[str, type]) -> Any:
-    """The options of the named command, one attribute per group; SystemExit for help and for what cannot be parsed."""
+def option_groups(command: str) -> dict[str, type]:
+    """The parameters of a command's function, each a group of options."""
+    hints = typing.get_type_hints(COMMANDS[command])
+    return {name: kind for name, kind in hints.items() if name != "return"}
+
+
+def print_completion(shells: Sequence[str]) -> None:
+    """Print the script that makes a shell complete all commands with their options."""
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        raise ValueError(f"--print-completion takes one shell: {', '.join(SHELLS)}")
+    with suppress(SystemExit):  # tyro ends the process once it has printed it
+        parse(["--tyro-print-completion", *shells], {command: option_groups(command) for command in COMMANDS})
+
+
+def parse(arguments: Sequence[str], groups: Mapping[str | None, Mapping[str, type]]) -> Any:
+    """The options of the command that the arguments name, one attribute per group; SystemExit for help and for what
+    cannot be parsed. groups: by command, of those whose options are looked at."""
 
     def options(command: str) -> type:
-        own_groups = [(name, unchecked(kind)) for name, kind in groups.items() if command == named]
+        own_groups = [(name, unchecked(kind)) for name, kind in groups.get(command, {}).items()]
         made, about = dataclasses.make_dataclass(command, own_groups), str(COMMANDS[command].__doc__)
         made.__doc__ = about if own_groups else about.split("\n")[0]
         return made
