@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from favor_lab.runs.options import SetOptions
+from favor_lab.runs.trackers import TrackerName
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class RunOptions:
     """Resume the run in this folder, with its own options; only --steps and what bounds memory
     (--micro-batch, --gradient-checkpointing, --offload-tower) may be changed."""
     checkpoint_every: int = 10  # Steps between two checkpoints; one more after Ctrl-C or SIGTERM and at the end.
+    tracker: TrackerName | None = None
+    """Also give the numbers of each step to this tracker, which is installed by its name: pip install NAME. tensorboard
+    writes into the run's folder. wandb and trackio may send to their servers: wandb does unless WANDB_MODE=offline,
+    trackio to the one that TRACKIO_SPACE_ID names."""
     quiet: bool = False  # Print nothing but errors and the last line, which names the report.
 
 
@@ -43,6 +48,7 @@ class DemoOptions:
     steps: int | None = None  # Optimiser steps; None: as in `train`.
     seed: int = 0  # Seed of the choice of shots, of their order and of the sampling.
     out: Path | None = None  # New folder for the run. None: runs/demo-DATA, with a number if that is taken.
+    tracker: TrackerName | None = None  # Also give the numbers of each step to this tracker: see `train --help`.
     quiet: bool = False  # Print nothing but errors and the last line, which names the report.
 
 

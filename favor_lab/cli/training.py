@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ def demo(demo: DemoOptions) -> None:
     Asks the policy about unseen images, trains it on a few, asks again, and writes figures and a report.
     """
     settings = GRPOSettings(seed=demo.seed, steps=GRPOSettings.steps if demo.steps is None else demo.steps)
-    plan = RunPlan("demo", DataOptions(demo.data, shots=demo.shots), PolicyOptions(), settings)
+    plan = RunPlan("demo", DataOptions(demo.data, shots=demo.shots), PolicyOptions(), settings, tracker=demo.tracker)
     start(plan, demo.out, quiet=demo.quiet)
 
 
@@ -53,15 +55,16 @@ def start_or_resume(plan: RunPlan, run: RunOptions) -> None:
     from favor_lab.study.run_folder import RunFolder
 
     if run.resume is None:
-        return start(replace(plan, checkpoint_every=run.checkpoint_every), run.out, quiet=run.quiet)
+        plan = replace(plan, checkpoint_every=run.checkpoint_every, tracker=run.tracker)
+        return start(plan, run.out, quiet=run.quiet)
     folder = RunFolder.open(run.resume)
     resumed = resumed_plan(folder, plan.command, plan.settings)
     parts = (plan.data, plan.policy, RecipeOptions(plan.recipe), run, plan.settings)
-    may_change = {"resume", "quiet", *RESUMABLE_CHANGES}
+    may_change = {"resume", "quiet", "tracker", *RESUMABLE_CHANGES}
     changed = [name for part in parts for name in changed_settings(part) if name not in may_change]
     if names := [f"--{name.replace('_', '-')}" for name in changed]:
         raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {', '.join(names)}")
-    start(resumed, folder=folder, quiet=run.quiet)
+    start(replace(resumed, tracker=run.tracker or resumed.tracker), folder=folder, quiet=run.quiet)
 
 
 def start(plan: RunPlan, out: Path | None = None, folder: RunFolder | None = None, *, quiet: bool) -> None:
@@ -70,7 +73,7 @@ def start(plan: RunPlan, out: Path | None = None, folder: RunFolder | None = Non
         run_training(plan, out, folder)
         return
     lines: list[str] = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # trackio has more to say than our `tell`
         warnings.simplefilter("ignore")
         run_training(plan, out, folder, tell=lines.append, note=lambda text: None, progress=False)
     tell(lines[-1].splitlines()[-1])

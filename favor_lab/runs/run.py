@@ -19,6 +19,7 @@ from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, Tra
 from favor_lab.progress import progress_bar
 from favor_lab.runs.config import write_config
 from favor_lab.runs.options import DataOptions, PolicyOptions, load_shots, open_policy, with_absolute_paths
+from favor_lab.runs.trackers import need_tracker, open_tracker
 from favor_lab.versions import need
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class RunPlan:
     settings: TrainSettings  #: GRPOSettings, or for "sft" TrainSettings
     checkpoint_every: int = 10
     recipe: str = ""  #: a published variant by its name in `favor_lab.recipes`, or "" for plain GRPO
+    tracker: str | None = None  #: where the numbers of each step go as well, by its name in `favor_lab.runs.trackers`
 
     @property
     def method(self) -> str:
@@ -66,7 +68,8 @@ class RunPlan:
 
     def write_config(self, path: Path) -> Path:
         """Write the options as a config file of `favor-lab train` or sft; of a demo, the same run of train."""
-        command, run = "sft" if self.command == "sft" else "train", {"checkpoint_every": self.checkpoint_every}
+        command = "sft" if self.command == "sft" else "train"
+        run = {"checkpoint_every": self.checkpoint_every, "tracker": self.tracker}
         parts = {"images": asdict(self.data), "policy": asdict(self.policy), "training": asdict(self.settings)}
         method = {"method": {"recipe": self.recipe}} if command == "train" else {}
         return write_config(path, command, {**method, "run": run, **parts})
@@ -85,7 +88,8 @@ class RunPlan:
         own = {item.name for item in fields(kind)}  # older runs of sft were saved with settings of GRPO
         settings = kind(**{name: value for name, value in saved["settings"].items() if name in own})
         data, policy = DataOptions(**saved["data"]), PolicyOptions(**saved["policy"])
-        return cls(saved["command"], data, policy, settings, saved["checkpoint_every"], saved.get("recipe", ""))
+        others = {name: saved[name] for name in ("recipe", "tracker") if name in saved}  # older runs have neither
+        return cls(saved["command"], data, policy, settings, saved["checkpoint_every"], **others)
 
 
 def resume_command(plan: RunPlan, folder: RunFolder) -> str:
@@ -121,6 +125,7 @@ def run_training(
     from favor_lab.study.run_folder import RunFolder
 
     need("matplotlib", "the figures of a run")
+    need_tracker(plan.tracker)
     if folder is None:
         data, options = with_absolute_paths(plan.data, plan.policy)
         plan = replace(plan, data=data, policy=options)
@@ -133,9 +138,10 @@ def run_training(
     tell(f"{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
     for text in notes_on_labels(shots.labels, plan.policy, policy, plan.settings):
         note(text)
+    tracker = open_tracker(plan.tracker, folder.path, plan.settings, state.step)
     try:
         evaluations = evaluate_start(plan, policy, shots, folder, state, tell, progress) if shots.test else {}
-        learn(plan, policy, shots, folder, state, note, progress)
+        learn(plan, policy, shots, folder, state, note, progress, tracker.track)
         weights = policy.save(folder.path / ("adapter" if plan.policy.lora_rank or plan.policy.adapter else "policy"))
         if shots.test:
             evaluations[plan.title] = evaluate_test(plan, policy, shots, folder, "after", tell, progress=progress)
@@ -147,6 +153,8 @@ def run_training(
     except FloatingPointError as error:
         kept = f"the state after step {state.step} is in {folder.checkpoint}" if state.step else "no step was finished"
         raise FloatingPointError(f"{error}\n{kept}; try a smaller --learning-rate") from error
+    finally:
+        tracker.close()
     report_run(plan, shots, folder, evaluations, weights, tell, note)
     return folder
 
@@ -241,10 +249,11 @@ def learn(
     state: TrainingState,
     note: Tell = note,
     progress: bool = True,
+    track: Callable[[StepRecord], None] | None = None,
 ) -> None:
     """Train to the last step; whatever ends it, the records and a checkpoint of all good steps are on the disk.
 
-    What deserves a look in a record is said once per kind, as it comes up.
+    What deserves a look in a record is said once per kind, as it comes up. track: receives the records as well.
     """
     from favor_lab.grpo.support.checkpoints import save_checkpoint
     from favor_lab.grpo.support.interrupts import uninterrupted
@@ -261,6 +270,8 @@ def learn(
                     folder.append(record)
                     recorded = record.step
                 raise_delayed()
+                if track:
+                    track(record)
                 for kind, text in notes_on(record, plan.settings).items():
                     if kind not in kinds:
                         note(f"step {record.step}: {text}")

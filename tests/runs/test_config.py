@@ -50,6 +50,7 @@ PLANS = {
         ),
         checkpoint_every=3,
         recipe="care",
+        tracker="wandb",
     ),
     "sft": RunPlan("sft", DataOptions("sketch"), PolicyOptions(lora_rank=4), TrainSettings(steps=3), 5),
 }  # fmt: skip
@@ -69,7 +70,7 @@ def test_a_file_has_every_option_of_the_command_that_is_not_none():
     PLANS["everything"].write_config(Path("run.toml"))
     names = {item.name for kind in (DataOptions, PolicyOptions, GRPOSettings) for item in dataclasses.fields(kind)}
     values = tomllib.loads(Path("run.toml").read_text())
-    assert {name.replace("-", "_") for name in values} == {*names, "checkpoint_every", "recipe", "command"}
+    assert {name.replace("-", "_") for name in values} == {*names, "checkpoint_every", "recipe", "tracker", "command"}
     assert values["learning-rate"] == 1e-6 and values["command"] == "train"
 
 
