@@ -94,7 +94,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines, [] if there is no such file; reading stops at an incomplete line, which a
     machine leaves when it dies while writing."""
     rows: list[dict[str, Any]] = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
+    for line in Path(path).read_text(encoding="utf-8").split("\n") if Path(path).exists() else []:  # not U+2028
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -6,7 +6,6 @@ per second at most, and redrawing takes at most a fiftieth of the time.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -17,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
-from favor_lab.files import read_json_lines
 from favor_lab.grpo.support.interrupts import uninterrupted
 from favor_lab.show.curves import plot_curves, record_curves, record_fields
 from favor_lab.show.frontend import Place, Shown, answer_while_running, can_show_widgets, stack, styled_box
 from favor_lab.show.groups import plot_samples
 from favor_lab.show.markup import cards_html, curve_svg, element, group_html, image_html
 from favor_lab.show.text import short_name
+from favor_lab.study.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import FewShot
@@ -80,15 +79,30 @@ class Dashboard(Shown):
             self._keep(record)
 
     @classmethod
-    def open(cls, path: str | Path, shots: FewShot | None = None, **options: Any) -> Dashboard:
-        """The dashboard of a saved run, from its folder. FileNotFoundError unless it is a run folder."""
-        settings = Path(path) / "settings.json"
-        if not settings.is_file():
-            raise FileNotFoundError(f"{path} is not a run folder: it has no settings.json")
-        steps = (json.loads(settings.read_text(encoding="utf-8")).get("settings") or {}).get("steps")
-        records = read_json_lines(Path(path) / "records.jsonl")
-        options = {"total": steps, "title": str(path)} | options
-        return cls(records, shots, **options)
+    def open(
+        cls,
+        path: str | Path,
+        shots: FewShot | None = None,
+        *,
+        follow: bool = False,
+        patience: float = 600.0,
+        **options: Any,
+    ) -> Dashboard:
+        """The dashboard of a saved run, from its folder. FileNotFoundError unless it is a run folder.
+
+        follow: watch a run that another process is writing, such as one of the command line, up to its last step; Stop
+        ends the watching, not the run. patience: seconds without anything new after which the run counts as over.
+
+            dashboard = Dashboard.open("runs/train-folder", follow=True)
+        """
+        folder = RunFolder.open(path)
+        options = {"total": folder.steps, "title": str(path)} | options
+        if not follow:
+            return cls(folder.records(), shots, **options)
+        dashboard = cls((), shots, **options)
+        for _ in dashboard.watch(folder.follow(patience, stopped=lambda: dashboard._stopping)):
+            pass
+        return dashboard
 
     # ------------------------------------------------------------------------------------------------------- a run
 

@@ -13,7 +13,8 @@ report.html              all of it on one page, without network or scripts
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,33 @@ class RunFolder:
     def records(self) -> list[dict[str, Any]]:
         """The step records so far, without an incomplete last line (left by a machine that died)."""
         return read_json_lines(self.path / "records.jsonl")
+
+    def follow(
+        self, patience: float = 600.0, period: float = 0.5, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[dict[str, Any]]:
+        """The step records so far, then those that a run in another process appends, up to its last step.
+
+        It also ends when nothing was written for `patience` seconds, or when `stopped()` is true; it looks every
+        `period` seconds. A run that is resumed repeats some steps: they are given once.
+        """
+        path, step, version = self.path / "records.jsonl", 0, None
+        while True:
+            newest = (path if path.exists() else self.path / "settings.json").stat()
+            if version != (newest.st_ino, newest.st_size, newest.st_mtime_ns):
+                version = newest.st_ino, newest.st_size, newest.st_mtime_ns
+                for record in self.records():
+                    if record["step"] > step:
+                        step = record["step"]
+                        yield record
+            is_over = step >= (self.steps or 0) > 0 or time.time() - newest.st_mtime > patience
+            if is_over or stopped():
+                return
+            time.sleep(period)
+
+    @property
+    def steps(self) -> int | None:
+        """The number of steps of the whole run; None if it is not a run of training."""
+        return (self.settings.get("settings") or {}).get("steps")
 
     def rewind(self, step: int) -> None:
         """Drop the records after `step`, which a run that resumes from a checkpoint will compute again."""

@@ -2,9 +2,11 @@
 
 import base64
 import io
+import json
 import os
 import signal
 import threading
+import time
 from html.parser import HTMLParser
 
 import nbformat
@@ -288,6 +290,100 @@ def test_a_saved_run_looks_like_the_run_did(tmp_path):
     assert saved._view.view.value == live._view.view.value and saved.status == live.status == "step 5 of 5"
     with pytest.raises(FileNotFoundError, match=r"no settings\.json"):
         Dashboard.open(tmp_path)
+
+
+@pytest.fixture
+def growing(tmp_path) -> RunFolder:
+    """The folder of a run that has just started."""
+    folder = RunFolder.create(tmp_path / "run")
+    folder.save_settings({"settings": {"steps": 6}})
+    return folder
+
+
+def write_slowly(folder, items):
+    def write():
+        for item in items:
+            time.sleep(0.05)
+            folder.append(item)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_a_run_of_another_process_is_followed_to_its_last_step(growing):
+    writer = write_slowly(growing, [record(step) for step in range(1, 7)])
+    dashboard = Dashboard.open(growing.path, follow=True, interactive=True)
+    writer.join()
+    assert [row["step"] for row in dashboard.records] == [1, 2, 3, 4, 5, 6]
+    assert dashboard.records == growing.records() and dashboard.status == "step 6 of 6"
+    assert Dashboard.open(growing.path, follow=True, interactive=False).status == "step 6 of 6"  # it is over: at once
+
+
+def test_a_line_that_is_half_written_is_shown_once_it_is_whole(growing):
+    growing.append(record(1))
+    with (growing.path / "records.jsonl").open("a") as file:
+        whole = json.dumps(record(2).to_dict()) + "\n"
+        file.write(whole[:40])
+        file.flush()
+        followed = growing.follow(period=0.01)
+        assert next(followed)["step"] == 1
+        file.write(whole[40:])
+        file.flush()
+        assert next(followed) == record(2).to_dict()
+
+
+def test_steps_that_a_resumed_run_repeats_are_given_once(growing):
+    for step in (1, 2, 3):
+        growing.append(record(step))
+    followed = growing.follow(period=0.01)
+    assert [next(followed)["step"] for _ in range(3)] == [1, 2, 3]
+    growing.rewind(1)
+    growing.save_settings({"settings": {"steps": 4}})
+    writer = write_slowly(growing, [record(step) for step in (2, 3, 4)])
+    assert [row["step"] for row in followed] == [4]
+    writer.join()
+
+
+def test_following_ends_with_stop_or_when_nothing_new_comes(growing, monkeypatch):
+    growing.append(record(1))
+    assert len(Dashboard.open(growing.path, follow=True, patience=0.2, interactive=False).records) == 1
+    (growing.path / "records.jsonl").unlink()
+    assert Dashboard.open(growing.path, follow=True, patience=0.2, interactive=False).records == []
+    growing.append(record(1))
+    keep, asked = Dashboard._keep, []
+
+    def stop_at_the_first(self, item):
+        keep(self, item)
+        asked.append(self)
+        self.stop()
+
+    monkeypatch.setattr(Dashboard, "_keep", stop_at_the_first)
+    stopped = Dashboard.open(growing.path, follow=True, interactive=False)
+    assert asked == [stopped] and stopped.status == "stopped after step 1 of 6; the records so far are kept"
+
+
+def test_stop_is_heard_while_no_step_arrives(growing, monkeypatch):
+    timer = threading.Timer(0.3, lambda: dashboards[0].stop())
+    dashboards, begin = [], Dashboard.watch
+
+    def watch(self, run):
+        dashboards.append(self)
+        timer.start()
+        return begin(self, run)
+
+    monkeypatch.setattr(Dashboard, "watch", watch)
+    assert Dashboard.open(growing.path, follow=True, interactive=False).records == []
+    timer.join()
+
+
+def test_a_completion_with_a_line_separator_hides_no_record(growing):
+    """U+2028 and U+0085 end a line for `str.splitlines`, and stand unescaped in a string of JSON."""
+    for step in (1, 2):
+        growing.append(record(step, text="one\u2028two\x85three"))
+    assert [row["step"] for row in growing.records()] == [1, 2]
+    growing.rewind(2)
+    assert growing.records()[1]["samples"][0]["text"] == "one\u2028two\x85three"
 
 
 def test_the_image_is_found_by_its_source(tmp_path):
