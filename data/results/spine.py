@@ -99,17 +99,16 @@ def gains_of(cells: list[dict[str, Any]]) -> np.ndarray:
 
 
 def headline(cells: list[dict[str, Any]]) -> str:
-    """The number on the first page: means over sets and seeds, the gain with its interval, what a run takes."""
+    """The number on the first page: means over sets and seeds, the gain with its interval."""
     before, after = (percent(mean(cells, when, "accuracy")) for when in ("before", "after"))
     of_sets = [[cell for cell in cells if cell["set"] == name] for name in SETS]
     gain = points(np.concatenate([gains_of(mine) for mine in of_sets], axis=1))
-    seconds = [round(60 * cell["training_minutes"]) for cell in cells]
     labels, images = len(cells[0]["before"]["labels"]), len(cells[0]["before"]["answers"])
     lines = [
         f"**{before} → {after} right answers**, a gain of {gain} points (in brackets the 95 % interval).",
         f"Mean of {len(SETS)} drawn sets and {len(of_sets[0])} seeds: {SHOTS} training images for each of {labels}",
         f"activities, {images} test images per set that neither pre-training nor any choice of settings has seen.",
-        f"Training took {min(seconds)} to {max(seconds)} seconds per run, on two CPU cores.",
+        "Two CPU cores are enough.",
     ]
     return "\n".join(lines) + "\n"
 

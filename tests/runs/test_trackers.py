@@ -153,7 +153,7 @@ def test_the_help_says_who_may_send_what(capsys):
 
 def test_a_quiet_run_hides_what_a_tracker_prints(calls, tiny_checkpoint, capsys):
     assert train(tiny_checkpoint, "--steps", "1", "--tracker", "trackio", "--quiet", "--out", "mine") == 0
-    assert capsys.readouterr().out == "report       mine/report.html\n" and len(calls) == 3
+    assert capsys.readouterr().out == "ask it       favor-lab predict IMAGE --run mine\n" and len(calls) == 3
 
 
 def test_without_a_tracker_none_is_imported(tiny_checkpoint, monkeypatch):
