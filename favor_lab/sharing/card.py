@@ -10,6 +10,7 @@ import functools
 import html
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -203,6 +204,7 @@ def _code_to_load(run: FinishedRun, name: str) -> dict[str, Any]:
     style = "answer" if run.method == "SFT" else settings.get("style", "think")
     prompt = build_prompt(labels, style) if labels is None or labels else None
     facts = {"place": place, "base": base, "loading": Markdown("".join(options)), "prompt": prompt}
+    facts |= {"argument": shlex.quote(name)}  # of a command line
     facts["labels_code"] = Markdown("None" if labels is None else json.dumps(labels, ensure_ascii=False))
     asking = {"style": style, "max_new_tokens": settings.get("max_new_tokens")}
     facts["asking"] = Markdown("".join(f", {name}={json.dumps(value)}" for name, value in asking.items() if value))

@@ -294,6 +294,19 @@ def test_the_front_matter_is_what_the_hub_reads(run):
     assert (merged["library_name"], merged["base_model_relation"]) == ("transformers", "finetune")
 
 
+def test_a_whole_checkpoint_says_how_it_is_served_and_converted(run):
+    card = Page(model_card(run, merged=True, name="me/mine"))
+    (lines,) = [block.splitlines() for block in card.code if "vllm" in block]
+    convert = "python convert_hf_to_gguf.py me/mine"
+    assert lines == ["vllm serve me/mine", f"{convert} && {convert} --mmproj"]
+    assert 'pipeline("image-text-to-text") of transformers needs torchvision' in card.prose
+    odd = Page(model_card(run, merged=True, name="my `$(model)`"))
+    assert any("vllm serve 'my `$(model)`'\n" in block for block in odd.code), "one word for a shell"
+    assert "vllm" not in model_card(run) and "torchvision" not in model_card(run), "an adapter is neither"
+    change(run, "policy", policy="pocket")
+    assert "vllm" not in model_card(run, merged=True) and "torchvision" in model_card(run, merged=True)
+
+
 def test_the_sections_that_every_card_has(run, sft_run):
     for card in (model_card(run), model_card(sft_run), model_card(run, merged=True)):
         titles = [
