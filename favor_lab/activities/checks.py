@@ -16,7 +16,7 @@ from typing import NamedTuple
 from favor_lab.activities.data import Record
 from favor_lab.activities.faults import Fault
 from favor_lab.activities.folder import read_folder
-from favor_lab.activities.images import FORMATS, decode_image, fingerprint, image_header, pixel_box
+from favor_lab.activities.images import FORMATS, HEIC_SUFFIXES, decode_image, fingerprint, image_header, pixel_box
 from favor_lab.activities.listing import Listing
 from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.public.load import read_listing
@@ -39,7 +39,8 @@ KINDS = {
     "count": "counts that differ from the published ones",
     "unlisted": "there, but not used",
 }
-SUFFIXES = FORMATS | {"MPO": FORMATS["JPEG"]}  # MPO: several pictures in one JPEG file, as some cameras write
+# MPO: several pictures in one JPEG file, as some cameras write; HEIF: where pillow-heif is installed
+SUFFIXES = FORMATS | {"MPO": FORMATS["JPEG"], "HEIF": HEIC_SUFFIXES}
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # what the last TAIL bytes of a complete file have
 TAIL = 4096
 BATCH = 256  # images that are submitted to the threads at a time

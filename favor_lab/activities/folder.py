@@ -113,8 +113,7 @@ def _find_faults(listing: Listing, files: dict[tuple[str, str], list[str]]) -> N
         lists = some([path.name for path in visible(listing.root) if path.suffix.lower() in LISTS])
         what = f"{' and '.join(split_names)}: images directly in a folder of a split, which says no label; "
         what += f"labels are in a list{f' ({lists})' if lists else ''}? `--data har15` reads Training_set.csv with the "
-        what += "columns filename and label; sort other images into train/<label>/<image>, and rename labels that are "
-        what += "called so"
+        what += "columns filename and label; sort other images into train/<label>/<image>; rename labels called so"
         listing.fault("layout", ".", what)
     wrong = label_faults({folder: listing.labels[folder] for folder in folders})
     for folder in folders:

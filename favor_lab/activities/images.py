@@ -181,7 +181,8 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
                 raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
             yield image
     except UnidentifiedImageError as fault:
-        raise ValueError(f"{shown(source)}: cannot be read as an image: it is none of {', '.join(FORMATS)}") from fault
+        what = "damaged HEIC" if _suffix_by_content(data) else f"none of {', '.join(FORMATS)}"
+        raise ValueError(f"{shown(source)}: cannot be read as an image: it is {what}") from fault
     except Exception as fault:  # decoders of broken files raise nearly anything
         raise ValueError(f"{shown(source)}: cannot be read as an image: {fault}") from fault
 
