@@ -107,8 +107,8 @@ def readable(name: str) -> str:
 
 
 def label_faults(names: dict[str, str]) -> dict[str, str]:
-    """The data's own name -> what is wrong with its label: it is empty, or it folds to the label of another name.
-    `names` maps each own name to its label.
+    """The data's own name -> what is wrong with its label: it is empty, it has a sign that no prompt may have, or it
+    folds to the label of another name. `names` maps each own name to its label.
 
     >>> label_faults({"a_b": "a b", "A-b": "A-b", "__": ""})
     {'A-b': "reads as one label with 'a_b'; rename or merge them", '__': 'has neither a letter nor a digit; rename it'}
@@ -119,6 +119,8 @@ def label_faults(names: dict[str, str]) -> dict[str, str]:
         twin = first.setdefault(fold(label), name)
         if not fold(label):
             faults[name] = "has neither a letter nor a digit; rename it"
+        elif not {"<", ">"}.isdisjoint(label):
+            faults[name] = "contains '<' or '>', which are the signs of tags in the prompt; rename it"
         elif twin != name:
             faults[name] = f"reads as one label with {twin!r}; rename or merge them"
     return faults

@@ -226,13 +226,13 @@ class _Draw:
         """ValueError for everything that is wrong with `count` images; a warning of duplicates that were passed over.
         Both name the cure."""
         twins = list(chain(*self.passed_over.values()))
-        cure = "`favor-lab data` with --write-exclude FILE lists the duplicates, --exclude FILE leaves them out"
+        cure = "`favor-lab data` with --decode --write-exclude FILE lists duplicates, --exclude FILE leaves them out"
         short = chain(*(self.passed_over.get(label, []) for label in self.short))
         faults = [*self.faults, *short]
         if faults:
             advice = f" (without duplicates too few images are left; {cure})" if self.short else ""
             raise ValueError(all_at_once(self.dataset.name, faults, f" in {count} images{advice}"))
         if twins:
-            others = f", and {len(twins) - 3} more" if len(twins) > 3 else ""
-            what = f"{len(twins)} duplicates passed over, others of their label drawn: {' | '.join(twins[:3])}{others}"
+            first = " | ".join(twins[:3]) + (f" | ... and {len(twins) - 3} more" if len(twins) > 3 else "")
+            what = f"{len(twins)} duplicate{'s' * (len(twins) > 1)} passed over, others of their label drawn: {first}"
             warnings.warn(f"{self.dataset.name}: {what}. {cure}", stacklevel=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -62,7 +63,8 @@ def read_folder(root: Path, exclude: Collection[str]) -> Listing:
             listing.note_unused(path.relative_to(root).as_posix(), _why_unused(root, path))
     exclude = listing.check_exclude(exclude, {shown(path) for paths in files.values() for path in paths})
     files = {key: [path for path in paths if shown(path) not in exclude] for key, paths in files.items()}
-    labels = {folder: spaced(folder) for _, folder in files}
+    # Accents are spelt in two ways: macOS writes another one than Windows and Linux. Both are one label.
+    labels = {folder: spaced(unicodedata.normalize("NFC", folder)) for _, folder in files}
     listing.labels = dict(sorted(labels.items(), key=lambda pair: (pair[1], pair[0])))
     for (split, folder), paths in files.items():
         listing.splits[split] += [Record(labels[folder], str(root / path)) for path in paths]
@@ -115,7 +117,8 @@ def _find_faults(listing: Listing, files: dict[tuple[str, str], list[str]]) -> N
         what += f"labels are in a list{f' ({lists})' if lists else ''}? `--data har15` reads Training_set.csv with the "
         what += "columns filename and label; sort other images into train/<label>/<image>; rename labels called so"
         listing.fault("layout", ".", what)
-    wrong = label_faults({folder: listing.labels[folder] for folder in folders})
+    spellings = {unicodedata.normalize("NFC", folder): folder for folder in reversed(folders)}
+    wrong = label_faults({folder: listing.labels[folder] for folder in reversed(spellings.values())})
     for folder in folders:
         if filled and not other_set and folder not in filled:  # where all are empty it is a fault of the layout
             what = f"no images in this folder; fill or remove it{_inside(listing, folder)}"

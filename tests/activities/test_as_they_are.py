@@ -93,6 +93,20 @@ def test_a_label_that_is_called_like_a_split_stays_a_label_beside_others(tmp_pat
         assert load_activities("folder", tmp_path).labels == ["running", "training"]
 
 
+def test_a_label_spelt_as_on_a_mac_and_as_elsewhere_is_one(tmp_path, recwarn):
+    sorted_photos(tmp_path, ("train",), ("caf\u00e9", "bar"))
+    sorted_photos(tmp_path, ("test",), ("cafe\u0301", "bar"))
+    data = load_activities("folder", tmp_path)
+    assert data.labels == ["bar", "caf\u00e9"] and not recwarn and not check_folder("folder", tmp_path).faults
+    assert len(few_shot(data, 2, validation=0, test=2).test) == 4
+
+
+@pytest.mark.parametrize("label", ["age <30", "a>b"])
+def test_a_label_that_no_prompt_may_have_is_named_before_training(tmp_path, label):
+    sorted_photos(tmp_path, [""], (label, "reading"))
+    assert refusal("folder", tmp_path).startswith(f"{label!r}: contains '<' or '>'")
+
+
 # ---------------------------------------------------------------------------------------------------- another root
 
 
@@ -420,7 +434,7 @@ def two_labels(root: Path, count: int = 4) -> Path:
 def test_passing_over_a_duplicate_is_said_with_both_names_and_the_cure(tmp_path):
     two_labels(tmp_path)
     shutil.copy(tmp_path / "reading/1.png", tmp_path / "reading/twin.png")
-    with pytest.warns(UserWarning, match="1 duplicates passed over") as caught:
+    with pytest.warns(UserWarning, match="1 duplicate passed over") as caught:
         shots = few_shot(load_activities("folder", tmp_path), 4, validation=0, test=0)
     message = str(caught[0].message)
     assert all(part in message for part in ("1.png", "twin.png", "--write-exclude FILE", "--exclude FILE"))
