@@ -193,12 +193,26 @@ class Preset:
     @property
     def command(self) -> str:
         """A command to run, on the drawn scenes; for other images add options (`--data folder --root my_photos`)."""
-        words, policy = ["favor-lab train", f"--policy {self.policy['name']}"], dict(self.policy)
-        del policy["name"]
-        for name, value in (policy | changed_settings(self.settings)).items():
-            text = f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
-            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [text])
-        return " ".join(words)
+        policy = {name: value for name, value in self.policy.items() if name != "name"}
+        command = "sft" if self.fit.others["supervised"] else "train"
+        return (
+            f"favor-lab {command} --policy {self.policy['name']} {as_options(policy | changed_settings(self.settings))}"
+        )
+
+
+def as_options(values: Mapping[str, Any]) -> str:
+    """Settings by name as options of a command.
+
+    >>> as_options({"learning_rate": 1e-5, "offload_tower": True, "gradient_checkpointing": False})
+    '--learning-rate 1e-5 --offload-tower --no-gradient-checkpointing'
+    """
+    words = []
+    for name, value in values.items():
+        text = f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+        words += [f"--{'no-' if value is False else ''}{name.replace('_', '-')}"] + [text] * (
+            not isinstance(value, bool)
+        )
+    return " ".join(words)
 
 
 def recommend(gpu_gb: float, model: str | Path = MODEL, **fixed: Any) -> Preset:

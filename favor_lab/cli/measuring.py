@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.cli.options import CardOptions, ProfileOptions, ShareOptions, StudyOptions
+from favor_lab.cli.options import CardOptions, FitOptions, ProfileOptions, ShareOptions, StudyOptions
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.progress import progress_bar
+from favor_lab.runs.card import fitted_plan
 from favor_lab.runs.options import (
     DataOptions,
     FolderOptions,
@@ -21,23 +23,34 @@ from favor_lab.runs.options import (
     open_policy,
     read_exclude,
 )
-from favor_lab.runs.run import tell
+from favor_lab.runs.run import RunPlan, tell
 from favor_lab.versions import need
 
 if TYPE_CHECKING:
     from favor_lab.runs.cells import Cell
 
 
-def profile(data: DataOptions, policy: PolicyOptions, measure: ProfileOptions, settings: GRPOSettings) -> None:
+def profile(
+    data: DataOptions,
+    policy: PolicyOptions,
+    card: FitOptions,
+    measure: ProfileOptions,
+    settings: GRPOSettings,
+    typed: Collection[str],
+) -> None:
     """Where a training step spends its time, FLOPs and memory, beside the least that this machine could need.
 
     favor-lab profile --fixed-length --max-new-tokens 32
 
-    favor-lab profile --policy Qwen/Qwen2-VL-2B-Instruct --gradient-checkpointing --out profile-2b
+    favor-lab profile --policy Qwen/Qwen2-VL-2B-Instruct --gpu-gb 12 --out profile-2b
+
+    The defaults below are those of the pocket policy; for larger models see `favor-lab train --help`.
     """
     from favor_lab.budget.profiling import profile_step
     from favor_lab.study.run_folder import RunFolder
 
+    plan = fitted_plan(RunPlan("profile", data, policy, settings), typed, card.gpu_gb, card.check)
+    policy, settings = plan.policy, replace(settings, **vars(plan.settings))
     if measure.out is not None:
         need("matplotlib", "the figure of a profile")
         folder = RunFolder.create(measure.out)
@@ -136,8 +149,8 @@ def doctor(card: CardOptions) -> None:
 
     favor-lab doctor --gpu-gb 8
 
-    With --gpu-gb or --model: what fits on a card, by phase of a training step, and the command to run. An estimate,
-    which needs neither the card nor the weights.
+    With --gpu-gb or --model: what fits on a card, by phase of a training step, how long training takes, and the command
+    to run. An estimate, which needs neither the card nor the weights.
     """
     from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
 

@@ -14,6 +14,17 @@ from favor_lab.runs.trackers import TrackerName
 
 
 @dataclass(frozen=True)
+class FitOptions:
+    """Which card the settings are for. A policy of more than 100 million parameters takes every setting that is not
+    given from the preset for it; `favor-lab doctor --gpu-gb 12` prints that."""
+
+    gpu_gb: float | None = None
+    """Memory of the card in GB, as it is sold: one of 12 GB has 12 GiB. None: the card in this machine."""
+    check: bool = True
+    """Estimate before the weights are loaded whether training fits on the card, and refuse what does not."""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Where the run is kept."""
 
@@ -127,7 +138,9 @@ class ShareOptions:
 class CardOptions:
     """What is asked about another card or model; neither: check this machine."""
 
-    gpu_gb: float | None = None  # Memory of a card in GB, to see what would fit on it; None: the card in this machine.
+    gpu_gb: float | None = None
+    """Memory of a card in GB, as it is sold (12 GB are 12 GiB), to see what would fit on it; None: the card in this
+    machine."""
     model: str | None = None
     """Published name, checkpoint directory, or a Hub name that was downloaded; None: Qwen/Qwen2-VL-2B-Instruct."""
     json: bool = False  # Print one line of JSON and nothing else, for programs that read it.

@@ -72,14 +72,24 @@ def unchecked(kind: type) -> type:
     return type(kind.__name__, (kind,), members) if issubclass(kind, TrainSettings) else kind
 
 
+def typed_names(arguments: Sequence[str]) -> frozenset[str]:
+    """The names of the options that were given, whatever their values.
+
+    >>> sorted(typed_names(["train", "--steps", "3", "--learning_rate=1e-5", "--no-check"]))
+    ['check', 'learning_rate', 'steps']
+    """
+    options = [argument[2:].split("=")[0] for argument in arguments if argument.startswith("--")]
+    return frozenset(option.removeprefix("no-").replace("-", "_") for option in options)
+
+
 def run(arguments: Sequence[str]) -> None:
     """Parse the arguments and run their command. Only the options of the named command are looked at: its function's
-    parameters, each a group of options."""
+    parameters, each a group of options; `typed`, if it has that, are the names of the options that were given."""
     if arguments and arguments[0].partition("=")[0] == "--print-completion":
         return print_completion([word for argument in arguments for word in argument.split("=")][1:])
     named = next((command for command in arguments[:1] if command in COMMANDS), None)
-    groups = option_groups(named) if named else {}
-    parsed = parse(arguments, {named: groups})
+    groups, given = option_groups(named) if named else {}, list(arguments)
+    parsed = parse(given, {named: groups})
     values = {name: value for group in groups for name, value in vars(getattr(parsed, group)).items()}
     if named and (config := values.pop("config", None)):
         from_file = config_arguments(config, named, values)
@@ -87,14 +97,17 @@ def run(arguments: Sequence[str]) -> None:
             parse([named, *from_file], {named: groups})
         except SystemExit:
             raise ValueError(f"{config} has a value that its option cannot take: see above") from None
-        parsed = parse([named, *from_file, *arguments[1:]], {named: groups})
-    COMMANDS[type(parsed).__name__](**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()})
+        given = [named, *from_file, *arguments[1:]]
+        parsed = parse(given, {named: groups})
+    command = COMMANDS[type(parsed).__name__]
+    more = {"typed": typed_names(given)} if "typed" in typing.get_type_hints(command) else {}
+    command(**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()}, **more)
 
 
 def option_groups(command: str) -> dict[str, type]:
-    """The parameters of a command's function, each a group of options."""
+    """The parameters of a command's function that are groups of options."""
     hints = typing.get_type_hints(COMMANDS[command])
-    return {name: kind for name, kind in hints.items() if name != "return"}
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
 
 
 def print_completion(shells: Sequence[str]) -> None:

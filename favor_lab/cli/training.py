@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Collection
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from favor_lab.cli.options import DemoOptions, RecipeOptions, RunOptions
-from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
+from favor_lab.cli.options import DemoOptions, FitOptions, RecipeOptions, RunOptions
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
+from favor_lab.runs.card import fitted_plan
 from favor_lab.runs.options import DataOptions, PolicyOptions
 from favor_lab.runs.run import RunPlan, resumed_plan, run_training, tell
 
@@ -29,39 +31,61 @@ def demo(demo: DemoOptions) -> None:
 
 
 def train(
-    data: DataOptions, policy: PolicyOptions, method: RecipeOptions, run: RunOptions, settings: GRPOSettings
+    data: DataOptions,
+    policy: PolicyOptions,
+    card: FitOptions,
+    method: RecipeOptions,
+    run: RunOptions,
+    settings: GRPOSettings,
+    typed: Collection[str],
 ) -> None:
     """Few-shot GRPO on a drawn set or on your own images.
 
     favor-lab train --data folder --root my_photos --shots 4
 
-    favor-lab train --policy Qwen/Qwen2-VL-2B-Instruct --data folder --root my_photos
+    favor-lab train --policy Qwen/Qwen2-VL-2B-Instruct --data folder --root my_photos --gpu-gb 12
 
     favor-lab train --resume runs/train-folder
+
+    The defaults below are those of the pocket policy. For a model of more than 100 million parameters, options that
+    are not given come from the preset for its card, which is printed; what you give wins.
     """
-    start_or_resume(RunPlan("train", data, policy, settings, recipe=method.recipe), run)
+    start_or_resume(RunPlan("train", data, policy, settings, recipe=method.recipe), run, card, typed)
 
 
-def sft(data: DataOptions, policy: PolicyOptions, run: RunOptions, settings: TrainSettings) -> None:
+def sft(
+    data: DataOptions,
+    policy: PolicyOptions,
+    card: FitOptions,
+    run: RunOptions,
+    settings: TrainSettings,
+    typed: Collection[str],
+) -> None:
     """The supervised baseline: the same shots with their labels given away, answer only.
 
     favor-lab sft --data sketch --shots 4 --steps 60
+
+    favor-lab sft --policy Qwen/Qwen2-VL-2B-Instruct --data folder --root my_photos --gpu-gb 12
+
+    The defaults below are those of the pocket policy; for larger models see `favor-lab train --help`.
     """
-    start_or_resume(RunPlan("sft", data, policy, settings), run)
+    start_or_resume(RunPlan("sft", data, policy, settings), run, card, typed)
 
 
-def start_or_resume(plan: RunPlan, run: RunOptions) -> None:
+def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Collection[str]) -> None:
     """A new run from these options, or an earlier one with its own."""
     from favor_lab.study.run_folder import RunFolder
 
     if run.resume is None:
+        plan = fitted_plan(plan, typed, card.gpu_gb, card.check, tell=(lambda text: None) if run.quiet else tell)
         plan = replace(plan, checkpoint_every=run.checkpoint_every, tracker=run.tracker)
         return start(plan, run.out, quiet=run.quiet)
     folder = RunFolder.open(run.resume)
-    resumed = resumed_plan(folder, plan.command, plan.settings)
-    parts = (plan.data, plan.policy, RecipeOptions(plan.recipe), run, plan.settings)
+    changes = {item.name: getattr(plan.settings, item.name) for item in fields(plan.settings) if item.name in typed}
+    resumed = resumed_plan(folder, plan.command, changes)
+    parts = (plan.data, plan.policy, card, RecipeOptions(plan.recipe), run, plan.settings)
     may_change = {"resume", "quiet", "tracker", *RESUMABLE_CHANGES}
-    changed = [name for part in parts for name in changed_settings(part) if name not in may_change]
+    changed = [item.name for part in parts for item in fields(part) if item.name in {*typed} - may_change]
     if names := [f"--{name.replace('_', '-')}" for name in changed]:
         raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {', '.join(names)}")
     start(replace(resumed, tracker=run.tracker or resumed.tracker), folder=folder, quiet=run.quiet)

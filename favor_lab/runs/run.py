@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings, changed_settings
+from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.progress import progress_bar
 from favor_lab.runs.config import write_config
 from favor_lab.runs.options import DataOptions, PolicyOptions, load_shots, open_policy, with_absolute_paths
@@ -50,7 +50,7 @@ def note(text: str) -> None:
 class RunPlan:
     """A training run: everything that `settings.json` holds of it."""
 
-    command: str  #: "train", "demo" or "sft"
+    command: str  #: "train", "demo", "sft" or "profile"
     data: DataOptions
     policy: PolicyOptions
     settings: TrainSettings  #: GRPOSettings, or for "sft" TrainSettings
@@ -97,12 +97,12 @@ def resume_command(plan: RunPlan, folder: RunFolder) -> str:
     return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {folder.path}"
 
 
-def resumed_plan(folder: RunFolder, command: str, settings: TrainSettings) -> RunPlan:
-    """The plan of an earlier run, with those of the new settings that may change on resume."""
+def resumed_plan(folder: RunFolder, command: str, settings: Mapping[str, Any]) -> RunPlan:
+    """The plan of an earlier run, with those of the new settings, by name, that may change on resume."""
     plan = RunPlan.load(folder.settings)
     if (plan.command == "sft") != (command == "sft"):
         raise ValueError(f"{folder.path} is a run of {plan.command}: resume it with `{resume_command(plan, folder)}`")
-    changes = {name: value for name, value in changed_settings(settings).items() if name in RESUMABLE_CHANGES}
+    changes = {name: value for name, value in settings.items() if name in RESUMABLE_CHANGES}
     return replace(plan, settings=replace(plan.settings, **changes))
 
 

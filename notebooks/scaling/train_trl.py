@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 
 from favor_lab import GRPOSettings, accuracy_reward, few_shot, format_reward, load_activities, load_policy
+from favor_lab.runs.card import configuration_of, preset_rate
+from favor_lab.runs.options import PolicyOptions
 from favor_lab.trl_bridge import grpo_trainer, trl_records
 
 
@@ -33,7 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--group-size", type=int, default=8, help="completions per prompt")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="most tokens of a completion")
     parser.add_argument("--micro-batch", type=int, default=0, help="completions in a pass of one process, 0: all")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, help="left out: that of the preset for the policy")
     parser.add_argument("--beta", type=float, default=0.04, help="weight of the KL penalty")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--bf16", action="store_true", help="mixed precision, as zero2.yaml and fsdp2.yaml have it")
@@ -44,23 +46,31 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse()
-    on_gpu = torch.cuda.is_available() and not args.cpu
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else "cpu"
-    policy = load_policy(args.policy, args.lora_rank, adapter=args.adapter, device=device, seed=args.seed)
-    shots = few_shot(load_activities(args.data, args.root), shots=args.shots, seed=args.seed, validation=0, test=0)
-    settings = GRPOSettings(
+def settings_of(args: argparse.Namespace) -> GRPOSettings:
+    """The settings of the run; the learning rate of a large policy is that of the presets, not the pocket policy's."""
+    policy, rate = PolicyOptions(args.policy, lora_rank=args.lora_rank), args.learning_rate
+    if rate is None:
+        rate = GRPOSettings.learning_rate if configuration_of(policy) is None else preset_rate(policy)
+    return GRPOSettings(
         steps=args.steps,
         prompts_per_step=args.prompts,
         group_size=args.group_size,
         max_new_tokens=args.max_new_tokens,
         micro_batch=args.micro_batch,
-        learning_rate=args.learning_rate,
+        learning_rate=rate,
         beta=args.beta,
         gradient_checkpointing=args.gradient_checkpointing,
         seed=args.seed,
     )
+
+
+def main() -> None:
+    args = parse()
+    settings = settings_of(args)
+    on_gpu = torch.cuda.is_available() and not args.cpu
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else "cpu"
+    policy = load_policy(args.policy, args.lora_rank, adapter=args.adapter, device=device, seed=args.seed)
+    shots = few_shot(load_activities(args.data, args.root), shots=args.shots, seed=args.seed, validation=0, test=0)
     options = {"bf16": args.bf16, "use_vllm": args.vllm is not None, "vllm_mode": args.vllm or "colocate"}
     trainer = grpo_trainer(policy, shots, settings, (accuracy_reward, format_reward), args.output, **options)
     trainer.train()

@@ -338,7 +338,7 @@ def test_doctor_says_what_fits_on_another_card(parsed, capsys):
     out = capsys.readouterr().out
     assert "largest phase" in out and "of 8 GiB: fits" in out and "[OK]" not in out
     assert "hours of training" in out and "TFLOP/s" in out and "data sheet of the RTX 4060" in out
-    assert "0.5 GiB are left for a screen" in out
+    assert "0.5 GiB of this one are left for a screen" in out
     assert parsed(out.splitlines()[-1])["settings"].prompts_per_step == 16
     assert main(["doctor", "--gpu-gb", "6"]) == 0
     assert "given up of the published settings: quantize 4bit" in capsys.readouterr().out
