@@ -162,7 +162,7 @@ def test_an_adapter_brings_its_rank(planned, tmp_path, monkeypatch):
     assert asked[0]["lora_rank"] == 64
 
 
-# ---------------------------------------------------------------------------------------------- what is far, or too much
+# ----------------------------------------------------------------------------------------- what is far, or too much
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_resume_sees_what_was_typed_also_where_it_is_the_default(planned, monkey
     assert "leave out --lora-rank" in refused("favor-lab train --resume run --lora-rank 16", capsys)
 
 
-# ------------------------------------------------------------------------------------------- the commands of the pages
+# ----------------------------------------------------------------------------------------- the commands of the pages
 
 
 def pages():
