@@ -98,7 +98,7 @@ def test_the_error_says_what_to_lower_and_the_run_goes_on_with_that(tiny_policy,
     assert message.startswith("step 2, phase loss: out of memory (") and "4503599627370496 bytes" in message
     assert "Everything up to step 1 is kept" in message and "\n" not in message
     first = re.search(
-        r"Lower first: (\w+) \S+ -> \S+ \(about [0-9.]+ MB less\), (\w+) \S+ -> \S+ \(about .* less\),", message
+        r"Lower first: (\w+) \S+ -> \S+ \(about [0-9.]+ MiB less\), (\w+) \S+ -> \S+ \(about .* less\),", message
     )
     assert first and set(first.groups()) == {"gradient_checkpointing", "micro_batch"}, message
     assert "micro_batch 8 -> 4" in message and "gradient_checkpointing False -> True" in message
@@ -269,7 +269,8 @@ def test_the_sizes_of_a_run_are_counted_without_encoding_it(tiny_policy, shots):
 
 
 def test_sizes_are_readable():
-    assert [readable_bytes(size) for size in (6.4e9, 1.25e8, 3.2e7, 6e4)] == ["6.4 GB", "0.1 GB", "32 MB", "0.06 MB"]
+    sizes = (6.4 * 2**30, 120 * 2**20, 32 * 2**20, 6e4)
+    assert list(map(readable_bytes, sizes)) == ["6.4 GiB", "0.1 GiB", "32 MiB", "0.057 MiB"]
 
 
 # ------------------------------------------------------------------------------------------------------ the tower, away
@@ -380,7 +381,7 @@ def test_on_cuda_the_error_says_what_was_in_use_and_gives_room_back(tiny_checkpo
     state = TrainingState.start(policy, SETTINGS)
 
     def greedy_loss(logps, old_logps, ref_logps, advantages, mask, total_rows):
-        activations = [torch.empty(2**28, device="cuda")]  # 1 GB
+        activations = [torch.empty(2**28, device="cuda")]  # 1 GiB
         while True:
             activations.append(torch.empty(2**32, device="cuda"))
 
@@ -388,7 +389,7 @@ def test_on_cuda_the_error_says_what_was_in_use_and_gives_room_back(tiny_checkpo
         run = train(policy, shots, rewards=[even_ids], loss=greedy_loss, resume=state)
         list(with_advice(run, policy, SETTINGS, shots))
     message = str(caught.value)
-    assert re.search(r"In use on cuda:0: .* allocated, .* reserved, of .* GB in all\. Lower first: ", message), message
+    assert re.search(r"In use on cuda:0: .* allocated, .* reserved, of .* GiB in all\. Lower first: ", message), message
     assert "offload_tower" in {change.name for change, *_ in possible_changes(policy, SETTINGS, shots)}
     assert torch.cuda.memory_allocated() < 2**30, "what the failed pass held is free again, the error still at hand"
     assert len(list(train(policy, shots, rewards=[even_ids], resume=state))) == SETTINGS.steps

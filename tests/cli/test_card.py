@@ -291,6 +291,45 @@ def test_a_profile_of_a_page_measures_the_preset(monkeypatch, card, page, comman
     assert settings == recommend(NAMED_CARD, policy.policy).settings
 
 
+def cell(notebook, name):
+    """The source of a cell, by its id."""
+    cells = json.loads((ROOT / "notebooks" / notebook).read_text(encoding="utf-8"))["cells"]
+    return "".join(next(c["source"] for c in cells if c["id"] == name))
+
+
+def test_notebook_10_trains_the_preset_of_the_card(monkeypatch, card):
+    card(NAMED_CARD)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, NAMED_CARD * GIB))
+    names = {"NAME": B2, "ready": True, "GIB": GIB, "torch": torch}
+    exec(cell("10_one_consumer_gpu.ipynb", "train"), names)
+    loaded = []
+    names |= {
+        "load_policy": lambda **options: loaded.append(options),
+        "train": lambda policy, shots, settings: [settings],
+    }
+    (settings,) = names["records_of_this_machine"]()
+    preset = recommend(NAMED_CARD, B2)
+    assert settings == dataclasses.replace(preset.settings, steps=20) and loaded == [preset.policy]
+
+
+@pytest.mark.parametrize("name", ["pocket", B2])
+def test_notebook_12_trains_a_large_policy_with_its_preset(monkeypatch, name):
+    notebook = "12_your_own_images.ipynb"
+    sources = [c["source"] for c in json.loads((ROOT / "notebooks" / notebook).read_text(encoding="utf-8"))["cells"]]
+    lines = [line.rstrip() for source in sources for line in source]
+    names = {"recommend": recommend, "GRPOSettings": GRPOSettings, "replace": dataclasses.replace}
+    names["load_policy"] = lambda *args, **options: loaded.append((args, options))
+    loaded = []
+    for start in ("POLICY = ", "GPU_GB = ", "preset = ", "policy = ", "settings = "):
+        exec(next(line for line in lines if line.startswith(start)), names)
+        if start == "POLICY = ":
+            names["POLICY"] = name
+    preset = recommend(names["GPU_GB"], B2)
+    expected = GRPOSettings() if name == "pocket" else preset.settings
+    assert names["settings"] == dataclasses.replace(expected, steps=50)
+    assert loaded == [((name,), {})] if name == "pocket" else loaded == [((), preset.policy)]
+
+
 def scaling_commands():
     return [pair for pair in commands_of_the_pages("accelerate launch .*train_trl.py") if "cpu" not in pair[1]]
 

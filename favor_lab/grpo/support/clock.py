@@ -70,9 +70,10 @@ def memory_in_use(device: torch.device) -> str:
 
 
 def readable_bytes(size: float) -> str:
-    """A number of bytes in GB or MB (powers of 1000).
+    """A number of bytes in GiB or MiB, as torch and the makers of cards count them.
 
-    >>> readable_bytes(1.94e9), readable_bytes(3.2e7), readable_bytes(6e4)
-    ('1.9 GB', '32 MB', '0.06 MB')
+    >>> readable_bytes(1.9 * 2**30), readable_bytes(32 * 2**20), readable_bytes(6e4)
+    ('1.9 GiB', '32 MiB', '0.057 MiB')
     """
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.2g} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
+    mib = size / 2**20
+    return f"{mib / 1024:.1f} GiB" if mib >= 100 else f"{mib:.2g} MiB" if mib < 10 else f"{mib:.0f} MiB"
