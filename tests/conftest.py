@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -36,3 +37,31 @@ def ctrl_c_raises():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Where the browser's screenshots go."""
+    named = os.environ.get("FAVOR_LAB_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; a test that asks for it is skipped, with the reason, where there is none."""
+    from jupyter_pages import FLAGS, find_chromium  # beside the tests that ask
+
+    missing = 'no playwright: pip install -e ".[browser]"'
+    playwright = pytest.importorskip("playwright.sync_api", reason=missing, exc_type=ImportError)
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: install one, or name it in CHROMIUM")
+    with playwright.sync_playwright() as started:
+        try:
+            browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
+        except playwright.Error as error:  # for example a stub that only says how to install one
+            pytest.skip(f"{chromium} does not start: {str(error)[:300]}")
+        yield browser
+        browser.close()
