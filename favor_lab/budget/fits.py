@@ -193,11 +193,9 @@ class Preset:
     @property
     def command(self) -> str:
         """A command to run, on the drawn scenes; for other images add options (`--data folder --root my_photos`)."""
-        policy = {name: value for name, value in self.policy.items() if name != "name"}
-        command = "sft" if self.fit.others["supervised"] else "train"
-        return (
-            f"favor-lab {command} --policy {self.policy['name']} {as_options(policy | changed_settings(self.settings))}"
-        )
+        own = {name: value for name, value in self.policy.items() if name != "name"}
+        options = {"policy": self.policy["name"], "gpu_gb": self.fit.gpu_gb} | own | changed_settings(self.settings)
+        return f"favor-lab {'sft' if self.fit.others['supervised'] else 'train'} {as_options(options)}"
 
 
 def as_options(values: Mapping[str, Any]) -> str:
