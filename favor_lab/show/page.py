@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.images import Example, decode_image
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"  # nobody but this machine
 INDICES = (1, 4, 7, 9)  # of the drawn scenes to click on, in each set
-LOOK = """<style>
+STYLE = """<style>
 .html-container:has(.fl-paper) { padding: 0 !important; }
 .fl-page .fl-group { flex-wrap: wrap; margin: 4px; } .fl-page .fl-rows { min-width: 260px; }
 .fl-page figure { flex-basis: 240px; } .fl-page img { width: 240px; }
@@ -52,7 +53,7 @@ def install_commands() -> list[str]:
     package = importlib.metadata.distribution("favor-lab")
     needed = [name for name in package.requires or [] if "extra ==" not in name and not name.startswith("pillow")]
     origin = json.loads(package.read_text("direct_url.json") or "{}").get("url", f"favor-lab=={package.version}")
-    quoted = " ".join(f'"{name}"' for name in needed)
+    quoted = " ".join('"' + name.replace('"', "'") + '"' for name in needed)  # a marker has quotes of its own
     return [f"pip install gradio {quoted}", f'pip install --no-deps "{origin}"']
 
 
@@ -82,7 +83,7 @@ def answer_parts(given: Answer) -> list[Element]:
         bar = element("i", style=f"width:{100 * share:.1f}%;background:{BLUE if label == given.label else GREY}")
         cells += [element("span", label), element("div", bar), element("span", f"{share:.2f}")]
     if cells:
-        title = "probability of each label, after this reasoning"
+        title = "probability of each label" + ", after this reasoning" * (title == "reasoning")
         parts += [element("div", title, class_="fl-note"), element("div", *cells, class_="fl-shares")]
     return parts
 
@@ -107,8 +108,8 @@ def build_page(policy: Policy, question: Question, max_new_tokens: int, title: s
             with gradio.Column(scale=1):
                 file = gradio.File(label="Drop an image", file_types=["image"], type="binary", height=140)
                 images = [[scene.image] for scene in scenes]
-                look = {"components": ["image"], "samples": images, "samples_per_page": len(images)}
-                drawn = gradio.Dataset(label="or click on a drawn scene", type="index", **look)
+                gallery = {"components": ["image"], "samples": images, "samples_per_page": len(images)}
+                drawn = gradio.Dataset(label="or click on a drawn scene", type="index", **gallery)
             with gradio.Column(scale=2):
                 hint = element("div", "The answer appears here.", class_="fl-paper")
                 shown = gradio.HTML(hint, apply_default_css=False)
@@ -117,12 +118,18 @@ def build_page(policy: Policy, question: Question, max_new_tokens: int, title: s
     return page
 
 
-def serve_page(page: Any, port: int | None, tell: Any = print) -> None:
-    """Serve the page to this machine alone, until Ctrl-C; port None: the first that is free from 7860 on."""
-    quiet = {"quiet": True, "share": False, "run_history": False, "footer_links": [], "ssr_mode": False}
-    _, address, _ = page.launch(
-        server_name=HOST, server_port=port, prevent_thread_lock=True, max_file_size="64mb", head=CSS + LOOK, **quiet
-    )
+def serve_page(page: Any, port: int | None, tell: Callable[[str], None] = print) -> None:
+    """Serve the page to this machine alone, until Ctrl-C; port None: the first that is free from 7860 on.
+
+    Raises OSError for a port that another program uses.
+    """
+    options: dict[str, Any] = {"server_name": HOST, "server_port": port, "share": False, "run_history": False}
+    options |= {"ssr_mode": False, "quiet": True, "footer_links": [], "max_file_size": "64mb", "head": CSS + STYLE}
+    try:
+        _, address, _ = page.launch(prevent_thread_lock=True, **options)
+    except OSError as error:
+        message = f"port {port} is in use" if port is not None else "the ports from 7860 on are in use"
+        raise OSError(f"{message}: name a free one with --port") from error
     tell(f"the page is at {address} for browsers on this machine; Ctrl-C ends it")
     try:
         while True:

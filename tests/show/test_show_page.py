@@ -61,6 +61,7 @@ def test_a_response_without_an_answer_is_shown_as_it_is():
     html = "".join(answer_parts(unlisted))
     assert text_of(html).startswith("none of the labels answer response &lt;think&gt; a pan")
     assert "frying" in html and "&lt;script&gt;" in html and "<script" not in html
+    assert "after this reasoning" not in html
     open_vocabulary = "".join(answer_parts(Answer("frying", 0.25, None, "<answer>frying</answer>")))
     assert text_of(open_vocabulary).startswith("frying answer 0.25 probability response")
     assert "each label" not in open_vocabulary
@@ -90,10 +91,13 @@ def test_what_a_real_policy_says(tiny_policy, tiny_examples):
 
 def test_without_gradio_the_error_has_the_commands(monkeypatch):
     """Of what favor_lab needs all but Pillow, no extra, and favor_lab from where it was installed."""
-    needed = ["torch<3,>=2", "pillow>=13", "tyro", 'trl>=1; extra == "trl"']
+    needed = ["torch<3,>=2", "pillow>=13", 'tyro; os_name == "nt"', 'trl>=1; extra == "trl"']
     package = SimpleNamespace(requires=needed, version="1.2", read_text=lambda name: '{"url": "file:///a/checkout"}')
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: package)
-    commands = ['pip install gradio "torch<3,>=2" "tyro"', 'pip install --no-deps "file:///a/checkout"']
+    commands = [
+        'pip install gradio "torch<3,>=2" "tyro; os_name == \'nt\'"',
+        'pip install --no-deps "file:///a/checkout"',
+    ]
     assert install_commands() == commands
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match="admits no Pillow 13") as caught:
@@ -172,3 +176,12 @@ def test_the_page_is_for_this_machine_alone(parts, monkeypatch):
     assert (launched["server_name"], launched["server_port"]) == ("127.0.0.1", 7861)
     assert launched["share"] is False and launched["run_history"] is False and blocks.options["closed"]
     assert lines == ["the page is at http://127.0.0.1:7860/ for browsers on this machine; Ctrl-C ends it"]
+
+
+@pytest.mark.parametrize(("port", "message"), [(7861, "port 7861 is in use"), (None, "ports from 7860 on are in use")])
+def test_a_port_that_is_in_use(port, message):
+    def launch(**options):
+        raise OSError("set the GRADIO_SERVER_PORT environment variable")
+
+    with pytest.raises(OSError, match=f"{message}: name a free one with --port"):
+        serve_page(SimpleNamespace(launch=launch), port)
