@@ -47,7 +47,7 @@ DROP = """([button, data, name, type]) => {
 
 @pytest.fixture(scope="module")
 def server(browser, tmp_path_factory):
-    """`favor-lab app` with the untrained pocket policy: its address, uploads and complaints."""
+    """`favor-lab app` with the untrained pocket policy: its address, port and uploads."""
     if subprocess.run([PYTHON, "-c", "import gradio"], capture_output=True).returncode:
         pytest.skip("no gradio, which needs an environment of its own: name its Python in FAVOR_LAB_APP_PYTHON")
     home = tmp_path_factory.mktemp("app")
@@ -55,16 +55,16 @@ def server(browser, tmp_path_factory):
     with open(home / "errors", "wb") as errors:
         options = {"env": environment, "cwd": home, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
         process = subprocess.Popen([PYTHON, "-c", SERVE], **options)
-        line = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
-        assert address, line + (home / "errors").read_text()
-        running = SimpleNamespace(
-            url=address[0], port=int(address[1]), uploads=home / "uploads", errors=home / "errors"
-        )
-        yield running
-        process.terminate()
-        assert process.wait(timeout=600) == 143
-    assert "CALLS" not in running.errors.read_text(), "the server calls nobody"
+        try:
+            line = process.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+            assert address, line + (home / "errors").read_text()
+            running = SimpleNamespace(url=address[0], port=int(address[1]), uploads=home / "uploads")
+            yield running
+        finally:
+            process.terminate()
+            assert process.wait(timeout=600) == 143
+    assert "CALLS" not in (home / "errors").read_text(), "the server calls nobody"
     assert [path for path in running.uploads.rglob("*") if path.name.startswith("dropped")] == []
 
 
