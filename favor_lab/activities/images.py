@@ -6,9 +6,12 @@ import hashlib
 import importlib.util
 import math
 import os
+import re
 import stat
+import struct
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -41,6 +44,11 @@ CONVERSIONS = {
     (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp"): "a video: `ffmpeg -i FILE -vf "
     "fps=1 FILE_%03d.jpg` takes one image per second (keep the images of one video in one split)",
 }
+MAX_SCANNED = 2 * 10**9  # pixels in all scans of a progressive JPEG: 22 scans of the largest image; 10 are usual
+JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]", re.DOTALL)
+ADAM7 = (  # the seven passes of an interlaced PNG: first column and row, steps
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 LFS_POINTER = b"version https://git-lfs"  # how a file begins whose content Git LFS has not fetched
 
@@ -134,6 +142,8 @@ def decode_image(data: bytes, source: str, box: Box | None = None, margin: float
         part = image if box is None else image.crop(pixel_box(box, image.size, margin))
         check_shape(part.size)
         part.load()
+        if image.format == "PNG":
+            check_png_rows(data)
         try:
             upright = ImageOps.exif_transpose(part)
             upright.getexif()  # some formats parse the copy's EXIF data again
@@ -165,6 +175,37 @@ def check_shape(size: tuple[int, int]) -> None:
         raise ValueError(f"one side is more than {MAX_ASPECT_RATIO} times the other ({size[0]} x {size[1]})")
 
 
+def _scans(data: bytes) -> list[int]:
+    """Where the scans of a JPEG begin. A progressive JPEG of a few bytes may have thousands, each of all pixels."""
+    places, place = [], 2
+    while (marker := JPEG_MARKER.search(data, place)) and marker[0] != b"\xff\xd9":
+        if marker[0] == b"\xff\xda":
+            places.append(marker.start())
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # after the segment
+    return places
+
+
+def check_png_rows(data: bytes) -> None:
+    """ValueError for a PNG whose compressed data end before its last row, which a decoder leaves black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    expected = 0
+    for left, top, step_x, step_y in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
+        expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0  # one byte per row names its filter
+    decoder, place, size = zlib.decompressobj(), 8, 0
+    with suppress(zlib.error):  # the image's own decoder has said what it cannot read
+        while place + 8 <= len(data):
+            length, name = struct.unpack(">I4s", data[place : place + 8])
+            waiting = data[place + 8 : place + 8 + length] if name == b"IDAT" else b""
+            while waiting:
+                size += len(decoder.decompress(waiting, 2**20))
+                waiting = decoder.unconsumed_tail
+            place += 12 + length
+    if size < expected:
+        raise ValueError(f"it is cut off: {size} of {expected} bytes of its pixels are there")
+
+
 @contextmanager
 def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
     """The image in a file's bytes, not decoded yet; every error about it becomes a ValueError with `source`."""
@@ -179,6 +220,10 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
         with Image.open(BytesIO(data), formats=_heic_format() if foreign else list(FORMATS)) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
+            if image.info.get("progressive") and len(scans := _scans(data)) * image.width * image.height > MAX_SCANNED:
+                raise ValueError(
+                    f"{len(scans)} scans of {image.width} x {image.height} pixels; save it as a usual JPEG"
+                )
             yield image
     except UnidentifiedImageError as fault:
         what = "damaged HEIC" if _suffix_by_content(data) else f"none of {', '.join(FORMATS)}"

@@ -2,9 +2,12 @@
 
 import io
 import shutil
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -273,6 +276,44 @@ def test_damaged_heic_is_named(tmp_path, heic):
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(ValueError, match="a.heic: cannot be read as an image: "):
         open_image(str(path))
+
+
+def png(pixels: np.ndarray, interlaced: bool, share: float = 1.0) -> bytes:
+    """A PNG of RGB pixels (height, width, 3) without filters; of its bytes a share is there, all checksums are right."""
+    passes = images.ADAM7 if interlaced else [(0, 0, 1, 1)]
+    parts = [pixels[top::step_y, left::step_x] for left, top, step_x, step_y in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, int(interlaced))
+    body = zlib.compress(rows[: int(share * len(rows))])
+    chunks = [(b"IHDR", header), (b"IDAT", body[:50]), (b"IDAT", body[50:]), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 9), (40, 33)])
+def test_a_png_whose_rows_end_early_is_refused_though_its_checksums_are_right(interlaced, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    assert (np.asarray(decode_image(png(pixels, interlaced), "a.png")) == pixels).all()
+    for share in (0.5, 0.99):
+        with pytest.raises(ValueError, match=r"a\.png: .* of \d+ bytes of its pixels are there|a\.png: .*truncated"):
+            decode_image(png(pixels, interlaced, share), "a.png")
+
+
+@pytest.mark.parametrize("options", [{"mode": "1"}, {"mode": "L"}, {"mode": "LA"}, {"mode": "P"}, {"mode": "RGBA"}])
+@pytest.mark.parametrize("size", [(1, 1), (9, 3), (17, 8)])
+def test_every_kind_of_png_is_complete(tmp_path, options, size):
+    assert open_image(str(picture(tmp_path / "a.png", size=size, **options))).size == size
+
+
+def test_a_progressive_jpeg_of_a_thousand_scans_is_refused_at_once(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("L", (3000, 3000), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    assert decode_image(data, "a.jpg").size == (3000, 3000)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match=r"a\.jpg: .* 1006 scans of 3000 x 3000 pixels; save it as a usual JPEG"):
+        decode_image(data[:-2] + last * 1000 + data[-2:], "a.jpg")
 
 
 def test_files_to_convert_are_in_the_warning_and_in_the_faults(tmp_path, monkeypatch):

@@ -133,6 +133,15 @@ def png_that_says(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
 
 
+def half_of_the_rows() -> bytes:
+    """A PNG whose compressed data end early, all checksums right."""
+    whole = png_that_says(40, 40)
+    rows = b"".join(b"\0" + bytes(120) for _ in range(20))
+    body = b"IDAT" + zlib.compress(rows)
+    start, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+    return whole[:start] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + whole[end:]
+
+
 def bad(suffix: str, content: bytes | Callable[[], bytes]) -> Callable[[Path], object]:
     return lambda root: trees.write(root / f"{BAD}{suffix}", content() if callable(content) else content)
 
@@ -283,6 +292,7 @@ ENTITIES = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;&b;">]><annotation><o
 KINDS = [
     Kind("a truncated JPEG", bad(".jpg", lambda: half("JPEG")), ("bad.jpg", "truncated")),
     Kind("a truncated PNG", bad(".png", lambda: half("PNG")), ("bad.png", "truncated")),
+    Kind("a PNG with half of its rows", bad(".png", half_of_the_rows), ("bad.png", "cut off")),
     Kind("no bytes", bad(".jpg", b""), ("bad.jpg", "empty (0 bytes)")),
     Kind("a page of text called .jpg", bad(".jpg", b"<html>404</html>"), ("bad.jpg", "it is none of JPEG")),
     Kind(
