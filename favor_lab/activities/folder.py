@@ -11,6 +11,7 @@ from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, R
 from favor_lab.activities.faults import shown, some, utf8
 from favor_lab.activities.images import conversion, open_image
 from favor_lab.activities.listing import (
+    COMPANION,
     Listing,
     folders_below,
     has_image_suffix,
@@ -22,7 +23,7 @@ from favor_lab.activities.listing import (
 )
 
 # Files that belong beside images and are no images.
-COMPANIONS = {"metadata.csv", "metadata.jsonl", "truth.jsonl", "readme.md", "readme.txt", "license"}
+COMPANIONS = {"metadata.csv", "metadata.jsonl", "truth.jsonl"}
 
 LISTS = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".parquet"}  # what a list of labels may be
 
@@ -59,7 +60,7 @@ def read_folder(root: Path, exclude: Collection[str]) -> Listing:
                 else:
                     unused.append(path)
     for path in unused:
-        if path.name.lower() not in COMPANIONS:
+        if path.name.lower() not in COMPANIONS and not (COMPANION.match(path.name) and path.is_file()):
             listing.note_unused(path.relative_to(root).as_posix(), _why_unused(root, path))
     exclude = listing.check_exclude(exclude, {shown(path) for paths in files.values() for path in paths})
     files = {key: [path for path in paths if shown(path) not in exclude] for key, paths in files.items()}
@@ -85,15 +86,11 @@ def _why_unused(root: Path, path: Path) -> str:
 def _split_folders(root: Path, unused: list[Path]) -> list[tuple[str, Path]]:
     """(split, folder) for each split's folder; ("train", root) where the labels lie directly under root."""
     splits = {path: SPLITS.get(path.name.lower()) for path in visible(root)}
-    # A folder "train" that holds images is a label (the vehicle); one that holds folders is a split. Where it holds
-    # both, it is a label beside other labels.
+    # A folder "train" that holds images is a label (the vehicle); one that holds folders is a split. One that holds
+    # both is a split, but beside labels, and without a folder that is clearly a split, a label.
+    folders = [(split, path) for path, split in splits.items() if split and path.is_dir() and subfolders_of(path)]
     has_labels = any(split is None and path.is_dir() and holds_images(path) for path, split in splits.items())
-    folders = [
-        (split, path)
-        for path, split in splits.items()
-        if split and path.is_dir() and subfolders_of(path) and not (has_labels and holds_images(path))
-    ]
-    if not folders:
+    if not folders or (has_labels and all(holds_images(path) for _, path in folders)):
         return [("train", root)]
     unused += [path for path in splits if path not in {path for _, path in folders}]
     return sorted(folders, key=lambda pair: list(SPLITS.values()).index(pair[0]))

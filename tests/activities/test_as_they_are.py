@@ -96,6 +96,14 @@ def test_a_label_that_is_called_like_a_split_stays_a_label_beside_others(tmp_pat
         assert load_activities("folder", tmp_path).labels == ["running", "training"]
 
 
+def test_a_loose_image_in_a_split_makes_it_no_label(tmp_path):
+    sorted_photos(tmp_path)
+    trees.photo(tmp_path / "train/loose.jpg")
+    trees.photo(tmp_path / "samples/a.jpg")
+    with pytest.warns(UserWarning, match="2 not used.*: samples, train/loose.jpg"):
+        assert list(load_activities("folder", tmp_path).splits) == ["train", "test"]
+
+
 def test_a_label_spelt_as_on_a_mac_and_as_elsewhere_is_one(tmp_path, recwarn):
     sorted_photos(tmp_path, ("train",), ("caf\u00e9", "bar"))
     sorted_photos(tmp_path, ("test",), ("cafe\u0301", "bar"))
@@ -175,7 +183,15 @@ def test_images_one_folder_below_their_label(tmp_path):
 # ------------------------------------------------------------------------------------------ what systems leave behind
 
 LEFT_BEHIND = ["__MACOSX/{0}/._1.jpg", "{0}/._1.jpg", "{0}/.DS_Store", ".DS_Store", "{0}/Thumbs.db", "{0}/ehthumbs.db"]
-LEFT_BEHIND += ["{0}/desktop.ini", "{0}/Icon\r", "@eaDir/{0}/1.jpg", "$RECYCLE.BIN/1.jpg"]
+LEFT_BEHIND += [
+    "README.roboflow.txt",
+    "README",
+    "LICENSE.txt",
+    "{0}/desktop.ini",
+    "{0}/Icon\r",
+    "@eaDir/{0}/1.jpg",
+    "$RECYCLE.BIN/1.jpg",
+]
 
 
 @pytest.mark.parametrize("folder", ["", "train/"])
@@ -279,7 +295,7 @@ def test_damaged_heic_is_named(tmp_path, heic):
 
 
 def png(pixels: np.ndarray, interlaced: bool, share: float = 1.0) -> bytes:
-    """A PNG of RGB pixels (height, width, 3) without filters; of its bytes a share is there, all checksums are right."""
+    """A PNG of RGB pixels (height, width, 3), without filters; a share of its bytes is there, all checksums are right."""
     passes = images.ADAM7 if interlaced else [(0, 0, 1, 1)]
     parts = [pixels[top::step_y, left::step_x] for left, top, step_x, step_y in passes]
     rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
