@@ -295,7 +295,7 @@ def test_damaged_heic_is_named(tmp_path, heic):
 
 
 def png(pixels: np.ndarray, interlaced: bool, share: float = 1.0) -> bytes:
-    """A PNG of RGB pixels (height, width, 3), without filters; a share of its bytes is there, all checksums are right."""
+    """A PNG of RGB pixels (height, width, 3), without filters; a share of its bytes is there, checksums are right."""
     passes = images.ADAM7 if interlaced else [(0, 0, 1, 1)]
     parts = [pixels[top::step_y, left::step_x] for left, top, step_x, step_y in passes]
     rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
