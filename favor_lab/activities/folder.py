@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 
 from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, Record, label_faults, spaced
@@ -131,15 +132,17 @@ def _layout_hint(root: Path) -> str:
     """What to do where no image lies in <label>/: another set, or a root further in or out; an archive."""
     if (public := set_in(root)) not in ("", "folder"):
         return f"; the root holds what `--data {public}` reads"
-    for level in folders_below(root):
-        sets = [(path, name) for path in level if (name := set_in(path))]
-        if len(sets) == 1:
-            path, name = sets[0]
-            public = "" if name == "folder" else f" (of `--data {name}`)"
-            return f"; {shown(path)} has it: is that the root{public}?"
-        if sets:
-            names = some([shown(path.relative_to(root).as_posix()) for path, _ in sets])
-            return f"; {names} have images in <label>/: is one of them the root, or a split? {SPLITS_ARE_CALLED}"
+    sets: dict[Path, str] = {}
+    for path in chain.from_iterable(folders_below(root)):
+        if sets.keys().isdisjoint(path.parents) and (name := set_in(path)):
+            sets[path] = name
+    if len(sets) == 1:
+        ((path, name),) = sets.items()
+        public = "" if name == "folder" else f" (of `--data {name}`)"
+        return f"; {shown(path)} has it: is that the root{public}?"
+    if sets:
+        names = some([shown(path.relative_to(root).as_posix()) for path in sets])
+        return f"; {names} have images in <label>/: is one of them the root, or a split? {SPLITS_ARE_CALLED}"
     if holds_images(root):
         return "; images lie directly in it: sort them into a folder per label, or name the folder above as the root"
     return packed_in(root)

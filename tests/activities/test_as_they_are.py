@@ -89,6 +89,12 @@ def test_splits_of_unknown_names_alone_are_refused_with_the_known_ones(tmp_path)
     assert "holdin, holdout have images in <label>/" in fault and "validation or valid or val or dev" in fault
 
 
+def test_splits_of_unknown_names_and_depths_are_all_named(tmp_path):
+    sorted_photos(tmp_path, ("seg_train/seg_train", "seg_test/seg_test"))
+    trees.photo(tmp_path / "seg_pred/seg_pred/1.jpg")
+    assert "; seg_pred, seg_test/seg_test, seg_train/seg_train have images in <label>/" in refusal("folder", tmp_path)
+
+
 def test_a_label_that_is_called_like_a_split_stays_a_label_beside_others(tmp_path):
     for name in ("training/a.jpg", "training/edited/b.jpg", "running/a.jpg", "running/b.jpg"):
         trees.photo(tmp_path / name)
