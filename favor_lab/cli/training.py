@@ -77,7 +77,8 @@ def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Col
     from favor_lab.study.run_folder import RunFolder
 
     if run.resume is None:
-        plan = fitted_plan(plan, typed, card.gpu_gb, card.check, tell=(lambda text: None) if run.quiet else tell)
+        heard = {"tell": silent, "note": silent} if run.quiet else {}
+        plan = fitted_plan(plan, typed, card.gpu_gb, card.check, **heard)
         plan = replace(plan, checkpoint_every=run.checkpoint_every, tracker=run.tracker)
         return start(plan, run.out, quiet=run.quiet)
     folder = RunFolder.open(run.resume)
@@ -91,6 +92,10 @@ def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Col
     start(replace(resumed, tracker=run.tracker or resumed.tracker), folder=folder, quiet=run.quiet)
 
 
+def silent(text: str) -> None:
+    """Where --quiet sends lines."""
+
+
 def start(plan: RunPlan, out: Path | None = None, folder: RunFolder | None = None, *, quiet: bool) -> None:
     """Run the plan; quiet: of all it has to say only the last line, and errors."""
     if not quiet:
@@ -99,5 +104,5 @@ def start(plan: RunPlan, out: Path | None = None, folder: RunFolder | None = Non
     lines: list[str] = []
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # trackio has more to say than our `tell`
         warnings.simplefilter("ignore")
-        run_training(plan, out, folder, tell=lines.append, note=lambda text: None, progress=False)
+        run_training(plan, out, folder, tell=lines.append, note=silent, progress=False)
     tell(lines[-1].splitlines()[-1])
