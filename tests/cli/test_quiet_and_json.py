@@ -29,7 +29,7 @@ def test_a_quiet_run_prints_its_last_line_alone(command, more, tiny_checkpoint, 
     assert Path("quiet/report.html").exists()
     assert main([command, "--resume", "quiet", "--steps", "3", "--quiet"]) == 0
     output = capsys.readouterr()
-    assert output.out.splitlines() == ["report       quiet/report.html"] and output.err == ""
+    assert output.out.splitlines() == ["ask it       favor-lab predict IMAGE --run quiet"] and output.err == ""
 
 
 @pytest.mark.filterwarnings("always:a label has no image")
