@@ -76,6 +76,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     "sampling": {
         "top_p: float = [-1.0-]{+2.0+},": OFF,
         "if len(going) [-<-]{+<=+} len(active):": "to keep every row changes nothing",
+        "dtype = torch.float32 if logps.device.type == [-\"mps\"-]{+'XXmps'+} else torch.float64": ON_CPU,
         "mass = logps.exp().cumsum(dim=[---]1, dtype=dtype)": TWO_D,
         "def truncate(logps: Tensor, top_k: int = 0, top_p: float = [-1.0-]{+2.0+}) -> Tensor:": OFF,
         "ordered, order = logps.sort([-dim=-1, -]descending=True)": DEFAULT,
@@ -132,10 +133,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "cache = DynamicCache([-config=language_model.config-])": (
             "Qwen2-VL has no sliding windows, of which a cache would have to know"
         ),
-        "results.append(-(logps.exp() * logps.masked_fill(policy.forbidden, [-0.0-]{+1.0+})).sum(1))": (
+        "entropy = -(logps.exp() * logps.masked_fill(policy.forbidden, [-0.0-]{+1.0+})).sum(1)": (
             "it is multiplied by a probability of 0"
         ),
-        "results = [torch.cat(column).view(ids.shape) for column in zip(*parts[-, strict=True-])]": SAME_LENGTH,
+        "logps, entropy = (torch.cat(column).view(ids.shape) for column in zip(*parts[-, strict=True-]))": SAME_LENGTH,
         "attention_mask = torch.cat([prefix.attention_mask, mask[-.to(prefix.attention_mask)-]], dim=1)": (
             "cat brings truth values to the numbers' type"
         ),
