@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from favor_lab.cli.options import DemoOptions, FitOptions, RecipeOptions, RunOptions
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.runs.card import fitted_plan
-from favor_lab.runs.options import DataOptions, PolicyOptions
-from favor_lab.runs.run import RunPlan, resumed_plan, run_training, tell
+from favor_lab.runs.options import DataOptions, PolicyOptions, room_for_test
+from favor_lab.runs.run import RunPlan, note, resumed_plan, run_training, tell
 
 if TYPE_CHECKING:
     from favor_lab.study.run_folder import RunFolder
@@ -79,6 +79,11 @@ def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Col
     if run.resume is None:
         heard = {"tell": silent, "note": silent} if run.quiet else {}
         plan = fitted_plan(plan, typed, card.gpu_gb, card.check, **heard)
+        if plan.data.root is not None and "test" not in typed:
+            room, asked = room_for_test(plan.data), plan.data.test
+            if 0 < room < asked:
+                heard.get("note", note)(f"few images: {room} per label for the test, not {asked} (--test, --shots)")
+                plan = replace(plan, data=replace(plan.data, test=room))
         plan = replace(plan, checkpoint_every=run.checkpoint_every, tracker=run.tracker)
         return start(plan, run.out, quiet=run.quiet)
     folder = RunFolder.open(run.resume)

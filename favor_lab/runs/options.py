@@ -3,6 +3,7 @@ the command line turns into options; a notebook fills them by hand."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +104,15 @@ def load_shots(data: DataOptions, seed: int) -> FewShot:
     from favor_lab.activities import few_shot
 
     return few_shot(open_set(data), data.shots, seed, validation=0, test=data.test)
+
+
+def room_for_test(data: DataOptions) -> int:
+    """Test images per label that the set has: in its test split or, without one, beside the shots."""
+    images = open_set(data)
+    records = images.splits.get("test") or images.splits["train"]
+    counts = Counter(record.label for record in records)
+    fewest = min(counts[label] for label in images.labels)
+    return fewest - (0 if images.splits.get("test") else data.shots)
 
 
 def adapter_folder(place: Path) -> Path:

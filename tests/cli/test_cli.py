@@ -54,6 +54,18 @@ def timeless(folder: str) -> list[dict]:
     return [record | {"seconds": None} for record in RunFolder.open(folder).records()]
 
 
+def test_a_small_folder_is_tested_on_what_is_left(photos, tiny_checkpoint, capsys):
+    """Six images per label: four to learn from, two for the test, unless the user says how many."""
+    train = ["train", "--policy", str(tiny_checkpoint), "--data", "folder", "--root", str(photos), "--steps", "1"]
+    train += ["--group-size", "2", "--max-new-tokens", "4"]
+    assert main([*train, "--out", "run"]) == 0
+    output = capsys.readouterr()
+    assert "few images: 2 per label for the test, not 8" in output.err and "12 training and 6 test images" in output.out
+    assert json.loads(Path("run/settings.json").read_text())["data"]["test"] == 2
+    assert main([*train, "--test", "8"]) == 2 and "needs 12 (8 test + 4 train)" in capsys.readouterr().err
+    assert main([*train, "--shots", "6"]) == 2 and "too few images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
