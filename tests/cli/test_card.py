@@ -52,6 +52,7 @@ def planned(monkeypatch):
     """The plan that a command would run."""
     plans = []
     monkeypatch.setattr(training, "run_training", lambda plan, *args, **options: plans.append(plan))
+    monkeypatch.setattr(training, "room_for_test", lambda data: data.test)  # the folder of a page is not there
 
     def parse(command):
         plans.clear()

@@ -77,7 +77,8 @@ def test_joined_rows_keep_their_own_rewards(by_hand):
     assert both.texts == list("abecdf")
     assert both.rewards["accuracy"].tolist() == [0, 1, 5, 2, 3, 6] == both.total_rewards().tolist()
     labelled.rewards = {}
-    with pytest.raises(ValueError, match=r"\]: compute the rewards of both first, or join the rows before any are computed$"):
+    advice = r"\]: compute the rewards of both first, or join the rows before any are computed$"
+    with pytest.raises(ValueError, match=advice):
         join(by_hand, labelled)
 
 
