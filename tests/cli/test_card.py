@@ -180,6 +180,7 @@ def test_a_value_that_is_far_from_the_preset_is_said(planned, capsys, typed, tim
     assert "what the preset takes" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_with_its_numbers_and_what_fits(planned, capsys):
     error = refused(f"favor-lab train --policy {B2} --gpu-gb 12 --lora-rank 0", capsys)
     assert (
@@ -192,6 +193,7 @@ def test_what_does_not_fit_is_refused_with_its_numbers_and_what_fits(planned, ca
     assert plan.policy.quantize == "4bit" and "does not fit" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_weights_are_loaded_before_the_check(card, monkeypatch, capsys):
     card(4)
     for name in ("load_shots", "open_policy"):

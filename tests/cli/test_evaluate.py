@@ -15,6 +15,8 @@ from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.leakage import FILE, training_images
 from pictures import picture
 
+pytestmark = pytest.mark.slow  # each trains, or asks what was trained
+
 LABELS = ["phoning", "reading", "riding a bike"]
 
 

@@ -22,6 +22,8 @@ from favor_lab.study import answering
 from favor_lab.study.answering import Answer
 from pictures import picture
 
+pytestmark = pytest.mark.slow  # each trains, or asks what was trained
+
 LABELS = ["phoning", "reading", "riding a bike"]
 
 

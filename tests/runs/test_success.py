@@ -11,6 +11,8 @@ from favor_lab.runs.run import RunPlan, run_training
 from favor_lab.study import evaluation as evaluating
 from pictures import picture
 
+pytestmark = pytest.mark.slow  # each trains, or asks what was trained
+
 SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=24)
 
 

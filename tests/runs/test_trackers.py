@@ -14,6 +14,8 @@ from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.runs.trackers import TRACKERS, numbers_of, open_tracker
 from favor_lab.study.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow  # each trains, or asks what was trained
+
 SMALL = ["--shots", "1", "--test", "0", "--prompts-per-step", "1", "--max-new-tokens", "2", "--group-size", "2"]
 
 
