@@ -187,6 +187,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def has_image_suffix(path: str) -> bool:
+    """Whether a name ends as those of images that are read here."""
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from favor_lab.grpo.support.settings import changed_settings
 from favor_lab.runs.options import PolicyOptions, open_policy
 from favor_lab.runs.predicting import Trained
 from favor_lab.runs.run import note, tell
@@ -113,8 +114,6 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
     from favor_lab.activities.world import ACTIVITIES
     from favor_lab.runs.predicting import read_trained
 
-    own = {item.name: getattr(policy, item.name) for item in dataclasses.fields(policy)}
-    own = {name: value for name, value in own.items() if value != getattr(PolicyOptions(), name)}
     if images.run is not None:
         trained = read_trained(images.run, needs_labels=not images.labels and not images.open_vocabulary)
     else:
@@ -125,7 +124,7 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
             )
     labels = list(images.labels) if images.labels else trained.labels
     return Trained(
-        dataclasses.replace(trained.policy, **own),
+        dataclasses.replace(trained.policy, **changed_settings(policy)),
         None if images.open_vocabulary else labels,
         images.style or trained.style,
         images.max_new_tokens or trained.max_new_tokens,

@@ -43,6 +43,7 @@ class AdamWWithCopies(torch.optim.AdamW):
 
 
 def copy_of(weight: Tensor) -> Tensor:
+    """A float32 copy that an optimiser may move."""
     return weight.detach().float().requires_grad_()
 
 
