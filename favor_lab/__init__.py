@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from favor_lab.moved import accept_old_paths
+
 __version__ = "0.1.0"
 
 
@@ -22,6 +24,7 @@ def _modules_of_public_names() -> dict[str, str]:
 
 _MODULES = _modules_of_public_names()
 __all__ = sorted(_MODULES)
+accept_old_paths()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from favor_lab.moved import find_name
 from favor_lab.vlm.processor import ImageTextProcessor
 
 if TYPE_CHECKING:
@@ -185,3 +186,6 @@ class Policy:
             self.processor.save_image_processor(directory)
             self.tokenizer.save_pretrained(directory)
         return directory
+
+
+__getattr__ = partial(find_name, "vlm.policy", ["vlm.loading"])  # `load_policy` was here in 0.1.0

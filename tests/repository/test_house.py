@@ -18,7 +18,7 @@ ROWS = [  # from the top: a file imports its own room and the rows below
     {"grpo"},
     {"vlm"},
     {"activities"},
-    {"files", "progress", "versions"},
+    {"files", "moved", "progress", "versions"},
 ]
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 # what a room never imports, by the start of the name
