@@ -43,6 +43,8 @@ MOVED = {
     "vlm.layers": ["vlm.fast.layers"],
     "vlm.packed": ["vlm.fast.packed"],
 }
+# a name of the old module -> the name today
+RENAMED = {"Shared": "FinishedRun", "troubles": "notes_on", "write_card": "render_card"}
 
 
 def find_name(old: str, modules: list[str], name: str) -> Any:
@@ -52,12 +54,11 @@ def find_name(old: str, modules: list[str], name: str) -> Any:
     """
     for module in modules if not name.startswith("__") else []:  # Python itself asks each module for its __path__
         try:
-            value = getattr(import_module(f"favor_lab.{module}"), name)
+            value = getattr(import_module(f"favor_lab.{module}"), RENAMED.get(name, name))
         except AttributeError:
             continue
-        warnings.warn(
-            f"favor_lab.{old}.{name} has moved to favor_lab.{module}; the old path will go", DeprecationWarning, 3
-        )
+        now = f"favor_lab.{module}.{RENAMED.get(name, name)}"
+        warnings.warn(f"favor_lab.{old}.{name} is now {now}; the old path will go", DeprecationWarning, 3)
         return value
     raise AttributeError(f"favor_lab.{old} has moved to {', '.join(modules)}, where {name!r} is not found")
 

@@ -21,10 +21,11 @@ def test_each_old_module_leads_to_modules_that_exist(old):
 @pytest.mark.parametrize(
     ("old", "name"),
     [("study.report", "RunFolder"), ("activities.sources", "decode_image"), ("experiments", "load_results")]
-    + [("vlm.policy", "load_policy"), ("grpo.records", "GRPOSettings"), ("study.plots", "plot_confusion")],
+    + [("vlm.policy", "load_policy"), ("grpo.records", "GRPOSettings"), ("study.plots", "plot_confusion")]
+    + [("grpo.summary", "troubles"), ("study.cards", "write_card"), ("study.sharing", "Shared")],
 )
 def test_a_name_of_an_old_module_is_the_new_object_and_says_where_it_is(old, name):
-    with pytest.warns(DeprecationWarning, match=f"favor_lab.{old}.{name} has moved to favor_lab."):
+    with pytest.warns(DeprecationWarning, match=f"favor_lab.{old}.{name} is now favor_lab."):
         value = getattr(importlib.import_module(f"favor_lab.{old}"), name)
     assert value.__module__ != f"favor_lab.{old}"
     assert pickle.loads(pickle.dumps(value)) is value
