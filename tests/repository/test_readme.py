@@ -106,7 +106,7 @@ def test_the_first_page_lists_every_notebook_with_its_minutes():
 
 def test_the_first_page_installs_what_the_project_admits():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (requirement,) = re.findall(r"`(torch[<>=]\S*)`", README)
+    (requirement,) = re.findall(r"\"(torch[<>=]\S*)\"`", README)
     assert requirement in project["dependencies"]
     pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
     assert f"Python {pythons[0]} to {pythons[-1]} " in README
