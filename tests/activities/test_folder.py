@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +251,53 @@ def test_the_imagefolder_of_datasets_reads_an_export(tmp_path, monkeypatch):
         for row in rows:
             scene = world.draw_scene("thermal", split, world.ACTIVITIES.index(names[row["label"]]))
             assert row["image"].tobytes() == scene.image.tobytes()
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from PIL import Image
+from favor_lab.activities.world import export_folder
+
+def at(number, function):
+    calls = []
+
+    def counted(*arguments, **options):
+        result = function(*arguments, **options)
+        calls.append(result)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return counted
+
+directory, place, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+owner = Image.Image if place == "save" else pathlib.Path
+setattr(owner, place, at(number, getattr(owner, place)))
+export_folder("cartoon", directory, per_label=1)
+"""
+
+
+@pytest.mark.parametrize("where", [("save", 1), ("save", 17), ("save", 32), ("rename", 1), ("rename", 2)])
+def test_an_export_that_was_killed_is_no_set(tmp_path, where):
+    """Also not the images that were drawn, which would be a smaller set; the next export there is told why."""
+    root = tmp_path / "mine"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(root), where[0], str(where[1])], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with pytest.raises(ValueError, match="no images in|holds test but no train folder"):
+        load_activities("folder", root)
+    with pytest.raises(FileExistsError, match=r"holds \.unfinished \(an export that was killed"):
+        export_folder("cartoon", root, per_label=1)
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(Image.Image, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("the disk is full")))
+        export_folder("cartoon", tmp_path / "a" / "new")
+    assert not (tmp_path / "a" / "new").exists()
+    assert len(export_folder("cartoon", ".", per_label=1)) == 32, "an empty folder that one is in is a place, too"
+    assert sorted(path.name for path in Path().iterdir()) == ["test", "train", "truth.jsonl"]
 
 
 def test_an_export_refuses_what_it_cannot_do(tmp_path):

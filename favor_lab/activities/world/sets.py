@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from favor_lab.activities.data import ActivityData, Record
 from favor_lab.activities.world.catalogue import ACTIVITIES, SETS
 from favor_lab.activities.world.scenes import scene_from_source
+from favor_lab.files import flush
 
 # Scenes per label that each split of a pocket set offers. A scene costs nothing until it is drawn.
 POCKET_POOLS = {"train": 256, "validation": 64, "test": 256}
+UNFINISHED = ".unfinished"  # folder of an export that is being written, or was killed; no reader looks into it
 
 
 def load_pocket(name: str) -> ActivityData:
@@ -30,8 +33,9 @@ def export_folder(
 
     `load_activities("folder", directory)` and the imagefolder of `datasets` read the result. `truth.jsonl` beside the
     splits has for each file its label, its generator key and the statements that are true of it. Returns the images'
-    paths. Raises ValueError for an unknown set or split and for a count that the pool does not hold, FileExistsError
-    for a directory that is not empty.
+    paths. An export that is killed leaves its files in `<directory>/.unfinished`, where nothing reads them. Raises
+    ValueError for an unknown set or split and for a count that the pool does not hold, FileExistsError for a directory
+    that is not empty.
     """
     directory = Path(directory)
     if set_name not in SETS:
@@ -41,18 +45,38 @@ def export_folder(
             raise ValueError(f"unknown split {split!r}; valid names: {', '.join(POCKET_POOLS)}")
         if not 1 <= per_label <= POCKET_POOLS[split]:
             raise ValueError(f"per_label must be 1 to {POCKET_POOLS[split]} for {split}, not {per_label}")
-    if directory.exists() and any(directory.iterdir()):
-        raise FileExistsError(f"{directory} is not empty; name a new folder or remove what it holds")
-    paths, lines, data = [], [], load_pocket(set_name)
+    if directory.exists() and (inside := sorted(path.name for path in directory.iterdir())):
+        killed = " (an export that was killed, or is still being written)" if UNFINISHED in inside else ""
+        raise FileExistsError(
+            f"{directory} is not empty, it holds {inside[0]}{killed}; name a new folder or remove what it holds"
+        )
+    unfinished, is_new = directory / UNFINISHED, not directory.exists()
+    unfinished.mkdir(parents=True)
+    try:
+        files = _draw_files(set_name, unfinished, splits, per_label)
+        for path in unfinished.rglob("*"):
+            flush(path)
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "train"):
+            path.rename(directory / path.name)  # "train" last: without it this is no set that anything reads
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if is_new and not any(directory.iterdir()):
+            directory.rmdir()
+    flush(directory)
+    return [directory / file for file in files]
+
+
+def _draw_files(set_name: str, place: Path, splits: Sequence[str], per_label: int) -> list[str]:
+    """Draw the images and write their truth; the images' paths relative to `place`."""
+    files, lines, data = [], [], load_pocket(set_name)
     for split in splits:
         for index, record in enumerate(data.splits[split][: per_label * len(ACTIVITIES)]):
             scene = scene_from_source(record.source)
-            path = directory / split / record.label.replace(" ", "_") / f"{index // len(ACTIVITIES):03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scene.image.save(path, optimize=True)
-            paths.append(path)
-            file, statements = path.relative_to(directory).as_posix(), scene.truth.statements
-            facts = {"file": file, "label": record.label, "source": record.source, "statements": statements}
-            lines.append(json.dumps(facts) + "\n")
-    (directory / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
-    return paths
+            file = f"{split}/{record.label.replace(' ', '_')}/{index // len(ACTIVITIES):03d}.png"
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            scene.image.save(place / file, optimize=True)
+            facts = {"file": file, "label": record.label, "source": record.source}
+            lines.append(json.dumps({**facts, "statements": scene.truth.statements}) + "\n")
+            files.append(file)
+    (place / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
+    return files
