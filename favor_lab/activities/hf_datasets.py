@@ -6,6 +6,7 @@ The library is imported only where it is used: `pip install 'favor-lab[lab]'` br
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -69,15 +70,24 @@ def from_datasets(
     for split, row, own in rows:
         splits[split].append(Record(labels[own], f"{name}/{split}#{row}"))
 
-    def open_row(source: str) -> Image.Image:
-        split, _, row = source.removeprefix(f"{name}/").partition("#")
-        cell = tables[split][int(row)][image_column] or {}
+    folders = {label: own for own, label in labels.items()}
+    return ActivityData(name, list(folders), splits, Rows(name, tables, image_column).open, folders)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tables of a set, whose cells are opened as images. Worker processes can be sent it."""
+
+    name: str
+    tables: dict[str, Any]  # by split
+    image_column: str
+
+    def open(self, source: str) -> Image.Image:
+        split, _, row = source.removeprefix(f"{self.name}/").partition("#")
+        cell = self.tables[split][int(row)][self.image_column] or {}
         if cell.get("bytes") is None and cell.get("path"):
             return open_image(cell["path"])
         return decode_image(cell.get("bytes") or b"", source)
-
-    folders = {label: own for own, label in labels.items()}
-    return ActivityData(name, list(folders), splits, open_row, folders)
 
 
 def _columns(table: Any, image_column: str, label_column: str, name: str) -> Any:

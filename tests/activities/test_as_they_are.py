@@ -1,6 +1,7 @@
 """Folders, lists and archives as people have them: read as they are, or refused with the cure."""
 
 import io
+import pickle
 import shutil
 import struct
 import warnings
@@ -544,6 +545,26 @@ def test_the_check_names_the_cure_of_duplicates_and_it_works(tmp_path, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------ in and out
+
+
+@pytest.mark.parametrize(
+    "name", ["cartoon", "folder", "stanford40", "crop", "ucf101", "ppmi", "har15_kaggle", "har15_hub"]
+)
+@pytest.mark.filterwarnings("ignore:.*labels have no image")
+def test_a_set_can_be_sent_to_a_worker_process(tmp_path, name):
+    """Spawned processes (Windows, macOS) get their data by pickle."""
+    loader, options = name.split("_")[0], {}
+    if name == "crop":
+        loader, options = "stanford40", {"person_crop": 0.1}
+    if name == "folder":
+        two_labels(tmp_path)
+    elif loader != "cartoon":
+        getattr(trees, {"crop": "stanford40"}.get(name, name))(tmp_path)
+    data = load_activities(loader, None if loader == "cartoon" else tmp_path, **options)
+    sent = pickle.loads(pickle.dumps(data))
+    assert sent.splits == data.splits and sent.labels == data.labels
+    for split in data.splits:
+        assert sent.read(sent.splits[split][0]) == data.read(data.splits[split][0])
 
 
 def test_tables_of_datasets_with_other_names_of_splits():

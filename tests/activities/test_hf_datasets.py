@@ -1,6 +1,7 @@
 """Hugging Face datasets in and out: any table with images and labels becomes a set, and a set becomes a table."""
 
 import io
+import pickle
 import sys
 
 import numpy as np
@@ -33,6 +34,7 @@ def test_class_labels_keep_their_order_and_images_their_pixels():
     record = data.splits["train"][2]
     assert (record.label, record.source) == ("reading", "mine/train#2")
     assert data.read(record).image.getpixel((0, 0)) == (80, 0, 0)
+    assert pickle.loads(pickle.dumps(data)).read(record) == data.read(record), "worker processes are sent it"
 
 
 def test_shots_are_drawn_from_a_dataset():

@@ -9,8 +9,11 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from favor_lab.activities.images import LFS_POINTER, decode_image
 from favor_lab.activities.listing import Listing, Row
@@ -66,24 +69,33 @@ def _parquet_files(root: Path, split: str) -> list[Path]:
     return next((files for pattern in patterns if (files := sorted(root.glob(pattern)))), [])
 
 
-def _hub(listing: Listing, files: list[Path]) -> list[Row]:
-    cells: dict[str, Any] = {}  # path -> the column of images
+@dataclass(frozen=True)
+class Cells:
+    """The images in parquet files: path of a file -> its column of images. Worker processes can be sent it."""
 
-    def read_bytes(source: str) -> bytes:
+    columns: dict[str, Any] = field(default_factory=dict)
+
+    def read_bytes(self, source: str) -> bytes:
         path, _, row = source.rpartition("#")
-        cell = cells[path][int(row)].as_py()
+        cell = self.columns[path][int(row)].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell  # a path in a cell is never opened
         if not isinstance(data, bytes):
             raise ValueError(f"{source}: the row holds no image")
         return data
 
+    def open(self, source: str) -> Image.Image:
+        return decode_image(self.read_bytes(source), source)
+
+
+def _hub(listing: Listing, files: list[Path]) -> list[Row]:
+    cells = Cells()
     listing.packed, listing.form = True, f"{files[0].relative_to(listing.root).as_posix()}#row"
-    listing.read_bytes, listing.open = read_bytes, lambda source: decode_image(read_bytes(source), source)
+    listing.read_bytes, listing.open = cells.read_bytes, cells.open
     rows: list[Row] = []
     for path in files:
         name = path.relative_to(listing.root).as_posix()
         try:
-            cells[str(path)], labels = _read_parquet(path, list(listing.labels))
+            cells.columns[str(path)], labels = _read_parquet(path, list(listing.labels))
         except ValueError as fault:
             listing.fault("layout", name, str(fault))
             continue

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from favor_lab.activities.data import ActivityData, Record
 from favor_lab.activities.world.catalogue import ACTIVITIES, SETS
 from favor_lab.activities.world.scenes import scene_from_source
@@ -23,7 +25,12 @@ def load_pocket(name: str) -> ActivityData:
         split: [Record(label, f"{name}/{split}/{i:06d}") for i, label in enumerate(ACTIVITIES * pool)]
         for split, pool in POCKET_POOLS.items()
     }
-    return ActivityData(name, list(ACTIVITIES), splits, open=lambda source: scene_from_source(source).image)
+    return ActivityData(name, list(ACTIVITIES), splits, draw)
+
+
+def draw(source: str) -> Image.Image:
+    """The image of a generator key; a function of the module, so that worker processes can be sent a set."""
+    return scene_from_source(source).image
 
 
 def export_folder(
