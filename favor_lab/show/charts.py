@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from favor_lab.show.layout import grid_of_axes, titled_figure
-from favor_lab.show.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, VERMILLION, WIDTH, new_figure
+from favor_lab.show.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, VERMILLION, WIDTH, house_style, new_figure
 from favor_lab.show.text import CENTRED
 from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import rounded
@@ -34,6 +34,7 @@ def look(method: str, others: Sequence[str] = ()) -> tuple[str, str]:
     return LOOKS.get(method) or SPARE[list(others).index(method) % len(SPARE) if method in others else 0]
 
 
+@house_style()
 def plot_shots(
     tables: Mapping[str, Mapping[str, Mapping[int, Measured]]],
     untrained: Mapping[str, Mapping[str, float]] | None = None,
@@ -71,6 +72,7 @@ def plot_shots(
     return figure
 
 
+@house_style()
 def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: Sequence[str]) -> Figure:
     """A square for each method: trained on the set of the row, tested on the set of the column, right answers in %."""
     if not shares:
@@ -98,6 +100,7 @@ def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: S
     return figure
 
 
+@house_style()
 def plot_moves(
     groups: Mapping[str, Mapping[str, Mapping[str, tuple[Measured, Measured]]]], measures: Mapping[str, str]
 ) -> Figure:
@@ -132,6 +135,7 @@ def _move(axes: Axes, y: float, before: Measured, after: Measured) -> None:
     _interval(axes, after, y - 0.13, colour, 1.8, marker="o", markersize=5.5, markerfacecolor=colour)
 
 
+@house_style()
 def plot_changes(
     rows: Mapping[str, Mapping[str, Measured | None]], measures: Mapping[str, str], title: str = ""
 ) -> Figure:

@@ -14,6 +14,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -31,6 +32,16 @@ CYCLE = (BLUE, ORANGE, GREEN, PINK, VERMILLION, SKY)
 WIDTH = 9.0  # inches; at DPI 120 a figure is 1080 pixels wide, the width of a notebook cell
 DPI = 120
 
+# methods that make texts, lines, ticks or files, and so read matplotlib's settings
+AXES_METHODS = """annotate axhline axvline axvspan bar barh boxplot clear errorbar fill_between grid hist imshow legend
+    pie plot scatter set set_title set_xlabel set_xscale set_xticks set_ylabel set_yscale set_yticks step text"""
+FIGURE_METHODS = "add_axes add_subplot colorbar draw legend savefig subplots suptitle supxlabel supylabel text"
+# settings that change no picture, by the first part of their names: a person's own stay
+SESSION = """animation backend backend_fallback date docstring interactive keymap macosx pdf pgf ps svg timezone tk
+    toolbar webagg""".split()
+
+_in_house_style: ContextVar[bool] = ContextVar("in_house_style", default=False)
+
 
 @functools.cache
 def _figure_class() -> type[Figure]:
@@ -42,12 +53,9 @@ def _figure_class() -> type[Figure]:
         raise ImportError('pictures need matplotlib: pip install "favor-lab[lab]"') from error
 
     class LabAxes(Axes):
-        """Axes whose title and legend have this style also outside of `house_style`."""
-
-        set_title, legend = house_style()(Axes.set_title), house_style()(Axes.legend)
+        """Axes on which is drawn in this style also outside of `house_style`."""
 
     class LabFigure(Figure):
-        @house_style()
         def add_subplot(self, *args: Any, **kwargs: Any) -> Axes:
             return super().add_subplot(*args, **{"axes_class": LabAxes} | kwargs)
 
@@ -58,6 +66,9 @@ def _figure_class() -> type[Figure]:
                 return {"image/jpeg": encoded(render(self), format="jpeg", quality=75)}
             return {"image/png": small_png(render(self))}
 
+    for kind, names in ((LabAxes, AXES_METHODS), (LabFigure, FIGURE_METHODS)):
+        for name in names.split():
+            setattr(kind, name, house_style()(getattr(kind, name)))
     LabFigure.__name__ = LabFigure.__qualname__ = "Figure"
     if shell := ipython_shell():  # pyplot registers its own PNG for every Figure, which would take precedence
         png = shell.display_formatter.formatters["image/png"]
@@ -91,8 +102,12 @@ def small_png(image: Image.Image) -> str:
 
 
 def style_settings() -> dict[str, Any]:
-    """The style as matplotlib's rcParams."""
-    return {
+    """The style as matplotlib's rcParams: this one over matplotlib's defaults, so that nothing comes from a person's
+    matplotlibrc, such as text.usetex without LaTeX or a dark style."""
+    from matplotlib import rcParamsDefault
+
+    defaults = {name: value for name, value in rcParamsDefault.items() if name.split(".")[0] not in SESSION}
+    return defaults | {
         "font.family": font_families(), "font.size": 9, "text.color": INK, "text.parse_math": False,
         "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
         "axes.titlecolor": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "axes.linewidth": 0.8,
@@ -106,11 +121,18 @@ def style_settings() -> dict[str, Any]:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Matplotlib's settings are those of this style: `with house_style():`, or `@house_style()` before a function."""
+    if _in_house_style.get():
+        yield
+        return
     _figure_class()
     import matplotlib
 
     with matplotlib.rc_context(style_settings()):
-        yield
+        token = _in_house_style.set(True)
+        try:
+            yield
+        finally:
+            _in_house_style.reset(token)
 
 
 @house_style()
