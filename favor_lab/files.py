@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import math
 import os
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Done = TypeVar("Done")
+
+WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.6)  # seconds until a held file is tried again
+HELD = {errno.EACCES, errno.EPERM, errno.EBUSY}
+# what file systems of networks and in user space answer to fsync, above all of folders; EIO is a broken disk
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM}
 
 
 def data_path(*parts: str) -> Path:
@@ -22,21 +33,56 @@ def data_path(*parts: str) -> Path:
     return (inside if inside.is_dir() else package.parent / "data").joinpath(*parts)
 
 
-def flush(path: str | Path) -> None:
-    """Wait until a file, or the list of files of a folder, is on the disk (fsync)."""
-    if Path(path).is_dir() and os.name != "posix":
-        return  # a folder cannot be opened there
-    handle = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_RDWR)  # Windows flushes what it may write alone
+def patiently(do: Callable[..., Done], *arguments: Any, **options: Any) -> Done:
+    """Call a function of files, again and again for two seconds while another program holds the file: on Windows a
+    virus scanner or an indexer that looks at what was just written, on network folders their server."""
+    for seconds in WAITS:
+        try:
+            return do(*arguments, **options)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+        time.sleep(seconds)
+    return do(*arguments, **options)
+
+
+def sync(handle: int) -> None:
+    """Wait until what was written to an open file or folder is on the disk (fsync), if its file system can do that."""
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+        _say_that_nothing_is_synced()
+
+
+@functools.cache  # once is enough
+def _say_that_nothing_is_synced() -> None:
+    warnings.warn("this file system cannot flush: after a power cut, the newest files may be missing", stacklevel=2)
+
+
+def flush(path: str | Path) -> None:
+    """Wait until a file, or the list of files of a folder, is on the disk; see `sync`."""
+    is_folder = Path(path).is_dir()
+    if is_folder and os.name != "posix":
+        return  # a folder cannot be opened there
+    try:
+        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes what it may write alone
+    except PermissionError:
+        if not is_folder:
+            raise
+        _say_that_nothing_is_synced()  # a folder that may be written to, but not be read
+        return
+    try:
+        sync(handle)
     finally:
         os.close(handle)
 
 
 def put_in_place(unfinished: Path, path: Path) -> None:
-    """Move a finished file to its place with os.replace, over an older file if there is one; fsync before and after."""
-    flush(unfinished)
-    os.replace(unfinished, path)
+    """Move a finished file to its place with os.replace, over an older file if there is one; flush before and after."""
+    patiently(flush, unfinished)
+    patiently(os.replace, unfinished, path)
     flush(path.parent)
 
 
@@ -51,7 +97,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
         unfinished.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         put_in_place(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        patiently(unfinished.unlink, missing_ok=True)
     return path
 
 
@@ -84,10 +130,11 @@ def write_json(path: str | Path, data: Any) -> Path:
 
 def append_json_line(path: str | Path, data: Any) -> None:
     """Append one line of JSON to a file; it is on the disk when this returns."""
-    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+    utf8 = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with patiently(open, path, "a", **utf8) as file:
         file.write(json.dumps(jsonable(data), ensure_ascii=False) + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
