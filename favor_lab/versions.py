@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -34,7 +35,15 @@ def versions(device: torch.device | None = None) -> dict[str, str]:
 
 
 def need(package: str, purpose: str, extra: str = "lab") -> None:
-    """ImportError, with the command that installs it, unless an optional package is installed."""
+    """ImportError, with the command that installs it, unless an optional package is installed and can be imported: a
+    broken installation, or a person's settings of it (MPLBACKEND, matplotlibrc), are named before any work is done."""
+    verb = "need" if any(word.endswith("s") for word in purpose.split()[:2]) else "needs"  # the figures of a run
     if importlib.util.find_spec(package) is None:
-        verb = "need" if purpose.endswith("s") else "needs"
         raise ImportError(f"{purpose} {verb} {package}: pip install 'favor-lab[{extra}]'")
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ImportError(
+            f"{purpose} {verb} {package}, which is installed but cannot be imported ({reason})"
+        ) from error

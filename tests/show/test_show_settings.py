@@ -29,6 +29,7 @@ from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.explanations import explain
 from favor_lab.study.measures import Measured
 from favor_lab.study.tokens import Token
+from favor_lab.versions import need
 from pictures import png
 from tiny import LABELS, make_examples
 
@@ -197,3 +198,30 @@ def test_a_picture_needs_no_backend_and_no_latex(backend, tmp_path):
     subprocess.run([sys.executable, "-c", DRAW], cwd=tmp_path, env=environment, check=True)
     with Image.open(tmp_path / "loop.png") as image:
         assert image.width == 1080
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings, backend", [(b"", "nosuch"), (b"figure.dpi: 100  # caf\xe9\n", "")], ids=["backend", "encoding"]
+)
+def test_settings_that_matplotlib_refuses_are_told_before_a_run(settings, backend, tmp_path):
+    """Not after its training, where figures are drawn."""
+    (tmp_path / "matplotlibrc").write_bytes(settings)
+    run = "from favor_lab.cli import main; raise SystemExit(main(['demo', '--steps', '1', '--out', 'run']))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", run], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("favor-lab: error: the figures of a run need matplotlib, which is")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_package_is_named_with_its_reason(tmp_path, monkeypatch):
+    (tmp_path / "broken_tracker.py").write_text("raise RuntimeError('needs\\nlibcuda.so')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = r"--tracker x needs broken_tracker, .* cannot be imported \(RuntimeError: needs libcuda.so\)"
+    with pytest.raises(ImportError, match=wanted):
+        need("broken_tracker", "--tracker x")
+    with pytest.raises(ImportError, match=r"pip install 'favor-lab\[lab\]'"):
+        need("a_package_that_is_not_there", "the figures")
