@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pretended_cuda import PretendedCuda, pretend
 from tiny import make_checkpoint, make_examples, make_policy
 
 collect_ignore_glob = ["benchmarks/[!t]*.py"]  # scripts, which test_benchmarks runs at their smallest
@@ -29,6 +31,13 @@ def tiny_policy(tiny_checkpoint):
 def tiny_examples():
     """Four examples of different sizes, so that their prompts differ: 4, 8, 6 and 16 image tokens."""
     return make_examples()
+
+
+@pytest.fixture
+def cuda(monkeypatch) -> Iterator[PretendedCuda]:
+    """A CUDA device that is only pretended, for the whole test: `device="cuda"` works, under CUDA's rules."""
+    with pretend(monkeypatch) as device:
+        yield device
 
 
 @pytest.fixture
