@@ -1,15 +1,18 @@
-"""Files: atomic writes (a temporary file in the same folder, fsync, then os.replace), JSON and JSON lines."""
+"""Files: atomic writes (a temporary file in the same folder, fsync, then os.replace), locks, JSON and JSON lines."""
 
 from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import json
 import math
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +23,14 @@ WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.6)  # seconds until a held file
 HELD = {errno.EACCES, errno.EPERM, errno.EBUSY}
 # what file systems of networks and in user space answer to fsync, above all of folders; EIO is a broken disk
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM}
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+LOCK = ".lock"  # the file of a folder that is locked
+IS_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # by another one; other numbers: no locks here
 
 
 def data_path(*parts: str) -> Path:
@@ -99,6 +110,75 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     finally:
         patiently(unfinished.unlink, missing_ok=True)
     return path
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# -------------------------------------------------------------------------------------------------------------- locks
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Hold a folder, which is made if need be, while the block runs, so that nobody else who asks writes into it.
+
+    The lock is that of the operating system on the file `.lock`, which holds the process id and is removed afterwards.
+    It ends with its process, however that ends: after a kill the folder is free again.
+    Raises BlockingIOError, with the process id, if the folder is held. Where the file system has no locks, a warning
+    says so and the block runs.
+    """
+    path = Path(folder) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, is_posix = _take(path), os.name == "posix"
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        yield
+    finally:
+        if not is_posix:
+            os.close(handle)  # Windows removes no open file
+        with suppress(OSError):
+            path.unlink()
+        if is_posix:
+            os.close(handle)  # only now: the file that was removed is this one
+
+
+def _take(path: Path) -> int:
+    """Open and lock the file."""
+    for _ in range(10):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(handle)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        except FileNotFoundError:
+            pass  # whoever held it removed it between the two lines: try again
+        except OSError as error:
+            if error.errno not in IS_HELD:
+                missing = f"the file system of {path.parent} has no locks ({error.strerror})"
+                warnings.warn(f"{missing}: see to it that nothing else writes there", stacklevel=4)
+                return handle
+            holder = os.read(handle, 20).decode(errors="replace") or "that has just started"
+            os.close(handle)
+            busy = f"{path.parent} is in use by process {holder}"
+            raise BlockingIOError(f"{busy}: wait until that one has ended, or name another folder") from None
+        os.close(handle)
+    raise BlockingIOError(f"{path.parent} is in use: other processes take it again and again")
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file at once, for this handle alone; OSError if another has it, or if there are no locks."""
+    if sys.platform == "win32":
+        os.lseek(handle, 2**30, os.SEEK_SET)  # a byte far behind the text: others can still read that
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # -------------------------------------------------------------------------------------------------------------- JSON

@@ -132,3 +132,11 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
     if options.adapter is not None:
         arguments["adapter"] = adapter_folder(options.adapter)
     return load_policy(arguments.pop("policy"), **arguments, seed=seed)
+
+
+def base_digests(options: PolicyOptions, policy: Policy) -> dict[str, str]:
+    """What the base's files are, by name: the commit of a name on the Hub, or the digests of a folder's files."""
+    from favor_lab.vlm import hub
+
+    folder = hub.locate(options.policy)
+    return {"commit": str(policy.revision)} if folder is None else hub.digests(folder)

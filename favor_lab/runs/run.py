@@ -6,7 +6,6 @@ folder = run_training(plan, out=Path("runs/mine"))  # its files: see `favor_lab.
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +14,19 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from favor_lab.files import locked
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.progress import progress_bar
 from favor_lab.runs.config import write_config
-from favor_lab.runs.options import DataOptions, PolicyOptions, load_shots, open_policy, with_absolute_paths
+from favor_lab.runs.folders import new_run_folder
+from favor_lab.runs.options import (
+    DataOptions,
+    PolicyOptions,
+    base_digests,
+    load_shots,
+    open_policy,
+    with_absolute_paths,
+)
 from favor_lab.runs.trackers import need_tracker, open_tracker
 from favor_lab.versions import need
 
@@ -121,19 +129,25 @@ def run_training(
     Raises KeyboardInterrupt, with the command that resumes the run, after Ctrl-C; FloatingPointError, with the last
     step that was saved, for a number that is not finite; torch.OutOfMemoryError with the settings to lower.
     """
-    from favor_lab.runs.notes import notes_on_labels
-    from favor_lab.study.run_folder import RunFolder
-
     need("matplotlib", "the figures of a run")
     need_tracker(plan.tracker)
-    if folder is None:
-        data, options = with_absolute_paths(plan.data, plan.policy)
-        plan = replace(plan, data=data, policy=options)
-        folder = RunFolder.create(out or free_path(Path("runs") / f"{plan.command}-{plan.data.data}"))
+    if folder is not None:
+        with locked(folder.path):
+            return run_in(folder, plan, tell, note, progress)
+    data, options = with_absolute_paths(plan.data, plan.policy)
+    with new_run_folder(out, Path("runs") / f"{plan.command}-{plan.data.data}") as folder:
+        return run_in(folder, replace(plan, data=data, policy=options), tell, note, progress)
+
+
+def run_in(folder: RunFolder, plan: RunPlan, tell: Tell, note: Tell, progress: bool) -> RunFolder:
+    """The run, in a folder that nobody else writes to."""
+    from favor_lab.runs.notes import notes_on_labels
+
     shots, earlier = kept_apart(plan, folder, note)
     policy = open_policy(plan.policy, plan.settings.seed)
+    base = base_digests(plan.policy, policy)
     state = open_state(plan, policy, folder)
-    save_plan(plan, folder, policy, state, shots, earlier, note)
+    save_plan(plan, folder, policy, state, shots, earlier, base, note)
     tell(policy.report())
     tell(f"{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
     for text in notes_on_labels(shots.labels, plan.policy, policy, plan.settings):
@@ -155,6 +169,7 @@ def run_training(
         raise FloatingPointError(f"{error}\n{kept}; try a smaller --learning-rate") from error
     finally:
         tracker.close()
+    folder.save_manifest(state.step, base)
     report_run(plan, shots, folder, evaluations, weights, tell, note)
     return folder
 
@@ -224,13 +239,17 @@ def save_plan(
     state: TrainingState,
     shots: FewShot,
     earlier: set[str],
+    base: Mapping[str, str],
     note: Tell,
 ) -> None:
-    """Write settings.json, run.toml and training_images.json; say what could make a resumed run differ."""
+    """Write settings.json, run.toml and training_images.json, and for a new run a manifest without results; say what
+    could make a resumed run differ."""
     from favor_lab.grpo.support.checkpoints import differences
     from favor_lab.study.leakage import save_training_images
 
     versions = folder.load("settings.json", {}).get("versions", {})
+    if not versions:
+        folder.save_manifest(0, base)
     folder.save_settings({**asdict(plan), "labels": list(shots.labels)}, policy.device)
     plan.write_config(folder.path / "run.toml")
     save_training_images(folder, shots.train, earlier)
@@ -349,9 +368,3 @@ def evaluate_test(
     evaluation = evaluate(policy, shots.test, question.labels, question.style, tokens, progress=title)
     evaluation.save(file)
     return evaluation
-
-
-def free_path(path: Path) -> Path:
-    """The path itself, or the first of path-2, path-3 ... that is empty."""
-    tries = (path if i == 1 else path.with_name(f"{path.name}-{i}") for i in itertools.count(1))
-    return next(candidate for candidate in tries if not candidate.is_dir() or not any(candidate.iterdir()))

@@ -6,6 +6,7 @@ training_images.json     fingerprints of the images that it trained on, see `fav
 records.jsonl            one step record per line, written as they arrive
 checkpoint/, adapter/    the state to resume from, the adapter to load
 evaluation_*.json        answers before and after training, each with its text; before: those of the base
+manifest.json            the step that all this belongs to, and digests: of each result, and of the base's files
 figures/*.png            the figures
 report.html              all of it on one page, without network or scripts
 """
@@ -13,16 +14,21 @@ report.html              all of it on one page, without network or scripts
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.files import append_json_line, read_json_lines, write_json, write_whole
+from favor_lab.files import LOCK, append_json_line, digest, read_json_lines, write_json, write_whole
 from favor_lab.versions import versions
 
 if TYPE_CHECKING:
     import torch
+
+MANIFEST = "manifest.json"
+#: what of a run folder must be of one step: patterns of names
+RESULTS = ("records.jsonl", "training_images.json", "evaluation_*.json", "adapter/adapter_*", "policy/*.safetensors")
 
 
 class RunFolder:
@@ -40,11 +46,12 @@ class RunFolder:
         that is not empty, and OSError (NotADirectoryError, PermissionError) for a place that is not writable."""
         folder = cls(path)
         try:
-            if folder.path.is_dir() and any(folder.path.iterdir()):
+            if folder.path.is_dir() and any(path.name != LOCK for path in folder.path.iterdir()):
                 raise FileExistsError(f"the run folder {path} is not empty: name another one, or continue that run")
             folder.path.mkdir(parents=True, exist_ok=True)
-            (folder.path / "settings.json").touch()
-            (folder.path / "settings.json").unlink()
+            probe = folder.path / f"{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
         except OSError as error:
             if error.errno is None:
                 raise
@@ -103,6 +110,28 @@ class RunFolder:
             if is_over or stopped():
                 return
             time.sleep(period)
+
+    def results(self) -> dict[str, str]:
+        """The digest of each file of results, by name."""
+        paths = sorted(path for pattern in RESULTS for path in self.path.glob(pattern) if path.is_file())
+        return {path.relative_to(self.path).as_posix(): digest(path) for path in paths}
+
+    def save_manifest(self, step: int, base: Mapping[str, str]) -> None:
+        """Write down that the results, as they are now, are those of this step and of this base (digests by file)."""
+        self.save(MANIFEST, {"step": step, "base": dict(base), "results": self.results()})
+
+    def check_results(self) -> None:
+        """ValueError, with the files, unless all results are those of one step: a run that was resumed and killed has
+        newer weights than answers. A run of an earlier version has no manifest: nothing is checked."""
+        manifest = self.load(MANIFEST)
+        if manifest is None:
+            return
+        then, now = manifest["results"], self.results()
+        if changed := [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]:
+            raise ValueError(
+                f"the results in {self.path} are not of one step: since they were complete (step {manifest['step']}), "
+                f"{', '.join(changed)} changed: go on with --resume {self.path}, which measures anew"
+            )
 
     @property
     def steps(self) -> int | None:

@@ -4,6 +4,7 @@ read from safetensors files alone, since pickled weights can run code. Every err
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 import shutil
@@ -21,13 +22,17 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from favor_lab.activities.images import is_lfs_pointer
-from favor_lab.files import data_path
+from favor_lab.files import data_path, digest
 from favor_lab.vlm.families import FAMILIES, config_class
 from favor_lab.vlm.known import KNOWN, hub_config
 
 POCKET_DIR = data_path("pocket-qwen2-vl")
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these
+TEXTS = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "chat_template.json",
+    "chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt",
+)  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PINNED = {name: model.revision for name, model in KNOWN.items()}
 SPARE_DISK = 2**28  # bytes that must be left after a download
@@ -304,6 +309,15 @@ def check_weights(folder: Path, name: str) -> list[Path]:
             f" in {shard_of[misplaced[0]]}: index and shards are not of one checkpoint. {advice}"
         )
     return list(shards.values())
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that decides what a checkpoint computes, by name; of text whatever its line ends."""
+    texts = {name: folder / name for name in TEXTS if (folder / name).is_file()}
+    known = {name: hashlib.sha256(path.read_text(encoding="utf-8").encode()) for name, path in texts.items()}
+    return {path.name: digest(path) for path in check_weights(folder, str(folder))} | {
+        name: sha256.hexdigest() for name, sha256 in known.items()
+    }
 
 
 def tensor_names(path: Path, name: str) -> set[str]:

@@ -106,7 +106,7 @@ def test_train_on_a_folder_of_odd_images(grpo, capsys):
     assert [record["step"] for record in folder.records()] == [1, 2, 3]
     assert {path.name for path in folder.path.iterdir()} == {
         "settings.json", "records.jsonl", "checkpoint", "adapter", "figures", "report.html", "groups.json",
-        "evaluation_before.json", "evaluation_after.json", "training_images.json", "run.toml",
+        "evaluation_before.json", "evaluation_after.json", "training_images.json", "run.toml", "manifest.json",
     }  # fmt: skip
     assert {path.stem for path in (folder.path / "figures").iterdir()} >= {
         "before_after", "records", "coverage", "group_before", "group_after", "confusion_zero_shot",
