@@ -155,7 +155,7 @@ def _transfer(source: FewShot, dataset: ActivityData, seed: int, test: int, name
 def _draw(dataset: ActivityData, counts: dict[str, int], seed: int) -> FewShot:
     """`counts[part]` images per label for each part, read and checked: test, validation, then training images. One
     ValueError names all unusable images, and duplicates that leave a label with too few images."""
-    _check_counts(dataset, counts)
+    check_counts(dataset, counts)
     draw = _Draw(dataset)
     left = {
         label: {split: [r for r in records if r.label == label] for split, records in dataset.splits.items()}
@@ -173,7 +173,7 @@ def _draw(dataset: ActivityData, counts: dict[str, int], seed: int) -> FewShot:
     return FewShot(draw.examples["train"], draw.examples["validation"], draw.examples["test"], list(dataset.labels))
 
 
-def _check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
+def check_counts(dataset: ActivityData, counts: dict[str, int]) -> None:
     """ValueError that names every label with fewer images than its split has to give."""
     shortages = []
     for split, records in dataset.splits.items():

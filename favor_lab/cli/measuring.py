@@ -97,6 +97,7 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
     setup = Setup(study.sets, study.test, loading, where)
     for name in study.sets:
         setup.load(name)  # a folder that is not there is told now, not after hours of other sets
+    setup.check(cells)
     with progress_bar(cells, "study", unit="cell") as bar:
         options = {"progress": lambda cell, doing: bar.set_postfix_str(f"{cell.name}: {doing}")}
         for cell, result in zip(cells, run_study(cells, study.out, settings, setup, **options), strict=True):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.activities import load_activities
+from favor_lab.activities import few_shot, load_activities
+from favor_lab.activities.fewshot import check_counts
+from favor_lab.activities.images import fingerprint
 from favor_lab.activities.world import SETS
 from favor_lab.files import jsonable, write_whole
 from favor_lab.grpo.support.settings import GRPOSettings
@@ -83,6 +88,11 @@ class Setup:
     policy: Mapping[str, Any] = field(default_factory=lambda: {"name": "pocket"})  #: arguments of `load_policy`
     images: Mapping[str, Any] = field(default_factory=dict)  #: of `load_activities`: root, person_crop, exclude
     _loaded: dict[str, ActivityData] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.test < 1:
+            raise ValueError(f"test is {self.test}, but must be at least 1: a study compares answers to test images")
 
     def load(self, name: str) -> ActivityData:
         """A set, its files listed once; of several public ones each is in the folder of its name under the root."""
@@ -101,9 +111,44 @@ class Setup:
         """What two cells must share to stand in one table; no paths and no device."""
         facts = {**self.policy, "policy": self.policy.get("name", "pocket"), "test": self.test}
         facts["person_crop"] = self.images.get("person_crop")
-        folders = [key for key in ("policy", "adapter") if facts.get(key) and Path(facts[key]).is_dir()]
-        facts |= {key: Path(facts[key]).name for key in folders}
+        for key in ("policy", "adapter"):  # a folder counts by its name and its content, wherever it is
+            if facts.get(key) and (folder := Path(facts[key])).is_dir():
+                facts |= {key: folder.name, f"{key} weights": self._once(f"weights {folder}", weights_digest, folder)}
         return jsonable({key: value for key, value in facts.items() if key not in ("name", "device")})
+
+    def test_images(self, name: str) -> str:
+        """A digest of the test images of a set and their labels, wherever they are; "" for a drawn set."""
+        return "" if name in SETS else self._once(f"images {name}", images_digest, self.load(name), self.test)
+
+    def _once(self, what: str, digest: Callable[..., str], *arguments: Any) -> str:
+        if what not in self._digests:
+            self._digests[what] = digest(*arguments)
+        return self._digests[what]
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """ValueError for cells that need more images than their set has, before any of them is run."""
+        most: dict[str, int] = {}
+        for cell in cells:
+            most[cell.dataset] = max(most.get(cell.dataset, 1), cell.shots)
+        for name, shots in most.items():
+            check_counts(self.load(name), {"test": self.test, "validation": 0, "train": shots})
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the weights of a checkpoint or an adapter, and of what says how they are used."""
+    sha256 = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]):
+        with path.open("rb") as file:
+            sha256.update(hashlib.file_digest(file, "sha256").digest())
+    return sha256.hexdigest()[:16]
+
+
+def images_digest(data: ActivityData, test: int) -> str:
+    """Of the test images that every cell of a set has."""
+    sha256 = hashlib.sha256()
+    for example in few_shot(data, 1, seed=0, validation=0, test=test).test:
+        sha256.update(f"{example.label}\n".encode(errors="surrogateescape") + fingerprint(example.image))
+    return sha256.hexdigest()[:16]
 
 
 @dataclass(frozen=True, order=True)
@@ -165,6 +210,7 @@ class Result:
     versions: dict[str, str]
     setup: dict[str, Any] = field(default_factory=dict)  #: the facts of its `Setup`
     probes: dict[str, Any] = field(default_factory=dict)  #: see `probe`; only for drawn sets
+    images: str = ""  #: digest of the test images of its set; "" for a drawn set
 
     @property
     def evaluation(self) -> Evaluation:
@@ -183,37 +229,63 @@ class Result:
         try:
             data = json.loads(gzip.decompress(Path(path).read_bytes()))
             tests = {name: Evaluation.from_dict(test) for name, test in data.pop("tests").items()}
-            return cls(**{**data, "cell": Cell(**data["cell"]), "tests": tests})
-        except (EOFError, gzip.BadGzipFile, KeyError, TypeError, ValueError) as error:
+            result = cls(**{**data, "cell": Cell(**data["cell"]), "tests": tests})
+            if Path(path).name != f"{result.cell.name}.json.gz" or result.cell.dataset not in tests:
+                raise ValueError(f"it holds {result.cell.name}, tested on {', '.join(tests) or 'nothing'}")
+            for name, value in (("records", result.records), ("settings", result.settings), ("setup", result.setup)):
+                if not isinstance(value, list if name == "records" else dict):
+                    raise ValueError(f"its {name} are {value!r}")
+            float(result.seconds)
+            return result
+        except (EOFError, zlib.error, gzip.BadGzipFile, AttributeError, KeyError, TypeError, ValueError) as error:
             message = f"{path} is not a finished cell of the study ({error}): delete it to run it again"
             raise ValueError(message) from error
 
 
+def cell_files(folder: str | Path) -> dict[Cell, Path]:
+    """The files of finished cells in a folder, in order of their names; other files are none of the study's. Raises
+    FileNotFoundError if there is no such folder."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}, which should hold the cells of a study")
+    files = {}
+    for path in sorted(Path(folder).glob("*.json.gz")):
+        with suppress(ValueError):
+            cell = Cell.from_name(path.name.removesuffix(".json.gz"))
+            if path.name == f"{cell.name}.json.gz":
+                files[cell] = path
+    return files
+
+
 def load_results(folder: str | Path, **wanted: Any) -> list[Result]:
     """The finished cells in a folder in order of their names, those whose fields are as wanted (no variants, unless one
-    is): load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone."""
-    results, wanted = [], {"variant": ""} | wanted
-    for path in sorted(Path(folder).glob("*.json.gz")):
-        cell = Cell.from_name(path.name.removesuffix(".json.gz"))
-        if all(getattr(cell, field) == value for field, value in wanted.items()):
-            results.append(Result.load(path))
-    return results
+    is): load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone. Raises
+    FileNotFoundError if there is no such folder, ValueError for a damaged file."""
+    wanted = {"variant": ""} | wanted
+    files = cell_files(folder).items()
+    return [Result.load(path) for cell, path in files if all(getattr(cell, k) == value for k, value in wanted.items())]
 
 
 def plan(
     methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None, variant: str = ""
 ) -> list[Cell]:
     """The cells of a study, first seeds first: shots maps images per label to a number of seeds. Of a variant, those of
-    the methods that have it.
+    the methods that have it. Raises ValueError for cells that do not exist, and for none at all.
 
     >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 2})]
     ['zero-shot-sketch-0-0', 'grpo-sketch-4-0', 'grpo-sketch-4-1']
     >>> [cell.name for cell in plan(["zero-shot", "grpo"], ["sketch"], {4: 1}, "no-kl")]
     ['grpo-sketch-4-0+no-kl']
     """
-    shots = shots or {4: 3}
+    shots = {4: 3} if shots is None else shots
+    for what, listed in (("methods", methods), ("sets", sets), ("numbers of shots", shots)):
+        if not listed:
+            raise ValueError(f"a study of no {what} has no cells: name one at least")
+    if least := [seeds for seeds in shots.values() if seeds < 1]:
+        raise ValueError(f"seeds is {least[0]}, but must be at least 1: a cell that trains needs one")
     if variant in VARIANTS:
-        methods = [method for method in methods if method.startswith("grpo")]
+        named, methods = methods, [method for method in methods if method.startswith("grpo")]
+        if not methods:
+            raise ValueError(f"{variant} is a variant of grpo and grpo-answer, not of {', '.join(named)}")
     untrained = [method for method in methods if method.startswith("zero-shot")]
     cells = [Cell(method, name, variant=variant) for method in untrained for name in sets]
     for seed, count, name, method in itertools.product(range(max(shots.values())), shots, sets, methods):

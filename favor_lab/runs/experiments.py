@@ -20,7 +20,7 @@ from favor_lab.budget.memory import with_advice
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
-from favor_lab.runs.cells import BASE_TO_NEW, TEST, Cell, Result, Setup
+from favor_lab.runs.cells import BASE_TO_NEW, TEST, Cell, Result, Setup, cell_files
 from favor_lab.runs.variants import VARIANTS, Variant
 from favor_lab.study.evaluation import Evaluation, batches, evaluate
 from favor_lab.versions import versions
@@ -60,7 +60,7 @@ def run_cell(
         progress(cell, "probes")
         probes = probe(policy, tests[cell.dataset], *test_sets[cell.dataset], settings)
     about_run = (kept_settings(cell, settings), seconds, versions(policy.device), setup.facts())
-    return Result(cell, tests, records, *about_run, probes)
+    return Result(cell, tests, records, *about_run, probes, setup.test_images(cell.dataset))
 
 
 TestSets = dict[str, tuple[list["Example"], list[str]]]  # by set: test images, and the labels that the prompt names
@@ -160,21 +160,37 @@ def run_study(
 ) -> Iterator[Result | None]:
     """Run the cells that the folder lacks, in order; yields each new result, or None for one that was there.
 
-    settings: by method; a method without an entry uses the defaults. Raises ValueError for a finished cell that was run
-    with other settings, another policy or other test images.
+    settings: by method; a method without an entry uses the defaults. Raises ValueError, before a cell is run, for any
+    finished cell in the folder that is damaged or has another policy or other test images, and for one of the same
+    methods and variants that has other settings: all of them would stand in one table.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    setup = setup or Setup()
+    setup, cells = setup or Setup(), list(cells)
+    settings = {cell.method: GRPOSettings() for cell in cells} | dict(settings)
+    finished = check_finished(cells, folder, settings, setup)
     for cell in cells:
         result: Result | None = None
-        of_method, path = settings.get(cell.method, GRPOSettings()), Path(folder) / f"{cell.name}.json.gz"
-        if path.exists():
-            wanted = kept_settings(cell, settings_of(cell, of_method)) | setup.facts()
-            check_same(Result.load(path), wanted, setup.tested(cell), path)
-        else:
-            result = run(cell, of_method, setup, **options)
+        if cell not in finished:
+            result = run(cell, settings[cell.method], setup, **options)
             result.save(folder)
         yield result
+
+
+def check_finished(
+    cells: Sequence[Cell], folder: str | Path, settings: Mapping[str, GRPOSettings], setup: Setup
+) -> set[Cell]:
+    """The finished cells in a folder, all of which may stand in one table with these; ValueError for one that may not,
+    of these cells first."""
+    finished, compared = cell_files(folder), {(cell.method, cell.variant) for cell in cells}
+    for cell in sorted(finished, key=lambda cell: cells.index(cell) if cell in cells else len(cells)):
+        wanted = setup.facts()
+        if cell.dataset in setup.sets:
+            wanted["test images"] = setup.test_images(cell.dataset)
+        if (cell.method, cell.variant) in compared:
+            wanted |= kept_settings(cell, settings_of(cell, settings[cell.method]))
+        path, tested = finished[cell], setup.tested(cell) if cell in cells else []
+        check_same(Result.load(path), wanted, tested, path)
+    return set(finished)
 
 
 def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
@@ -195,6 +211,7 @@ def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:
 def check_same(result: Result, wanted: Mapping[str, Any], tested: Sequence[str], path: Path) -> None:
     """ValueError that lists the settings of a finished cell that differ from those wanted now."""
     used = {"policy": result.evaluation.policy} | result.setup | result.settings
+    used |= {"test images": result.images} if result.images else {}
     # a setting that the cell does not name was added later, and has its default there
     changed = {name: value for name, value in wanted.items() if used.get(name, value) != value}
     differences = [f"{name} {used[name]}, not {value}" for name, value in changed.items()]

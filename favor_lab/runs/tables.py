@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from favor_lab.activities.world import SETS
+from favor_lab.files import write_whole
 from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, load_results
 from favor_lab.runs.variants import VARIANTS
 from favor_lab.study.comparison import bootstrap_interval
@@ -103,10 +105,10 @@ def write_tables(folder: str | Path) -> str:
             about = VARIANTS[variant].about if variant in VARIANTS else "half of the labels learnt; the others: new"
             page += f"\n**{variant}**: {about}\n\n{table(changed)}"
             results += changed
-    (Path(folder) / "table.md").write_text(page, encoding="utf-8")
-    rows = tidy(results)
-    with (Path(folder) / "cells.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows, text = tidy(results), io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(Path(folder) / "cells.csv", text.getvalue().encode())
+    write_whole(Path(folder) / "table.md", page.encode())
     return page

@@ -123,15 +123,38 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evaluation:
-        answers = [Answered(**answer) for answer in data["answers"]]
-        return cls(data["policy"], data["style"], list(data["labels"]), answers, data["seconds"])
+        """What `to_dict` described. Raises ValueError for anything else, such as an evaluation without answers."""
+        try:
+            answers = [Answered(**answer) for answer in data["answers"]]
+            evaluation = cls(data["policy"], data["style"], list(data["labels"]), answers, data["seconds"])
+            if not answers or not all(map(evaluation.could_hold, answers)):
+                raise ValueError("its answers are not as they were written, or there are none")
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"it is no evaluation: {error!r}") from error
+        return evaluation
+
+    def could_hold(self, answer: Answered) -> bool:
+        """Whether an answer has a label of the list, and all its fields have their types."""
+        texts, verdicts = (answer.source, answer.text), (answer.correct, answer.well_formed)
+        counts = (answer.statements, answer.true_statements)
+        return (
+            all(isinstance(value, str) for value in texts)
+            and all(isinstance(value, bool) for value in verdicts)
+            and all(isinstance(value, int) for value in counts)
+            and isinstance(answer.answer, str | None)
+            and answer.label in self.labels
+        )
 
     def save(self, path: str | Path) -> Path:
         return write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """What `save` wrote. Raises ValueError, with the file and what to do, for anything else."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged or no evaluation ({error}): delete it to measure again") from error
 
 
 def greedy_rollout(policy: Policy, prompts: PromptBatch, max_new_tokens: int = 128) -> Rollout:

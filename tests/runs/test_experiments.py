@@ -1,7 +1,9 @@
 import dataclasses
 import functools
+import gzip
 import importlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from favor_lab.study import groups
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.groups import sample_and_score
 from favor_lab.versions import versions
+from pictures import picture
 
 SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_tokens=24)
 
@@ -98,12 +101,55 @@ def test_a_result_survives_the_disk(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["grpo-cartoon-4-1.json.gz"]
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:40], lambda b: b"not gzip", lambda b: b""])
-def test_a_damaged_cell_is_named(tmp_path, damage):
+def packed(**changes):
+    """A cell's bytes with other values in the place of some."""
+
+    def damage(content):
+        return gzip.compress(json.dumps(json.loads(gzip.decompress(content)) | changes).encode())
+
+    return damage
+
+
+ANSWERLESS = {"cctv": {"policy": "pocket", "style": "think", "labels": ["a"], "answers": [], "seconds": 1.0}}
+
+
+@pytest.mark.parametrize("damage", [
+    lambda b: b[:40], lambda b: b"not gzip", lambda b: b"", lambda b: b[:30] + bytes([b[30] ^ 255]) + b[31:],
+    lambda b: gzip.compress(b"[1]"), lambda b: gzip.compress(b"null"), packed(tests={}), packed(tests=[1]),
+    packed(tests=ANSWERLESS), packed(tests={"cctv": {**ANSWERLESS["cctv"], "answers": [{"text": 1}]}}),
+    packed(cell=3), packed(cell={"method": "sft", "dataset": "cctv", "shots": 2, "seed": 1}),
+    packed(settings=[]), packed(records={}), packed(setup="x"), packed(seconds="long"), packed(more=1),
+])  # fmt: skip
+def test_a_damaged_cell_is_named_before_anything_is_run(tmp_path, damage):
     path = result_of(Cell("sft", "cctv", 2, 0)).save(tmp_path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="sft-cctv-2-0.json.gz is not a finished cell"):
+    with pytest.raises(ValueError, match="sft-cctv-2-0.json.gz is not a finished cell.*: delete it to run it again"):
         load_results(tmp_path)
+    with pytest.raises(ValueError, match="sft-cctv-2-0.json.gz is not a finished cell"):
+        list(run_study(plan(["zero-shot"], ["cartoon"]), tmp_path, {}, run=None))
+
+
+def test_what_lies_beside_the_cells_is_none_of_them(tmp_path):
+    cell = Cell("grpo", "cartoon", 4, 1)
+    content = result_of(cell).save(tmp_path).read_bytes()
+    for name in ("._" + cell.name, cell.name + " (1)", "notes", "grpo-cartoon-04-1", "grpo-cartoon-4-x", "ppo-a-4-1",
+                 "grpo-cartoon-4-1+mine", "a-b-c-d-e"):  # fmt: skip
+        (tmp_path / f"{name}.json.gz").write_bytes(content if "(1)" in name else b"not a cell")
+    (tmp_path / "grpo-cartoon-4-2.json.gz.77.tmp").write_bytes(content[:50])  # a save that was killed
+    assert [result.cell for result in load_results(tmp_path)] == [cell]
+    assert tables.write_tables(tmp_path).count("| grpo | cartoon |") == 1
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+        load_results(tmp_path / "nowhere")
+
+
+def test_tables_are_whole_or_the_older_ones(tmp_path, monkeypatch):
+    result_of(Cell("sft", "cartoon", 1, 0)).save(tmp_path)
+    page, rows = tables.write_tables(tmp_path), (tmp_path / "cells.csv").read_bytes()
+    result_of(Cell("sft", "cartoon", 1, 1)).save(tmp_path)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        tables.write_tables(tmp_path)
+    assert (tmp_path / "table.md").read_text() == page and (tmp_path / "cells.csv").read_bytes() == rows
 
 
 def test_results_are_found_by_what_they_are_of(tmp_path):
@@ -158,6 +204,84 @@ def test_cells_of_other_settings_are_not_taken_for_these(tmp_path):
             list(run_study(cells, tmp_path, {}, other, run=run))
     here = Setup(("cartoon",), policy={"name": "pocket", "device": "cuda"}, images={"root": "/elsewhere"})
     assert list(run_study(cells, tmp_path, {}, here, run=run)) == [None], "places and devices may differ"
+
+
+def test_cells_of_another_study_in_the_folder_are_said_before_anything_is_run(tmp_path):
+    """Also those that are not asked for now: `write_tables` puts all of the folder into one table."""
+
+    here = Setup(("cartoon",))
+
+    def run(cell, settings, setup):
+        return dataclasses.replace(result_of(cell), settings=jsonable(settings), setup=setup.facts())
+
+    def study(methods, shots, setup=here, settings=None, run=run):
+        cells = plan(methods, ["cartoon"], {shots: 1})
+        return list(run_study(cells, tmp_path, settings or {}, setup, run=run))
+
+    assert len(study(["sft"], 1, here)) == 1
+    for words, setup in (
+        ("test 20, not 5", Setup(("cartoon",), test=5)),
+        ("policy pocket, not other", Setup(("cartoon",), policy={"name": "other"})),
+    ):
+        with pytest.raises(ValueError, match=f"sft-cartoon-1-0.json.gz was run with {words}"):
+            study(["grpo"], 1, setup, run=None)
+    with pytest.raises(ValueError, match="sft-cartoon-1-0.json.gz was run with steps 100, not 7"):
+        study(["sft"], 2, here, {"sft": GRPOSettings(steps=7)}, run=None)
+    assert len(study(["grpo"], 1, here, {"grpo": GRPOSettings(steps=7)})) == 1, "another method has its own budget"
+
+
+def test_test_images_are_known_by_their_content(tmp_path):
+    """`folder` is every folder: cells of one are no cells of another, and images that moved are the same ones."""
+
+    def run(cell, settings, setup):
+        return dataclasses.replace(result_of(cell), setup=setup.facts(), images=setup.test_images(cell.dataset))
+
+    def study(root):
+        setup = Setup(("folder",), test=1, images={"root": root})
+        return list(run_study([Cell("zero-shot", "folder")], tmp_path / "cells", {}, setup, run=run))
+
+    for name, first in (("mine", 0), ("other", 50)):
+        for number in range(2):
+            picture(tmp_path / name / "reading" / f"{number}.png", first + number, "RGB", (20, 20))
+    assert len(study(tmp_path / "mine")) == 1
+    with pytest.raises(
+        ValueError, match="zero-shot-folder-0-0.json.gz was run with test images .*: name another folder"
+    ):
+        study(tmp_path / "other")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert study(tmp_path / "moved") == [None]
+
+
+def test_weights_are_known_by_their_content(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "base").mkdir(parents=True)
+        (tmp_path / place / "base" / "model.safetensors").write_text(place)
+    one, other = (Setup(policy={"name": str(tmp_path / place / "base")}).facts() for place in ("a", "b"))
+    assert one["policy"] == other["policy"] == "base" and one != other
+    (tmp_path / "b" / "base" / "model.safetensors").write_text("a")
+    assert Setup(policy={"name": tmp_path / "b" / "base"}).facts() == one
+
+
+def test_what_a_study_needs_is_there_before_it_begins(tmp_path):
+    for number in range(3):
+        picture(tmp_path / "reading" / f"{number}.png", number, "RGB", (20, 20))
+    setup = Setup(("folder",), test=1, images={"root": tmp_path})
+    setup.check(plan(["zero-shot", "sft"], ["folder"], {1: 1, 2: 1}))
+    with pytest.raises(ValueError, match="'reading' has 3 in train, needs 5 \\(1 test \\+ 4 train\\)"):
+        setup.check(plan(["sft"], ["folder"], {1: 1, 4: 1}))
+    with pytest.raises(ValueError, match="test is 0, but must be at least 1"):
+        Setup(test=0)
+
+
+@pytest.mark.parametrize(("words", "arguments"), [
+    ("no methods", ([],)), ("no sets", (["sft"], [])), ("no numbers of shots", (["sft"], ["cartoon"], {})),
+    ("seeds is 0", (["sft"], ["cartoon"], {4: 0})), ("seeds is -1", (["zero-shot"], ["cartoon"], {4: 2, 1: -1})),
+    ("with 0 shots", (["sft"], ["cartoon"], {0: 1})),
+    ("no-kl is a variant of grpo", (["sft"], ["cartoon"], None, "no-kl")),
+])  # fmt: skip
+def test_a_study_of_nothing_is_refused(words, arguments):
+    with pytest.raises(ValueError, match=words):
+        plan(*arguments)
 
 
 def test_the_committed_cells_are_those_of_the_settings(monkeypatch):
