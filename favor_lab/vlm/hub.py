@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import re
 import shutil
 import warnings
@@ -15,16 +14,15 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import huggingface_hub
-import torch
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import are_progress_bars_disabled
-from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from favor_lab.activities.images import is_lfs_pointer
 from favor_lab.files import data_path, digest
 from favor_lab.vlm.families import FAMILIES, config_class
 from favor_lab.vlm.known import KNOWN, hub_config
+from favor_lab.vlm.untrusted import again, check_floats, check_json, explained, read_json, tensor_names
 
 POCKET_DIR = data_path("pocket-qwen2-vl")
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
@@ -37,19 +35,10 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 PINNED = {name: model.revision for name, model in KNOWN.items()}
 SPARE_DISK = 2**28  # bytes that must be left after a download
 NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")  # one of these is under the Hub's client
-# Messages of allocators that have no exception of their own: the CPU's, Windows', cuBLAS', and CUDA outside of torch.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cublas_status_alloc_failed", "out of memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: on a GPU, on the CPU, or in Python itself.
-
-    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes do not match"))
-    (True, False)
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in OUT_OF_MEMORY)
+JSON_FILES = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------- finding a folder
@@ -163,15 +152,22 @@ def configuration(model: str | Path = "Qwen/Qwen2-VL-2B-Instruct") -> Any:
     name = str(model)
     if name in KNOWN:
         values = hub_config(KNOWN[name])
-    elif folder := locate(model) or in_cache(name):
+        return config_class(values["model_type"])(**values)
+    if folder := locate(model) or in_cache(name):
         check_family(folder, name)
-        values = read_json(folder / "config.json")
-    else:
-        raise FileNotFoundError(
-            f"the configuration of {name} is not known here: it is neither built in ({', '.join(KNOWN)}) nor in the"
-            f" cache {constants.HF_HUB_CACHE}. `hf download {name} config.json` fetches it"
-        )
-    return config_class(values["model_type"])(**values)
+        return read_config(folder, name)
+    raise FileNotFoundError(
+        f"the configuration of {name} is not known here: it is neither built in ({', '.join(KNOWN)}) nor in the"
+        f" cache {constants.HF_HUB_CACHE}. `hf download {name} config.json` fetches it"
+    )
+
+
+def read_config(folder: Path, name: str) -> Any:
+    """The configuration in a checkpoint's config.json, of one of the `FAMILIES`."""
+    check_json(folder, ("config.json",))
+    values = read_json(folder / "config.json")
+    with explained(f"{folder / 'config.json'} holds a value of a wrong type or size", again(name, folder)):
+        return config_class(values["model_type"]).from_dict(values)
 
 
 # ---------------------------------------------------------------------------------------------------- errors of the Hub
@@ -265,7 +261,14 @@ def check_files(folder: Path, name: str) -> None:
     if missing:
         files = f"{', '.join(missing)} missing in {folder}"
         raise FileNotFoundError(f"{name} is incomplete: {files}. {again(name, folder)}")
-    check_weights(folder, name)
+    check_json(folder, JSON_FILES)
+    for other in ("adapter_config.json", "shard-*-model-*.safetensors"):  # transformers takes these where it sees them
+        if paths := sorted(folder.glob(other)):
+            raise ValueError(
+                f"{paths[0]} does not belong into the folder of a checkpoint, and would change what is loaded: move it"
+                " into a folder of its own (an adapter is named in adapter=FOLDER)"
+            )
+    check_layers(folder, name, check_weights(folder, name))
 
 
 def has_image_processor(folder: Path) -> bool:
@@ -298,6 +301,8 @@ def check_weights(folder: Path, name: str) -> list[Path]:
     for shard in shard_of.values():  # a Windows path is split at /, at \ and after C:
         if not isinstance(shard, str) or shard in ("", "..") or PureWindowsPath(shard).name != shard:
             raise ValueError(f"{index} names the shard {shard!r}, which must be a file name in this folder, not a path")
+        if not shard.endswith(".safetensors"):
+            raise ValueError(f"{index} names the shard {shard!r}, which is no safetensors file: {advice}")
     shards = {shard: folder / shard for shard in sorted(set(shard_of.values()))}
     if missing := [shard for shard, path in shards.items() if not path.is_file()]:
         files = f"{len(missing)} of {len(shards)} shards missing, {', '.join(missing)}"
@@ -320,33 +325,16 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def tensor_names(path: Path, name: str) -> set[str]:
-    """The names of the tensors in a safetensors file. ValueError if the file is damaged or cut short."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return set(file.keys())
-    except SafetensorError as error:
-        raise ValueError(
-            f"{name} is damaged: {path.name}, of {path.stat().st_size} bytes, is not a complete safetensors file"
-            f" ({error}). {again(name, path.parent)}"
-        ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; ValueError with the file's name if it is damaged or holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        if is_lfs_pointer(path):
-            raise ValueError(f"{path} is a Git LFS pointer, not the file itself; `git lfs pull` brings it") from error
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no object")
-    return content
-
-
-def again(name: str, folder: Path) -> str:
-    """How to get what is missing or damaged."""
-    if folder.parent.name == "snapshots":  # the Hub's cache
-        return f"Download it again: `hf download {name} --revision {folder.name} --force-download`"
-    return "Copy or download the checkpoint again"
+def check_layers(folder: Path, name: str, weights: list[Path]) -> None:
+    """ValueError if config.json asks for more layers than there are tensors, which would take hours to build, or if a
+    tensor holds no floating-point numbers although the weights are not quantised."""
+    config, tensors = read_config(folder, name), sum(len(tensor_names(path, name)) for path in weights)
+    for part, layers in (("text", config.text_config.num_hidden_layers), ("vision", config.vision_config.depth)):
+        if not 1 <= layers <= tensors:
+            raise ValueError(
+                f"{folder / 'config.json'} asks for {layers} {part} layers, but there are {tensors} tensors in the"
+                f" files of weights. {again(name, folder)}"
+            )
+    if getattr(config, "quantization_config", None) is None:
+        for path in weights:
+            check_floats(path, name)

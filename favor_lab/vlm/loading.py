@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from favor_lab.versions import need
 from favor_lab.vlm import hub
@@ -19,6 +20,7 @@ from favor_lab.vlm.fast.check import check_fast_path
 from favor_lab.vlm.hub import POCKET_DIR, quietly
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.processor import ImageTextProcessor, load_processor
+from favor_lab.vlm.untrusted import again, explained, is_out_of_memory, read_json
 
 QUANTIZE = ("4bit",)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,7 +72,7 @@ def load_policy(
         _check_tokens(model, processor, str(name))
         model.requires_grad_(False)
         if adapter is not None:
-            model = saved_adapter(model, Path(adapter), str(name))
+            model = saved_adapter(model, Path(adapter), str(name), commit)
         elif lora_rank != 0:
             model = fresh_adapter(model, lora_rank, lora_alpha, str(name), commit)
         else:
@@ -79,6 +81,7 @@ def load_policy(
     check_trainable(model)
     initial = functools.partial(_read_model, str(folder), dtype=options["dtype"])
     policy = Policy(model.eval(), processor, str(name), initial, commit)
+    _check_ends(policy, folder)
     if check:
         check_fast_path(policy)
     return policy
@@ -98,21 +101,20 @@ def _checkpoint(name: str | Path, revision: str | None) -> tuple[Path, str | Non
 
 def _read_model(source: str, **options: Any) -> Any:
     """The model of a checkpoint directory; ValueError if weights are missing or have other shapes than config.json."""
-    reader = model_class(hub.read_json(Path(source) / "config.json")["model_type"])
-    with quietly():
-        try:
-            model, loading_info = reader.from_pretrained(
-                source, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
-                output_loading_info=True, **options,
-            )  # fmt: skip
-        except RuntimeError as error:
-            if "size" not in str(error) or hub.is_out_of_memory(error):
-                raise
-            raise ValueError(f"the weights in {source} have other shapes than its config.json says: {error}") from error
+    folder = Path(source)
+    config, advice = hub.read_config(folder, source), again(source, folder)
+    if (generation := folder / "generation_config.json").is_file():  # read again below, where an error names no file
+        with explained(f"{generation} holds a value of a wrong type", advice):
+            GenerationConfig.from_dict(read_json(generation))
+    with quietly(), explained(f"the weights in {source} have other shapes or types than its config.json says", advice):
+        model, loading_info = model_class(config.model_type).from_pretrained(
+            source, config=config, attn_implementation="sdpa", use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True, **options,
+        )  # fmt: skip
     if missing := sorted(loading_info["missing_keys"]):
         raise ValueError(
             f"the checkpoint in {source} is incomplete: {len(missing)} tensors that its config.json asks for are in no"
-            f" file, the first {missing[0]}. {hub.again(source, Path(source))}"
+            f" file, the first {missing[0]}. {advice}"
         )
     return model
 
@@ -123,7 +125,7 @@ def _room_for(name: str, folder: Path, device: torch.device, options: dict[str, 
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not hub.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = sum(path.stat().st_size for path in hub.check_weights(folder, name)) / 1e9
         advice = [] if options["dtype"] != torch.float32 else ["dtype='bfloat16' (half of float32's memory)"]
@@ -148,6 +150,14 @@ def _check_tokens(model: Any, processor: ImageTextProcessor, name: str) -> None:
     rows, highest = config.text_config.vocab_size, max(processor.tokenizer.get_vocab().values())
     if highest >= rows:
         raise ValueError(f"{mismatch}: id {highest} of {rows} rows")
+
+
+def _check_ends(policy: Policy, folder: Path) -> None:
+    """ValueError unless what ends a completion are ids of tokens."""
+    rows = policy.base.config.text_config.vocab_size
+    if bad := [token for token in policy.end_token_ids if type(token) is not int or not 0 <= token < rows]:
+        path = folder / "generation_config.json"
+        raise ValueError(f"{path} has the eos_token_id {bad[0]!r}, which must be the id of a token, or a list of them")
 
 
 def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -4,13 +4,14 @@ tokenizer and chat template."""
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
+from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
+
+from favor_lab.vlm.untrusted import TEMPLATE_SECONDS, again, ends_soon, explained, read_json
 
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
@@ -61,10 +62,7 @@ def load_processor(
     for a tokenizer that `check_tokenizer` refuses and a budget below one image token or with swapped ends.
     """
     image_processor, budget = read_image_processor(name, local_files_only)
-    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", local_files_only=local_files_only)
-    template_file = Path(name) / "chat_template.json"  # the published checkpoints have the template here too
-    if tokenizer.chat_template is None and template_file.is_file():
-        tokenizer.chat_template = json.loads(template_file.read_text(encoding="utf-8")).get("chat_template")
+    tokenizer = read_tokenizer(name, local_files_only)
     check_tokenizer(tokenizer, str(name))
     token_pixels = (image_processor.patch_size * image_processor.merge_size) ** 2
     lowest, highest = min_pixels or budget["shortest_edge"], max_pixels or budget["longest_edge"]
@@ -86,15 +84,37 @@ def load_processor(
 def read_image_processor(name: str, local_files_only: bool = False) -> tuple[Any, dict[str, int]]:
     """The image processor of a checkpoint, and its pixel budget {"shortest_edge", "longest_edge"}. Some checkpoints
     write the budget as {"min_pixels", "max_pixels"}, which the image processor reads and then does not resize by."""
-    values, _ = Qwen2VLImageProcessorPil.get_image_processor_dict(name, local_files_only=local_files_only)
-    budget = dict(Qwen2VLImageProcessorPil.size)
-    size = values.get("size")
-    for edge, pixels in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
-        for stored in (size.get(pixels), size.get(edge)) if isinstance(size, dict) else ():
-            budget[edge] = budget[edge] if stored is None else stored
-        budget[edge] = budget[edge] if values.get(pixels) is None else values[pixels]
-    other = {key: value for key, value in values.items() if key not in ("size", "min_pixels", "max_pixels")}
-    return Qwen2VLImageProcessorPil.from_dict({**other, "size": dict(budget)}), budget
+    what = f"preprocessor_config.json (or processor_config.json) of {name} holds a value of a wrong type or size"
+    with explained(what, again(str(name), Path(name))):
+        values, _ = Qwen2VLImageProcessorPil.get_image_processor_dict(name, local_files_only=local_files_only)
+        budget = dict(Qwen2VLImageProcessorPil.size)
+        size = values.get("size")
+        for edge, pixels in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
+            for stored in (size.get(pixels), size.get(edge)) if isinstance(size, dict) else ():
+                budget[edge] = budget[edge] if stored is None else stored
+            budget[edge] = budget[edge] if values.get(pixels) is None else values[pixels]
+        other = {key: value for key, value in values.items() if key not in ("size", "min_pixels", "max_pixels")}
+        image_processor = Qwen2VLImageProcessorPil.from_dict({**other, "size": dict(budget)})
+        for field in ("patch_size", "merge_size", "temporal_patch_size"):
+            budget_of_type = [getattr(image_processor, field), *budget.values()]
+            if not all(type(number) is int and number > 0 for number in budget_of_type):
+                raise ValueError(f"{field}, min_pixels and max_pixels must be whole numbers above 0")
+    return image_processor, budget
+
+
+def read_tokenizer(name: str, local_files_only: bool = False) -> Any:
+    """The tokenizer of a checkpoint: that of Qwen2, which all families here share, whatever class its files name."""
+    what = f"tokenizer.json, tokenizer_config.json or special_tokens_map.json of {name} cannot be used"
+    with explained(what, again(str(name), Path(name))):
+        tokenizer = Qwen2Tokenizer.from_pretrained(
+            name, padding_side="left", local_files_only=local_files_only, trust_remote_code=False
+        )
+        template_file = Path(name) / "chat_template.json"  # the published checkpoints have the template here too
+        if tokenizer.chat_template is None and template_file.is_file():
+            tokenizer.chat_template = read_json(template_file).get("chat_template")
+        if isinstance(tokenizer.chat_template, dict):  # several, by name
+            tokenizer.chat_template = tokenizer.chat_template.get("default")
+    return tokenizer
 
 
 def check_tokenizer(tokenizer: Any, name: str) -> None:
@@ -105,16 +125,22 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:
     for role in ("eos_token", "pad_token"):
         if getattr(tokenizer, role) is None:
             raise ValueError(f"the tokenizer of {name} has no {role}: name one in its tokenizer_config.json")
-    if tokenizer.chat_template is None:
+    if not isinstance(tokenizer.chat_template, str):
         raise ValueError(
             f"{name} has no chat template: take chat_template.json (or .jinja) of the checkpoint's base model. Without"
             " one it may be a model that was not tuned to follow instructions"
         )
+    advice = "take that of the checkpoint's base model"
+    if not ends_soon(tokenizer.chat_template):
+        raise ValueError(
+            f"the chat template of {name} does not end within {TEMPLATE_SECONDS} seconds, or fills the memory: {advice}"
+        )
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
-    chat = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    with explained(f"the chat template of {name} cannot be used", advice.capitalize()):
+        chat = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
     image = "<|vision_start|><|image_pad|><|vision_end|>"
     if chat.count(image) != 1 or chat.count("<|image_pad|>") != 1 or "What is this?" not in chat:
         raise ValueError(
             f"the chat template of {name} does not put one {image} and the text into the user's turn, but writes"
-            f" {chat!r}: take that of the checkpoint's base model"
+            f" {chat[:1000]!r}: {advice}"
         )

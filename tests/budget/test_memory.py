@@ -26,9 +26,9 @@ from favor_lab.grpo.support.checkpoints import TrainingState
 from favor_lab.grpo.support.clock import Clock, readable_bytes
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.training import train
-from favor_lab.vlm.hub import is_out_of_memory
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.processing import encode_prompts
+from favor_lab.vlm.untrusted import is_out_of_memory
 from tiny import LABELS
 
 SETTINGS = GRPOSettings(steps=3, prompts_per_step=2, group_size=4, max_new_tokens=6, learning_rate=1e-2)

@@ -377,7 +377,7 @@ def loading_asks_nobody(checkpoint: Path) -> None:
     make_policy(checkpoint).save(adapter)
     readers = (
         transformers.Qwen2VLForConditionalGeneration,
-        transformers.AutoTokenizer,
+        transformers.Qwen2Tokenizer,
         transformers.Qwen2VLImageProcessorPil,
         PeftModel,
     )
@@ -618,7 +618,7 @@ TRAPS = [
         [
             [Edit(loading._read_model, "local_files_only=True,", "")],
             [Edit(loading.load_policy, ", local_files_only=True", "")],
-            [Edit(adapters.saved_adapter, ", local_files_only=True", "")],
+            [Edit(processor.read_tokenizer, "local_files_only=local_files_only", "local_files_only=False")],
         ],
     ),
     Trap(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from favor_lab.vlm.hub import is_out_of_memory
+from favor_lab.vlm.untrusted import is_out_of_memory
 
 
 class OutOfMemory(torch.OutOfMemoryError):

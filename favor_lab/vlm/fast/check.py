@@ -14,6 +14,7 @@ from favor_lab.vlm.fast.packed import packed_hidden
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt
 from favor_lab.vlm.processing import encode_texts
+from favor_lab.vlm.untrusted import explained
 
 ROWS, LENGTH = 2, 3  # N completions of one prompt, L tokens each
 # Nats that rounding explains; in half precision a smaller fault goes unseen. Measured on the pocket policy: 3e-6, 0.001
@@ -32,12 +33,14 @@ def check_fast_path(policy: Policy) -> float:
     """
     height, width = np.mgrid[:56, :84]  # an image without symmetry: time, height and width positions all matter
     image = Image.fromarray(np.stack([3 * width, 4 * height, width + 2 * height], axis=-1).astype(np.uint8))
-    prompts = encode_texts(policy, [Example(image, "", "a drawn image")], ["What?"], LENGTH)
-    allowed = (~policy.forbidden).nonzero().flatten()
-    spread = torch.linspace(0, len(allowed) - 1, ROWS * LENGTH, device=allowed.device).long()
-    ids = allowed[spread].view(LENGTH, ROWS).T.contiguous()  # (N, L)
-    mask, groups = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[:, 0])  # (N, L), (N,)
-    truth = transformers_logps(policy, image, prompts.input_ids, ids)  # (N, L, V)
+    what = f"{policy.name} cannot answer about an image: config.json or preprocessor_config.json do not fit the weights"
+    with explained(what, "Copy or download the checkpoint again"):
+        prompts = encode_texts(policy, [Example(image, "", "a drawn image")], ["What?"], LENGTH)
+        allowed = (~policy.forbidden).nonzero().flatten()
+        spread = torch.linspace(0, len(allowed) - 1, ROWS * LENGTH, device=allowed.device).long()
+        ids = allowed[spread].view(LENGTH, ROWS).T.contiguous()  # (N, L)
+        mask, groups = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[:, 0])  # (N, L), (N,)
+        truth = transformers_logps(policy, image, prompts.input_ids, ids)  # (N, L, V)
     if bool(truth.isnan().any()):
         return float("nan")
 
