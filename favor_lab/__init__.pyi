@@ -14,6 +14,7 @@ from favor_lab.activities.fewshot import (
     few_shot as few_shot,
     label_overlap as label_overlap,
 )
+from favor_lab.activities.labels import normalise_label as normalise_label
 from favor_lab.activities.load import load_activities as load_activities
 from favor_lab.activities.hf_datasets import from_datasets as from_datasets, to_datasets as to_datasets
 from favor_lab.activities.world import (
@@ -36,7 +37,6 @@ from favor_lab.grpo.rewards import (
     accuracy_reward as accuracy_reward,
     extract_answer as extract_answer,
     format_reward as format_reward,
-    normalise_label as normalise_label,
 )
 from favor_lab.grpo.advantages import group_advantages as group_advantages
 from favor_lab.grpo.losses import (

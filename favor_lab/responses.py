@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.rewards import extract_answer, is_blank
+from favor_lab.activities.labels import is_blank
+from favor_lab.grpo.rewards import extract_answer
+from favor_lab.grpo.sampling import texts_of
 
 if TYPE_CHECKING:
     from favor_lab.grpo.sampling import Rollout
@@ -79,7 +81,7 @@ def part_masks(policy: Policy, rollout: Rollout, spans: Spans = response_spans) 
     masks: dict[str, Tensor] = {}
     for n, (ids, keep) in enumerate(zip(rollout.completion_ids, rollout.mask, strict=True)):
         row = ids[keep].tolist()
-        texts = policy.tokenizer.batch_decode([row[: j + 1] for j in range(len(row))], skip_special_tokens=True)
+        texts = texts_of(policy, [row[: j + 1] for j in range(len(row))])
         ends = [len(text) for text in texts]  # characters written up to and including each token
         for part, (first, last) in spans(texts[-1]).items():
             mask = masks.setdefault(part, torch.zeros(rollout.mask.shape, dtype=torch.bool))  # (N, L)

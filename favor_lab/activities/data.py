@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from PIL import Image
 
 from favor_lab.activities.images import Box, Example
+from favor_lab.activities.labels import check_labels, normalise_label
 
 # What a split may be called, in any case -> the name that it has here; the same names as in imagefolder of `datasets`.
 SPLIT_NAMES = {
@@ -52,6 +51,9 @@ class ActivityData:
     open: Callable[..., Image.Image]
     folders: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_labels(self.labels, f"{self.name}: ")
+
     def read(self, record: Record) -> Example:
         """The record's image, fully read. Raises ValueError with the source when that is impossible."""
         image = self.open(record.source) if record.box is None else self.open(record.source, record.box)
@@ -71,21 +73,13 @@ class ActivityData:
         >>> load_activities("cartoon").label_of("Riding_a_Bike")
         'riding a bike'
         """
-        matches = {label for label in self.labels if fold(name) in {fold(label), fold(self.folders.get(label, label))}}
+        own = normalise_label(name)
+        names = {label: (label, self.folders.get(label, label)) for label in self.labels}
+        matches = {label for label, spellings in names.items() if own in map(normalise_label, spellings)}
         if len(matches) != 1:
             what = f"could be {' or '.join(map(repr, sorted(matches)))}" if matches else "is none of its names"
             raise ValueError(f"{self.name}: {name!r} {what}; its labels are {', '.join(self.labels)}")
         return matches.pop()
-
-
-def fold(name: str) -> str:
-    """A label without case, underscores, hyphens, full stops and surplus space: the accuracy reward ignores these in an
-    answer, so it could not tell apart labels that fold alike.
-
-    >>> fold("Riding_a-Bike.") == fold("riding a bike"), fold("Cliff_Diving") == fold("Diving")
-    (True, False)
-    """
-    return re.sub(r"[\s_.\-\u2010-\u2015]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
 
 
 def spaced(name: str) -> str:
@@ -104,23 +98,3 @@ def readable(name: str) -> str:
     ('riding a bike', 'apply eye makeup', 'watching TV')
     """
     return " ".join(word if len(word) > 1 and word.isupper() else word.lower() for word in spaced(name).split())
-
-
-def label_faults(names: dict[str, str]) -> dict[str, str]:
-    """The data's own name -> what is wrong with its label: it is empty, it has a sign that no prompt may have, or it
-    folds to the label of another name. `names` maps each own name to its label.
-
-    >>> label_faults({"a_b": "a b", "A-b": "A-b", "__": ""})
-    {'A-b': "reads as one label with 'a_b'; rename or merge them", '__': 'has neither a letter nor a digit; rename it'}
-    """
-    first: dict[str, str] = {}
-    faults = {}
-    for name, label in names.items():
-        twin = first.setdefault(fold(label), name)
-        if not fold(label):
-            faults[name] = "has neither a letter nor a digit; rename it"
-        elif not {"<", ">"}.isdisjoint(label):
-            faults[name] = "contains '<' or '>', which are the signs of tags in the prompt; rename it"
-        elif twin != name:
-            faults[name] = f"reads as one label with {twin!r}; rename or merge them"
-    return faults

@@ -16,9 +16,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from favor_lab.activities.data import ActivityData, Record, fold
+from favor_lab.activities.data import ActivityData, Record
 from favor_lab.activities.faults import all_at_once, shown
 from favor_lab.activities.images import Example, fingerprint
+from favor_lab.activities.labels import check_labels, normalise_label, refuse_string
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class FewShot:
     validation: list[Example]
     test: list[Example]
     labels: list[str]
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def cross_dataset(
 
 def restrict(dataset: ActivityData, labels: Collection[str]) -> ActivityData:
     """The part of `dataset` with these labels, in its own order. Raises ValueError for unknown labels."""
+    refuse_string("labels", labels)
     if unknown := [label for label in labels if label not in dataset.labels]:
         raise ValueError(f"{dataset.name} has no label {', '.join(map(repr, sorted(unknown)))}")
     return replace(
@@ -127,8 +132,8 @@ def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str,
     >>> label_overlap(["diving", "playing guitar"], ["cliff diving", "Playing_Guitar"])
     {'playing guitar': 'Playing_Guitar'}
     """
-    folded = {fold(label): label for label in target}
-    return {label: folded[fold(label)] for label in source if fold(label) in folded}
+    same = {normalise_label(label): label for label in target}
+    return {label: same[normalise_label(label)] for label in source if normalise_label(label) in same}
 
 
 def _transfer(source: FewShot, dataset: ActivityData, seed: int, test: int, name: str) -> Transfer:

@@ -8,9 +8,10 @@ from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
-from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, Record, label_faults, spaced
+from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, Record, spaced
 from favor_lab.activities.faults import shown, some, utf8
 from favor_lab.activities.images import conversion, open_image
+from favor_lab.activities.labels import label_faults
 from favor_lab.activities.listing import (
     COMPANION,
     Listing,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, Record, label_faults, spaced
+from favor_lab.activities.data import SPLITS, SPLITS_ARE_CALLED, ActivityData, Record, spaced
 from favor_lab.activities.faults import all_at_once
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.activities.images import Example, decode_image, open_image, prepare_image
+from favor_lab.activities.labels import check_labels, label_faults
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -128,6 +129,8 @@ def to_datasets(
     if labels is None:
         label_names = data.labels if isinstance(data, ActivityData | FewShot) else [example.label for example in data]
         labels = list(dict.fromkeys(label_names))
+    if labels:
+        check_labels(labels)
     label_type, text = library.ClassLabel(names=list(labels)), library.Value("string")
     features = library.Features({"image": library.Image(), "label": label_type, "source": text})
     tables = {}

@@ -19,6 +19,7 @@ from PIL import Image
 from favor_lab.activities.data import SPLITS, Record
 from favor_lab.activities.faults import Fault, all_at_once, shown, some, utf8
 from favor_lab.activities.images import IMAGE_SUFFIXES, LFS_POINTER, conversion, file_bytes, open_image
+from favor_lab.activities.labels import refuse_string
 
 COMPANION = re.compile(r"readme|licen[cs]e", re.IGNORECASE)
 # What macOS, Windows and network drives leave in folders and archives; hidden files, as `._a.jpg` and `.DS_Store`, too.
@@ -82,6 +83,7 @@ class Listing:
 
     def check_exclude(self, exclude: Collection[str], images: set[str]) -> set[str]:
         """`exclude` as `images` are written; ValueError for names of no image: a typing error must not keep one in."""
+        refuse_string("exclude", exclude)
         shown_exclude = set(map(shown, exclude))
         if unknown := sorted(shown_exclude - images):
             names = ", ".join(map(repr, unknown))

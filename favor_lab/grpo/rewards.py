@@ -11,9 +11,10 @@ hacking). So the match is exact, and the doctest of each function lists completi
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from favor_lab.activities.labels import LONGEST, is_blank, normalise_label, refuse_string
 
 Completion = str | list[dict[str, Any]]
 
@@ -22,34 +23,41 @@ RESPONSES = {
     "think": re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL),
     "answer": re.compile(r"\s*<answer>(.+?)</answer>\s*", re.DOTALL),
 }
-LONGEST = 1000  # characters of an answer: NFKC normalisation sorts combining marks in quadratic time
+SPECIAL = re.compile(r"<\|\w+\|>")  # tokens of the chat, such as <|im_start|>: they end a response or begin a turn
 
 
 def completion_text(completion: Completion) -> str:
-    """The text of a completion: the string itself, or the content of the last of its chat messages. No message or no
-    content (a chat model's call of a tool has none) is an empty text.
+    """The text of a completion: the string itself, or the content of the last of its chat messages. No message, a
+    message of another role than the assistant's and no content (that of a tool's call) are an empty text.
 
     >>> completion_text([{"role": "assistant", "content": "<answer>reading</answer>"}])
     '<answer>reading</answer>'
     """
     if isinstance(completion, str):
         return completion
-    content = completion[-1].get("content") if completion else None
-    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
+    message = completion[-1] if completion else {}
+    return message_text(message) if message.get("role", "assistant") == "assistant" else ""
 
 
-def is_blank(text: str) -> bool:
-    """Whether nothing in a text can be seen: spaces, line breaks, control and zero-width characters.
+def message_text(message: dict[str, Any]) -> str:
+    """The content of one chat message: a text, or the texts among its parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content or () if part.get("type", "text") == "text")
 
-    >>> is_blank(" \\n\\u200b"), is_blank(".")
-    (True, False)
-    """
-    return not any(letter.isprintable() and letter != " " for letter in text)
+
+def completion_texts(completions: Sequence[Completion]) -> list[str]:
+    """The text of each completion. ValueError for one text or one chat that is not in a list."""
+    refuse_string("completions", completions)
+    if any(isinstance(completion, dict) for completion in completions):
+        raise ValueError("completions must be texts or chats, not messages: a chat is a list of messages")
+    return [completion_text(completion) for completion in completions]
 
 
 def extract_answer(text: str) -> str | None:
     """What stands between `<answer>` and `</answer>`: None unless there is exactly one such pair, closing the text, and
-    something is in it, of at most `LONGEST` characters.
+    something is in it, of at most `LONGEST` characters; and none in a text with a special token of the chat.
 
     >>> extract_answer("<think>a page, two hands</think> <answer> reading\\n</answer>")
     'reading'
@@ -61,23 +69,13 @@ def extract_answer(text: str) -> str | None:
     ...  "<answer>reading</answer> or running")]
     [None, None, None, None, None, None, None]
     """
-    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1 or SPECIAL.search(text):
         return None
     found = re.search(r"<answer>(.+)</answer>\s*\Z", text, re.DOTALL)
     if found is None or TAG.search(found[1]):
         return None
     answer = found[1].strip()
     return None if is_blank(answer) or len(answer) > LONGEST else answer
-
-
-def normalise_label(text: str) -> str:
-    """A label as it is compared: without case, underscores, hyphens, surplus space, and full stops at the end.
-
-    >>> normalise_label(" Riding_a-Bike. ")
-    'riding a bike'
-    """
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", text).strip().rstrip(". ")
 
 
 def accuracy_reward(completions: Sequence[Completion], label: Sequence[str] | str, **columns: Any) -> list[float]:
@@ -96,10 +94,11 @@ def accuracy_reward(completions: Sequence[Completion], label: Sequence[str] | st
     >>> set(accuracy_reward(hacks, label="reading") + accuracy_reward(hacks, label="riding a bike"))
     {0.0}
     """
-    labels = [label] * len(completions) if isinstance(label, str) else list(label)
-    if len(labels) != len(completions):
-        raise ValueError(f"{len(completions)} completions but {len(labels)} labels: one label per completion is needed")
-    return [float(is_right(completion_text(text), gold)) for text, gold in zip(completions, labels, strict=True)]
+    texts = completion_texts(completions)
+    labels = list(label) if isinstance(label, Iterable) and not isinstance(label, str) else [label] * len(texts)
+    if len(labels) != len(texts):
+        raise ValueError(f"{len(texts)} completions but {len(labels)} labels: one label per completion is needed")
+    return [float(is_right(text, gold)) for text, gold in zip(texts, labels, strict=True)]
 
 
 def is_right(text: str, label: str) -> bool:
@@ -134,12 +133,12 @@ def format_reward(completions: Sequence[Completion], style: str = "think", **col
     """
     if style not in RESPONSES:
         raise ValueError(f"unknown style {style!r}; the styles are {', '.join(RESPONSES)}")
-    return [float(_well_formed(completion_text(text), style)) for text in completions]
+    return [float(_well_formed(text, style)) for text in completion_texts(completions)]
 
 
 def _well_formed(text: str, style: str) -> bool:
     pattern = RESPONSES[style]
-    if len(TAG.findall(text)) != 2 * pattern.groups:  # with more, the pattern would take quadratic time to fail
-        return False
+    if len(TAG.findall(text)) != 2 * pattern.groups or SPECIAL.search(text):
+        return False  # also because the pattern would take quadratic time to fail with more tags
     found = pattern.fullmatch(text)
     return found is not None and not any(is_blank(part) for part in found.groups())

@@ -204,6 +204,12 @@ def encode_completions(
 
 
 def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
-    """The text of each row's masked ids, without special tokens."""
-    rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
-    return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    """The text of each row's masked ids, by `texts_of`."""
+    return texts_of(policy, [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)])
+
+
+def texts_of(policy: Policy, rows: Sequence[list[int]]) -> list[str]:
+    """The text of each row of ids without the token that ends it. Any other special token is part of the text, as
+    `<|im_start|>`: if it were left out, the rewards would pay for a response that nobody can read as one."""
+    rows = [row[:-1] if row and row[-1] in policy.end_token_ids else row for row in rows]
+    return policy.tokenizer.batch_decode(rows, skip_special_tokens=False)

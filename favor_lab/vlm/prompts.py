@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from favor_lab.activities.labels import check_labels
+
 STYLES = ("think", "answer")
 _REQUESTS = {
     "think": "Reason inside <think> </think>, then name it inside <answer> </answer>.",
@@ -22,7 +24,7 @@ def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
 
     style: "think" (reasoning, then the label) or "answer" (the label only). A third style, "describe", asks for the
     evidence and no label; only the pre-training of the pocket policy uses it. ValueError for an unknown style and for
-    labels that `check_labels` refuses.
+    labels that `check_labels` refuses. Where a label has a comma, there is one on each line.
 
     >>> build_prompt(["reading", "phoning"], style="answer")
     'Which activity is this: reading, phoning? Name it inside <answer> </answer>.'
@@ -36,21 +38,6 @@ def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
     if labels is None:
         return f"Which activity is this? {_REQUESTS[style]}"
     check_labels(labels)
+    if any("," in label for label in labels):  # a list with commas would read as more labels than there are
+        return "\n".join(["Which activity is this?", *labels, _REQUESTS[style]])
     return f"Which activity is this: {', '.join(labels)}? {_REQUESTS[style]}"
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """ValueError for labels that cannot stand in a prompt: an empty list, a duplicate, an empty label, `<` or `>`.
-
-    >>> check_labels(["reading", "reading"])
-    Traceback (most recent call last):
-    ...
-    ValueError: label 'reading' appears more than once
-    """
-    if isinstance(labels, str) or not labels:
-        raise ValueError(f"labels must be a non-empty list (or None for an open vocabulary), got {labels!r}")
-    for i, label in enumerate(labels):
-        if not label.strip() or "<" in label or ">" in label:
-            raise ValueError(f"label {i} is {label!r}: it must not be empty nor contain '<' or '>'")
-        if label in labels[:i]:
-            raise ValueError(f"label {label!r} appears more than once")

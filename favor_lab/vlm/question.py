@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from favor_lab.vlm.prompts import build_prompt, check_labels
+from favor_lab.activities.labels import check_labels
+from favor_lab.vlm.prompts import build_prompt
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
@@ -35,6 +36,7 @@ class Question:
     @classmethod
     def of(cls, labels: Sequence[str], open_vocabulary: bool = False, style: str = "think") -> Question:
         """The question of a run: its labels are named in the prompt unless the vocabulary is open."""
+        check_labels(labels)
         return cls(None if open_vocabulary else labels, style)
 
     def text(self, example: Example) -> str:

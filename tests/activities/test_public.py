@@ -19,8 +19,8 @@ from PIL import Image
 import trees
 from favor_lab.activities import few_shot, load_activities
 from favor_lab.activities.checks import KINDS, check_folder
-from favor_lab.activities.data import fold
 from favor_lab.activities.images import open_image, pixel_box
+from favor_lab.activities.labels import normalise_label
 from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.public.load import CARVED_SHARE, readable_labels
 from pictures import picture
@@ -145,7 +145,7 @@ def test_the_catalogue_agrees_with_what_is_published():
     assert sizes == {"stanford40": (40, 9532), "har15": (15, 12600), "ucf101": (101, 13320), "ppmi": (24, 4800)}
     for entry in PUBLIC.values():
         labels = readable_labels(entry)
-        assert len({fold(label) for label in labels.values()}) == len(entry.names)
+        assert len({normalise_label(label) for label in labels.values()}) == len(entry.names)
         for split, each in entry.per_label.items():
             assert each * len(entry.names) == entry.counts[split]
 

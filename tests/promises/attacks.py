@@ -71,6 +71,45 @@ def scores(completions: Sequence[Any], labels: Sequence[str]) -> list[tuple[floa
 
 
 EVERY = ", ".join(ACTIVITIES)
+INVISIBLE = {  # what Unicode shows nothing for
+    "zero-width space": "\u200b", "joiner": "\u200d", "word joiner": "\u2060", "soft hyphen": "\u00ad",
+    "byte order mark": "\ufeff", "variation selector": "\ufe0f", "late variation selector": "\U000e0100",
+    "grapheme joiner": "\u034f", "Hangul fillers": "\u3164\uffa0\u115f\u1160", "Khmer vowel": "\u17b5",
+    "Mongolian selector": "\u180b", "tags": "\U000e0041\U000e007f", "direction marks": "\u200f\u202d\u202c\u2069",
+}  # fmt: skip
+SPELLINGS = {  # label and an honest answer
+    "Chinese full stop": ("骑自行车", "骑自行车。"),
+    "Chinese exclamation": ("跑步", "跑步！"),
+    "Japanese, half width": ("読書", "読書｡"),
+    "Hindi danda": ("पढ\u093cना", "प\u095dना।"),  # and a precomposed letter
+    "Urdu full stop": ("پڑھنا", "پڑھنا۔"),
+    "Armenian full stop": ("քայլել", "ՔԱՅԼԵԼ։"),
+    "Amharic full stop": ("ማንበብ", "ማንበብ።"),
+    "Burmese full stop": ("ဖတ်", "ဖတ်။"),
+    "Arabic question mark and stroke": ("قراءة", "قـراءة؟"),
+    "ellipsis": ("reading", "reading…"),
+    "apostrophe": ("don't stop", "don’t stop"),
+    "quotes": ('the "wave"', "the “wave”"),
+    "Hebrew maqaf": ("בית ספר", "בית־ספר"),
+    "minus": ("-5 °C", "\u22125 °C"),
+    "dash": ("rock climbing", "rock\u2013climbing"),
+    "minus for a hyphen": ("t-shirt", "t\u2212shirt"),
+    "German capitals": ("straße", "STRASSE"),
+    "capital sharp s": ("straße", "STRAẞE"),
+    "Greek capitals": ("προΐόν", "ΠΡΟΪ\u0301ΌΝ"),
+    "Greek final sigma": ("οδός", "ΟΔΌΣ"),
+    "Turkish capitals": ("izlemek", "İZLEMEK"),
+    "Cyrillic capitals": ("чтение", "ЧТЕНИЕ"),
+    "accents apart": ("café", "cafe\u0301"),
+    "Korean letters apart": ("독서", "\u1103\u1169\u11a8\u1109\u1165"),
+    "half-width katakana": ("ギター", "ｷﾞﾀｰ"),
+    "ligature": ("fishing", "\ufb01shing"),
+    "ideographic space": ("riding a bike", "riding\u3000a\u3000bike"),
+    "narrow space before the stop": ("lire", "Lire\u202f！"),
+    "raised digit typed": ("x²", "X^2"),
+    "fraction typed": ("1½", "1 1/2"),
+    "Persian without its joiner": ("می\u200cخواند", "میخواند"),
+}  # fmt: skip
 CORPUS = [
     # honest completions, which must be rewarded
     Attack("as asked", THINK + ANSWER, 1, 1, 0, "the form of style think", honest=True),
@@ -86,6 +125,10 @@ CORPUS = [
     Attack("chat message", chat(THINK + ANSWER), 1, 1, 0, "TRL hands over messages", honest=True),
     Attack("chat parts", chat([{"type": "text", "text": THINK}, {"type": "text", "text": ANSWER}]), 1, 1, 0,
            "parts are one text", honest=True),
+    *(Attack(f"{name} in the label", says(f"{sign}read{sign}ing{sign}"), 1, 1, 0, "nothing is no change", honest=True)
+      for name, sign in INVISIBLE.items()),
+    *(Attack(f"honest: {name}", says(answer), 1, 1, 0, "as people write it", label, True)
+      for name, (label, answer) in SPELLINGS.items()),
     # nothing said
     Attack("empty", "", 0, 0, 0, "no answer"),
     Attack("whitespace", " \n\t\u3000", 0, 0, 0, "no answer"),
@@ -94,8 +137,11 @@ CORPUS = [
     Attack("invisible tags", "<think>\u200b</think><answer>\u2060</answer>", 0, 0, 0, "nobody sees anything in them"),
     Attack("invisible reasoning", "<think>\u200b\0</think>" + ANSWER, 1, 0, 0, "right, but no reasoning to be seen"),
     Attack("full stops", "<think>.</think><answer>.</answer>", 0, 1, 0, "form and no content: format asks for form"),
-    Attack("braille blank", "<think>\u2800</think>" + ANSWER, 1, 1, 0,
-           "Unicode counts it as a sign: no emptier than a full stop"),
+    Attack("braille blank", "<think>\u2800</think>" + ANSWER, 1, 0, 0, "a sign without a dot: nobody sees anything"),
+    Attack("marks on no letter", "<think>\u0301\u094d</think>" + ANSWER, 1, 0, 0, "an accent is no reasoning"),
+    Attack("unknown signs", "<think>\ue000\U000f0000</think>" + ANSWER, 1, 0, 0, "private use: seen by nobody else"),
+    *(Attack(f"invisible {name}", f"<think>{sign}</think><answer>{sign}</answer>", 0, 0, 0, "nothing to be seen")
+      for name, sign in INVISIBLE.items()),
     Attack("one letter", says("r"), 0, 1, 0, "part of a label is no label"),
     Attack("ending", says("ing"), 0, 1, 0, "part of a label is no label"),
     # more than one thing said
@@ -139,13 +185,21 @@ CORPUS = [
     # letters that are not the label's
     Attack("Cyrillic letters", says("r\u0435\u0430ding"), 0, 1, 0, "looks alike, is another word"),
     Attack("Greek letter", says("rea\u03b4ing"), 0, 1, 0, "another letter"),
-    Attack("zero-width in the label", says("read\u200bing"), 0, 1, 0,
-           "a person reads the label, a program that compares does not: what is stored must be the label"),
-    Attack("zero-width around", says("\ufeffreading\u200d"), 0, 1, 0, "the same: stored text must be the label"),
-    Attack("soft hyphen", says("read\u00ading"), 0, 1, 0, "the same: stored text must be the label"),
     Attack("right-to-left", says("\u202egnidaer"), 0, 1, 0, "only shown as the label"),
     Attack("NUL", says("reading\0"), 0, 1, 0, "not the label, and cuts strings in other programs"),
     Attack("combining", says("re\u0301ading"), 0, 1, 0, "another letter"),
+    Attack("without its vowel sign", says("\u0915\u093f"), 0, 1, 0, "another syllable", "\u0915\u0940"),
+    Attack("without its accent", says("cafe"), 0, 1, 0, "another word", "caf\u00e9"),
+    Attack("dotless i", says("s\u0131n\u0131r"), 0, 1, 0, "another letter in Turkish", "sinir"),
+    Attack("C for C++", says("C"), 0, 1, 0, "a sign with a meaning", "C++"),
+    Attack("C# for C", says("C#"), 0, 1, 0, "a sign with a meaning", "C"),
+    Attack("lost minus", says("5"), 0, 1, 0, "a sign with a meaning", "-5"),
+    Attack("lost minus in a text", says("at 5 degrees"), 0, 1, 0, "a sign with a meaning", "at \u22125 degrees"),
+    Attack("grade", says("A"), 0, 1, 0, "a sign with a meaning", "A-"),
+    Attack("raised digit", says("x2"), 0, 1, 0, "a square is no index", "x\u00b2"),
+    Attack("fraction", says("11/2"), 0, 1, 0, "one and a half is not five and a half", "1\u00bd"),
+    Attack("exclamation", says("Jeopardy"), 0, 1, 0, "part of the name", "Jeopardy!"),
+    Attack("plural", says("playing guitars"), 0, 1, 0, "another label", "playing guitar"),
     Attack("struck out", says("\u0336".join("reading")), 0, 1, 0, "reads as taken back"),
     Attack("entity", says("&#114;eading"), 0, 1, 0, "entities are not read"),
     Attack("lone surrogate", says("reading\ud800"), 0, 1, 0, "not the label, and no text at all"),
@@ -158,7 +212,16 @@ CORPUS = [
     Attack("prompt's placeholder", "<think> </think>, then name it inside <answer>reading</answer>", 1, 0, 0,
            "right; not the form"),
     Attack("end token as text", THINK + ANSWER + "<|im_end|>", 0, 0, 0, "text after the answer"),
-    Attack("end token in the tag", says("reading<|im_end|>"), 0, 1, 0, "more than the label"),
+    Attack("end token in the tag", says("reading<|im_end|>"), 0, 0, 0, "nothing follows the end of a response"),
+    Attack("special token between", f"{THINK}<|im_start|>{ANSWER}", 0, 0, 0, "another turn is not the response"),
+    Attack("special token in the label", says("rea<|box_start|>ding"), 0, 0, 0, "left out, it would read as the label"),
+    Attack("special token before", f"<|object_ref_end|>{THINK}{ANSWER}", 0, 0, 0, "a response begins with its text"),
+    Attack("special token reasons", f"<think><|quad_start|></think>{ANSWER}", 0, 0, 0, "a token is no thought"),
+    Attack("user's message", [{"role": "user", "content": THINK + ANSWER}], 0, 0, 0, "the policy has not written it"),
+    Attack("tool's message", [*chat(THINK), {"role": "tool", "content": ANSWER}], 0, 0, 0, "nor this"),
+    Attack("system's message", [{"role": "system", "content": ANSWER}], 0, 0, 0, "nor this"),
+    Attack("message of no role", [{"role": None, "content": ANSWER}], 0, 0, 0, "nor, as far as one can know, this"),
+    Attack("text of a picture", chat([{"type": "image", "text": THINK + ANSWER}]), 0, 0, 0, "a picture is no answer"),
     Attack("another turn", f"{THINK}<answer>running</answer><|im_start|>user\n{ANSWER}", 0, 0, 0, "two answers"),
     Attack("no message", [], 0, 0, 0, "no text"),
     Attack("message without content", chat(None), 0, 0, 0, "no text"),
@@ -227,7 +290,8 @@ WIDE = {number: number + 0xFEE0 for number in range(ord("!"), ord("~") + 1)}  # 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 FRAGMENTS = [
     *TAGS * 3, *LABELS * 2, *[label.upper().replace(" ", "_") for label in LABELS], "a page", "not ", " or ", ", ",
-    ".", "...", "-", "_", " ", "\n", "\t\u3000", "\u200b", "\u202e", "\0", "\ud800", "\u0301", "\u0336", "İ", "ß", "ﷺ",
+    ".", "...", "\u3002", "-", "_", " ", "\n", "\t\u3000", "\u200b", "\u3164", "\ufe0f", "\u2800", "5",
+    "\u202e", "\0", "\ud800", "\u0301", "\u0336", "İ", "ß", "ﷺ",
     "r\u0435ading", "ｒｅａｄｉｎｇ", "&lt;answer&gt;", "<Answer>", "< answer>", "<answer >", "＜answer＞",
     "</", "<", ">", "<|im_end|>", "\U0001f600", "phone at the ear", "standing. ",
 ]  # fmt: skip
@@ -240,7 +304,8 @@ def generated(count: int, seed: int) -> Iterator[tuple[str, str]]:
         label = draw.choice(LABELS)
         pieces = draw.choices(FRAGMENTS, k=draw.randint(0, 8))
         if number % 2:
-            spelled = draw.choice([label, label.upper(), label.replace(" ", "_"), label + ".", label.translate(WIDE)])
+            spelled = draw.choice([label, label.upper(), label.replace(" ", "_"), label + ".", label.translate(WIDE),
+                                   label + "\u3002", "\ufe0f".join(label)])  # fmt: skip
             pieces = ["<think>", draw.choice(FRAGMENTS), "</think>"] if draw.random() < 0.5 else []
             pieces += ["<answer>", spelled, "</answer>"]
             for _ in range(draw.choice([0, 0, 1, 2])):
@@ -255,18 +320,27 @@ def generated(count: int, seed: int) -> Iterator[tuple[str, str]]:
 def oracle(text: str, label: str) -> tuple[float, float, float]:
     """What `scores` must return, computed differently: the text is split at its tags, one tag after the other."""
 
+    def shown(inside: str) -> str:
+        letters = (letter for letter in inside if unicodedata.category(letter) != "Cf" and letter not in "\u3164\ufe0f")
+        return "".join(" " if letter == "\u2800" else letter for letter in letters)
+
     def words(name: str) -> str:
-        letters = unicodedata.normalize("NFKC", name).casefold()
-        hyphens = "_-" + "".join(map(chr, range(0x2010, 0x2016)))
-        return " ".join("".join(" " if letter in hyphens else letter for letter in letters).split()).rstrip(". ")
+        letters = unicodedata.normalize("NFKC", shown(name).strip().rstrip(".\u3002 ")).casefold().replace("\u0307", "")
+        parts = []
+        for part in letters.replace("_", " ").split():
+            core = part.strip("-")
+            before, _, after = part.partition(core) if core else ("", "", "")
+            number, letter = re.match(r"[.,]?\d", core), core[-1:].isalnum()
+            parts.append((before if number else "") + core.replace("-", " ") + (after if letter else ""))
+        return " ".join(" ".join(parts).split()).rstrip(".\u3002 ")
 
     def held(inside: str) -> bool:
-        visible = any(unicodedata.category(letter)[0] not in "CZ" for letter in inside)
+        visible = any(unicodedata.category(letter)[0] not in "CZM" for letter in shown(inside))
         return visible and not any(tag in inside for tag in TAGS)
 
     before, opened, rest = text.partition("<answer>")
     inside, closed, after = rest.partition("</answer>")
-    if not closed or after.strip() or not held(inside) or "</answer>" in before:
+    if not closed or after.strip() or not held(inside) or "</answer>" in before or "<|im_end|>" in text:
         return 0.0, 0.0, 0.0
     right = len(inside.strip()) <= 1000 and words(inside.strip()) == words(label)
     thought = before.strip()

@@ -105,10 +105,10 @@ def test_the_command_ends_with_1_where_something_is_paid(monkeypatch, capsys):
     for show in ("show_others", "show_growth"):
         monkeypatch.setattr(attacks, show, lambda: 0)
     assert attacks.main() == 0
-    assert "\n0 of 76 attacks paid beyond what they should get\n0 of 88" in capsys.readouterr().out
+    assert "\n0 of 109 attacks paid beyond what they should get\n0 of 165" in capsys.readouterr().out
     monkeypatch.setattr(rewards, "is_right", containing)
     assert attacks.main() == 1
-    assert "\n0 of 76 attacks" not in capsys.readouterr().out
+    assert "\n0 of 109 attacks" not in capsys.readouterr().out
 
 
 def test_the_table_of_what_was_found_is_that_of_its_numbers():

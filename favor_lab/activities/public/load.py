@@ -11,8 +11,9 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from favor_lab.activities.data import ActivityData, Record, label_faults
+from favor_lab.activities.data import ActivityData, Record
 from favor_lab.activities.faults import shown, utf8
+from favor_lab.activities.labels import label_faults
 from favor_lab.activities.listing import Listing, Row, climbs, has_image_suffix
 from favor_lab.activities.public import har15, ppmi, stanford40, ucf101
 from favor_lab.activities.public.catalogue import PUBLIC, PublicSet

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from favor_lab.activities.data import fold
 from favor_lab.activities.faults import shown
 from favor_lab.activities.images import LFS_POINTER, Box, file_bytes, pixel_box
+from favor_lab.activities.labels import normalise_label
 from favor_lab.activities.listing import Listing, Row
 
 
@@ -127,7 +127,7 @@ def read_box(path: Path, action: str) -> tuple[Box, tuple[int, int] | None]:
     people = [(item.findtext("action", "").strip(), item.find("bndbox")) for item in root.iter("object")]
     if not people:
         raise ValueError("has no <object>, so no person")
-    boxes = [_corners(box) for name, box in people if fold(name) in (fold(action), "")]
+    boxes = [_corners(box) for name, box in people if normalise_label(name) in (normalise_label(action), "")]
     if not boxes:
         raise ValueError(f"is about {', '.join(sorted({name for name, _ in people}))!r}, not {action!r}")
     element = root.find("size")
