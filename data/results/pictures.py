@@ -37,7 +37,7 @@ def scenes() -> Figure:
 
 def responses(key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The committed answers to a test image before training and after it (seed 0)."""
-    cell = json.loads((HERE / "spine" / f"{key.split('/')[0]}-0.json").read_text())
+    cell = json.loads((HERE / "spine" / f"{key.split('/')[0]}-0.json").read_text(encoding="utf-8"))
     before, after = (
         next(answer for answer in cell[when]["answers"] if answer["source"] == key) for when in ("before", "after")
     )

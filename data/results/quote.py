@@ -23,7 +23,7 @@ def quoted(page: str) -> str:
     """The page with every marked place filled from its file; a text file is set as a block of code."""
 
     def fill(match: re.Match[str]) -> str:
-        text = (HERE / match[2]).read_text()
+        text = (HERE / match[2]).read_text(encoding="utf-8")
         return match[1] + (f"```text\n{text}```\n" if match[2].endswith(".txt") else text) + match[3]
 
     return MARK.sub(fill, page)
@@ -31,7 +31,7 @@ def quoted(page: str) -> str:
 
 def main() -> None:
     for path in PAGES:
-        path.write_text(quoted(path.read_text()))
+        path.write_text(quoted(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -136,17 +136,17 @@ def main() -> None:
             target = folder / f"{name}-{seed}.json"
             if not target.exists():
                 cell = measure(name, seed, GRPOSettings(seed=seed))
-                target.with_suffix(".tmp").write_text(json.dumps(cell, indent=1))
+                target.with_suffix(".tmp").write_text(json.dumps(cell, indent=1), encoding="utf-8")
                 target.with_suffix(".tmp").rename(target)
                 print(
                     f"{name} seed {seed}: {cell['before']['accuracy']:.3f} -> {cell['after']['accuracy']:.3f}",
                     flush=True,
                 )
-    cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     if {cell["set"] for cell in cells} == set(SETS):
-        (HERE / "spine.md").write_text(table(cells))
-        (HERE / "headline.md").write_text(headline(cells))
-        (HERE / "zero_shot.md").write_text(zero_shot(cells))
+        (HERE / "spine.md").write_text(table(cells), encoding="utf-8")
+        (HERE / "headline.md").write_text(headline(cells), encoding="utf-8")
+        (HERE / "zero_shot.md").write_text(zero_shot(cells), encoding="utf-8")
         print(table(cells))
 
 

@@ -409,7 +409,7 @@ def main() -> None:
         "kept": kept_table(places),
     }
     for name, page in pages.items():
-        (HERE / f"study_{name}.md").write_text(page)
+        (HERE / f"study_{name}.md").write_text(page, encoding="utf-8")
     draw(places, differences)
     print("\n".join(pages.values()))
 

@@ -82,15 +82,15 @@ def page(trials: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     target = HERE / "tune_methods.json"
-    trials = json.loads(target.read_text()) if target.exists() else []
+    trials = json.loads(target.read_text(encoding="utf-8")) if target.exists() else []
     for rate in RATES:
         for method in TRAINED:
             for seed in SEEDS:
                 if (method, rate, seed) not in [(t["method"], t["learning_rate"], t["seed"]) for t in trials]:
                     trials.append(trial(method, rate, seed))
-                    target.write_text(json.dumps(trials, indent=1) + "\n")
+                    target.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
                     print(trials[-1], flush=True)
-    (HERE / "tune_methods.md").write_text(page(trials))
+    (HERE / "tune_methods.md").write_text(page(trials), encoding="utf-8")
     print(page(trials))
 
 

@@ -94,14 +94,14 @@ def page(trials: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     target = HERE / "tune_truth.json"
-    trials = json.loads(target.read_text()) if target.exists() else []
+    trials = json.loads(target.read_text(encoding="utf-8")) if target.exists() else []
     for name in TRIALS:
         for seed in SEEDS[:1] if name == UNTRAINED else SEEDS:
             if (name, seed) not in [(row["trial"], row["seed"]) for row in trials]:
                 trials.append(trial(name, seed))
-                target.write_text(json.dumps(trials, indent=1) + "\n")
+                target.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
                 print(trials[-1], flush=True)
-    (HERE / "tune_truth.md").write_text(page(trials))
+    (HERE / "tune_truth.md").write_text(page(trials), encoding="utf-8")
     print(page(trials))
 
 

@@ -69,13 +69,13 @@ def page(trials: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     target = HERE / "tuning.json"
-    trials = json.loads(target.read_text()) if target.exists() else []
+    trials = json.loads(target.read_text(encoding="utf-8")) if target.exists() else []
     for changes in TRIALS:
         if changes not in [t["changes"] for t in trials]:
             trials.append(trial(changes))
-            target.write_text(json.dumps(trials, indent=1) + "\n")
+            target.write_text(json.dumps(trials, indent=1) + "\n", encoding="utf-8")
             print(trials[-1], flush=True)
-    (HERE / "tuning.md").write_text(page(trials))
+    (HERE / "tuning.md").write_text(page(trials), encoding="utf-8")
     print(page(trials))
 
 

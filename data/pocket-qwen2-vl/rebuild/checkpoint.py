@@ -203,5 +203,5 @@ def save_checkpoint(
         image_mean=CLIP_MEAN,
         image_std=CLIP_STD,
     )
-    (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
     return directory

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def draw_curves(directory: Path) -> Path:

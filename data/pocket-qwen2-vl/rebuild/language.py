@@ -250,6 +250,6 @@ def train_language(
                     },
                     state,
                 )
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)

@@ -70,8 +70,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = [measure(size, options.minutes, options.scenes, options.work) for size in options.sizes]
     target = HERE.parent / "pretraining" / "sizes.json"
-    target.write_text(json.dumps(rows, indent=1) + "\n")
-    print(target.read_text())
+    target.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(target.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

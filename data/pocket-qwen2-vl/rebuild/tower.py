@@ -214,7 +214,7 @@ def train_tower(
                     },
                     state,
                 )
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
         if time.time() - started > seconds:
