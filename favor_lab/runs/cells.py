@@ -246,7 +246,7 @@ def cell_files(folder: str | Path) -> dict[Cell, Path]:
     """The files of finished cells in a folder, in order of their names; other files are none of the study's. Raises
     FileNotFoundError if there is no such folder."""
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}, which should hold the cells of a study")
+        raise FileNotFoundError(f"there is no folder {folder} with the cells of a study (seen from {Path.cwd()})")
     files = {}
     for path in sorted(Path(folder).glob("*.json.gz")):
         with suppress(ValueError):

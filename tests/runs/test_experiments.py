@@ -152,6 +152,18 @@ def test_tables_are_whole_or_the_older_ones(tmp_path, monkeypatch):
     assert (tmp_path / "table.md").read_text() == page and (tmp_path / "cells.csv").read_bytes() == rows
 
 
+def test_results_that_are_not_there_are_no_empty_table(tmp_path, monkeypatch):
+    """An editor starts a notebook in another folder than Jupyter does: a relative path then leads nowhere."""
+    monkeypatch.chdir(tmp_path)
+    for read in (load_results, tables.write_tables):
+        with pytest.raises(FileNotFoundError, match=f"no folder data/results/study .*{tmp_path.name}"):
+            read("data/results/study")
+    (tmp_path / "study").touch()
+    with pytest.raises(FileNotFoundError, match="no folder study"):
+        load_results("study", method="grpo")
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
 def test_results_are_found_by_what_they_are_of(tmp_path):
     cells = plan(["zero-shot-answer", "sft-reasoning"], ["cartoon", "thermal"], {1: 1, 4: 2})
     for cell in cells:
