@@ -1,15 +1,36 @@
 """No tensor is on the wrong device: what runs on a pretended GPU (`pretended_cuda`) has the records of the CPU."""
 
+import warnings
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from favor_lab.activities.fewshot import FewShot
-from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab import draw_scene
+from favor_lab.activities.fewshot import Example, FewShot
+from favor_lab.budget import profiling
+from favor_lab.cli import main, training
+from favor_lab.grpo.losses import aggregate, grpo_loss
+from favor_lab.grpo.rewards import accuracy_reward
+from favor_lab.grpo.sampling import encode_completions, join, sample_groups
+from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from favor_lab.grpo.support.settings import HOWS, GRPOSettings, TrainSettings
 from favor_lab.grpo.training import train
+from favor_lab.runs.variants import VARIANTS
+from favor_lab.show.explanations import plot_explanation
+from favor_lab.study.answering import answer
+from favor_lab.study.evaluation import Evaluation, evaluate
+from favor_lab.study.explanations import explain
+from favor_lab.study.groups import sample_judged_groups
+from favor_lab.study.run_folder import RunFolder
+from favor_lab.study.sft import sft
+from favor_lab.study.tokens import token_losses, token_table, token_weights
 from favor_lab.vlm.loading import load_policy
+from favor_lab.vlm.processing import encode_prompts
+from favor_lab.vlm.question import Question
 from tiny import LABELS
 
 SHORT = GRPOSettings(steps=2, prompts_per_step=2, group_size=3, max_new_tokens=8, learning_rate=1e-2)
@@ -133,7 +154,23 @@ def timeless(records):
 
 @pytest.fixture
 def shots(tiny_examples):
-    return FewShot(train=tiny_examples, validation=[], test=[], labels=LABELS)
+    return FewShot(train=tiny_examples, validation=[], test=tiny_examples[:2], labels=LABELS)
+
+
+@pytest.fixture
+def as_on_the_cpu(cuda, tiny_checkpoint):
+    """Call it with a function of a policy: its result on the GPU, which must be that on the CPU."""
+
+    def compare(work, **options):
+        cpu, gpu = (
+            work(load_policy(tiny_checkpoint, lora_rank=4, device=device, check=False, **options))
+            for device in ("cpu", "cuda")
+        )
+        assert gpu == cpu
+        assert cuda.places, "nothing was on the GPU"
+        return gpu
+
+    return compare
 
 
 @pytest.mark.slow
@@ -141,13 +178,180 @@ def shots(tiny_examples):
     "changes",
     [{}, {"micro_batch": 2}, {"gradient_checkpointing": True}, {"offload_tower": True}, {"updates_per_rollout": 2},
      {"decoding": "plain", "scoring": "plain"}, {"level": "sequence"}, {"beta": 0.0}, {"skip_flat_groups": True}]
-    + [{"how": how} for how in ("bnpo", "dr_grpo", "dapo", "cispo")],
+    + [{"how": how} for how in HOWS[1:]],
     ids=str,
 )  # fmt: skip
-def test_training_is_that_of_the_cpu(cuda, tiny_checkpoint, shots, changes):
-    records = {}
+def test_training_is_that_of_the_cpu(as_on_the_cpu, shots, changes):
+    settings = replace(SHORT, **changes)
+    records = as_on_the_cpu(lambda policy: timeless(train(policy, shots, settings, rewards=[even_ids])))
+    assert records[0]["grad_norm"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"adapter": None}], ids=["bfloat16", "all-weights"])
+def test_other_weights_train_too(cuda, tiny_checkpoint, shots, options):
+    records = []
     for device in ("cpu", "cuda"):
-        policy = load_policy(tiny_checkpoint, lora_rank=4, device=device, check=False)
-        records[device] = timeless(train(policy, shots, replace(SHORT, **changes), rewards=[even_ids]))
-    assert records["cuda"] == records["cpu"]
-    assert records["cpu"][0]["grad_norm"] > 0
+        rank = 0 if "adapter" in options else 4
+        policy = load_policy(tiny_checkpoint, lora_rank=rank, device=device, check=False, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about float32 copies
+            records.append(timeless(train(policy, shots, SHORT, rewards=[even_ids])))
+    assert records[0] == records[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_recipe_is_that_of_the_cpu(as_on_the_cpu, variant):
+    scenes = [draw_scene("cartoon", "train", index) for index in range(2)]
+    examples = [Example(scene.image, str(scene.label), scene.source) for scene in scenes]
+    shots, chosen = FewShot(examples, [], [], sorted({e.label for e in examples})), VARIANTS[variant]
+    settings = replace(chosen.applied_to(SHORT), group_size=2, steps=2)
+    as_on_the_cpu(lambda policy: timeless(chosen.train(policy, shots, settings)))
+
+
+@pytest.mark.slow
+def test_steps_of_ones_own(as_on_the_cpu, shots):
+    """Injected and replayed rows, a question for each step, distributions, other weights, a state that is kept."""
+
+    def question(examples, context):
+        return Question(context.shots.labels, "answer" if context.step % 2 else "think")
+
+    def select(rollout, context):
+        context.state["seen"] = context.state.get("seen", torch.zeros(2)) + 1
+        gold = [f"<answer>{example.label}</answer>" for example in context.examples]
+        rows = encode_completions(context.policy, gold, range(len(gold)), group_size=rollout.group_size)
+        joined = join(rollout, context.compute_rewards(rows))
+        return joined.rows(joined.lengths > 1)
+
+    def loss(logps, old_logps, ref_logps, advantages, mask, distributions, context, rollout, **settings):
+        other = context.logps(rollout, weights={name: 0 * w for name, w in context.policy.trainable_parameters()})
+        value, parts = grpo_loss(logps, old_logps, ref_logps, advantages, mask, **settings)
+        entropy = aggregate(-distributions.max(dim=-1).values, mask, "grpo")
+        return value + 0.01 * entropy + 0.0 * other.sum(), parts | {"peak": entropy.item()}
+
+    def after_step(context):
+        context.state["norm"] = torch.stack([w.detach().norm() for _, w in context.policy.trainable_parameters()])
+
+    own = {"question": question, "select": select, "loss": loss, "after_step": after_step}
+    as_on_the_cpu(lambda policy: timeless(train(policy, shots, SHORT, rewards=[even_ids, accuracy_reward], **own)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"micro_batch": 1, "gradient_checkpointing": True}], ids=str)
+def test_sft(as_on_the_cpu, shots, changes):
+    settings = TrainSettings(steps=2, prompts_per_step=2, learning_rate=1e-2, **changes)
+    as_on_the_cpu(lambda policy: timeless(sft(policy, shots, settings)))
+    as_on_the_cpu(lambda policy: timeless(sft(policy, shots, settings, reasoning=lambda example: "two wheels")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+def test_a_checkpoint_goes_on_where_it_was_and_on_the_other_device(cuda, tiny_checkpoint, shots, tmp_path, kind):
+    """Saved in the middle of a rollout with updates left, with a tensor in the memory of a step of one's own."""
+    settings = replace(SHORT, steps=3, updates_per_rollout=2)
+
+    def run(policy, state):
+        if kind == "sft":
+            return sft(policy, shots, settings, resume=state)
+        return train(policy, shots, settings, rewards=[even_ids], after_step=remember, resume=state)
+
+    def remember(context):
+        kept = context.state.get("kept", torch.zeros(2, device=context.policy.device))
+        context.state["kept"] = kept + next(w for _, w in context.policy.trainable_parameters()).detach().norm()
+
+    def load(device):
+        return load_policy(tiny_checkpoint, lora_rank=4, device=device, check=False)
+
+    policy = load("cpu")
+    whole = timeless(run(policy, TrainingState.start(policy, settings)))
+    for first, second in (("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")):
+        policy = load(first)
+        state = TrainingState.start(policy, settings)
+        begun = timeless(islice(run(policy, state), 1))
+        save_checkpoint(tmp_path, state)
+        policy = load(second)
+        assert begun + timeless(run(policy, load_checkpoint(tmp_path, policy))) == whole
+        assert policy.device.type == second
+
+
+@pytest.mark.slow
+def test_what_is_asked_of_a_policy(as_on_the_cpu, tiny_examples):
+    """Evaluation, answers, explanations, occlusion, groups, the table of tokens."""
+    response = "<think>two wheels.</think><answer>riding a bike</answer>"
+    example = tiny_examples[1]
+
+    def ask(policy):
+        seen = [replace(evaluate(policy, tiny_examples, LABELS, max_new_tokens=6, batch_size=3), seconds=0.0)]
+        seen += [answer(policy, tiny_examples, labels, max_new_tokens=6) for labels in (LABELS, None)]
+        explained = explain(policy, example, LABELS, response=response, max_new_tokens=6)
+        seen += [explained.summary(), explained.logps, explained.blank_logps]
+        seen += [{part: np.asarray(drops).tolist() for part, drops in explained.occlusion.drops.items()}]
+        plot_explanation(explained)
+        seen += [explain(policy, example, None, max_new_tokens=6).text]
+        seen += [sample_judged_groups(policy, tiny_examples[:2], LABELS, SHORT)]
+        prompts = encode_prompts(policy, tiny_examples[:2], LABELS)
+        rollout = sample_groups(policy, prompts, 2, 6, seed=0, top_k=20, top_p=0.9)
+        advantages = torch.tensor([1.0, -1.0, 0.5, -0.5], device=policy.device)
+        parts = token_losses(rollout.logps, rollout.logps, rollout.logps, advantages, rollout.mask)
+        return [*seen, token_table(policy.tokenizer, rollout, 0, parts), token_weights(rollout.mask).tolist()]
+
+    as_on_the_cpu(ask)
+
+
+@pytest.mark.slow
+def test_a_policy_is_loaded_checked_reported_and_saved(cuda, tiny_checkpoint, tmp_path):
+    policy = load_policy(tiny_checkpoint, lora_rank=4)
+    assert policy.device == torch.device("cuda:0") and "on cuda:0" in policy.report()
+    policy.save(tmp_path)
+    again = load_policy(tiny_checkpoint, adapter=tmp_path, device="cpu")
+    for (_, saved), (_, loaded) in zip(policy.trainable_parameters(), again.trainable_parameters(), strict=True):
+        assert saved.is_cuda and not loaded.is_cuda and torch.equal(saved.cpu(), loaded)
+    load_policy(tiny_checkpoint, lora_rank=0).save(tmp_path / "whole")
+    assert load_policy(tmp_path / "whole").device.type == "cuda"
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+SMALL = ["--shots", "1", "--test", "1", "--prompts-per-step", "2", "--steps", "2", "--max-new-tokens", "4"]
+
+
+@pytest.mark.slow
+def test_the_command_line(cuda, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    """Every command that loads a policy: train, its resumption, evaluate, predict, share; sft, study, profile."""
+    monkeypatch.chdir(tmp_path)
+    policy = ["--policy", str(tiny_checkpoint)]
+    for device in ("cpu", "cuda"):
+        own = [*policy, "--device", device]
+        assert main(["train", *own, *SMALL, "--group-size", "2", "--out", f"run-{device}"]) == 0
+        assert main(["sft", *own, *SMALL, "--out", f"sft-{device}"]) == 0
+        assert main(["evaluate", "--run", f"run-{device}", "--out", f"evaluated-{device}"]) == 0
+    records = [RunFolder.open(f"{kind}-{device}").records() for kind in ("run", "sft") for device in ("cpu", "cuda")]
+    timeless = [[record | {"seconds": None} for record in some] for some in records]
+    assert timeless[0] == timeless[1] and timeless[2] == timeless[3]
+    for when in ("before", "after"):
+        cpu, gpu = (Evaluation.load(f"run-{device}/evaluation_{when}.json") for device in ("cpu", "cuda"))
+        assert cpu.answers == gpu.answers
+    assert RunFolder.open("run-cuda").settings["versions"]["device"] == "pretended"
+    assert main(["train", "--resume", "run-cuda", "--steps", "3"]) == 0
+    draw_scene("cartoon", "test", 3).image.save("photo.png")
+    assert main(["predict", "photo.png", "--run", "run-cuda", "--csv", "answers.csv"]) == 0
+    assert main(["share", "run-cuda", "--out", "shared", "--merged"]) == 0
+    assert main(["predict", "photo.png", "--run", "shared", "--open-vocabulary", "--device", "cuda"]) == 0
+    study = ["study", "--methods", "zero-shot", "sft-reasoning", "grpo", "--sets", "cartoon", "--seeds", "1"]
+    assert main([*study, "--shots", "1", *policy, "--device", "cuda", *SMALL[2:], "--out", "study"]) == 0
+    slow_rates = {"flops_per_second": 1e9, "bytes_per_second": 1e9}
+    monkeypatch.setattr(profiling, "machine_rates", lambda *_: slow_rates)  # its matrices are those of a GPU
+    profile = ["profile", *policy, "--device", "cuda", "--shots", "1", *SMALL[4:], "--group-size", "2"]
+    assert main([*profile[:-1], "2", "--repeats", "1", "--out", "profile"]) == 0
+    assert "pretended" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_demo_and_the_doctor(cuda, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "DataOptions", partial(training.DataOptions, test=1))
+    assert main(["demo", "--shots", "1", "--steps", "2", "--out", "demo"]) == 0
+    assert RunFolder.open("demo").settings["versions"]["device"] == "pretended"
+    assert main(["doctor"]) == 0
+    assert "GPU 0: pretended, 80.0 GiB" in capsys.readouterr().out

@@ -119,6 +119,8 @@ class PretendedCuda(TorchFunctionMode):
         self.syncs: list[tuple[str, str]] = []
         self.graphs: list[Graph] = []
         self.capturing: Graph | None = None
+        self.before: set[int] = set()  # storages that were there when the capture began
+        self.written: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}  # of those, with what was there
         self.peak = 0
 
     # ------------------------------------------------------------------------------------------ where tensors are
@@ -186,6 +188,8 @@ class PretendedCuda(TorchFunctionMode):
             pinned.is_pinned_here = True
             return pinned
         kwargs.pop("pin_memory", None)
+        if self.capturing is not None and here and args:
+            self.keep_what_was_there(name, args[0])
         result = func(*args, **kwargs)
         if name == "copy_" or name == "__setitem__":
             here = self.on_gpu(args[0])
@@ -286,24 +290,25 @@ class PretendedCuda(TorchFunctionMode):
         """`torch.cuda.graph`."""
         self.wait("capture of a graph")
         self.graphs.append(graph)
-        written = self.copies_of_storages()
-        self.capturing = graph
+        self.capturing, self.written, self.before = graph, {}, set(self.places)
         try:
             yield
         finally:
             self.capturing = None
             with torch._C.DisableTorchFunction(), torch.no_grad():
-                for storage, copy in written:  # nothing was computed
-                    storage.copy_(copy)
-                known = {storage._cdata for storage, _ in written}
-                for tensor in tensors_in([result for *_, result in graph.tape]):
-                    if tensor.untyped_storage()._cdata not in known and tensor.is_floating_point():
+                for tensor in tensors_in([result for *_, result in graph.tape]):  # nothing was computed
+                    if tensor.is_floating_point() and storage_of(tensor) not in self.before:
                         tensor.fill_(torch.nan)
+                for storage, copy in self.written.values():
+                    storage.copy_(copy)
 
-    def copies_of_storages(self) -> list[tuple[torch.UntypedStorage, torch.UntypedStorage]]:
-        """Every storage on the GPU that is alive, with a copy."""
-        alive = [torch.UntypedStorage._new_with_weak_ptr(reference.cdata) for reference in self.places.values()]
-        return [(storage, storage.clone()) for storage in alive if storage is not None]
+    def keep_what_was_there(self, name: str, tensor: torch.Tensor) -> None:
+        """Before a call in a capture: copy what it is about to overwrite."""
+        in_place = name.removesuffix("_").isidentifier() and name.endswith("_") and not name.endswith("__")
+        if in_place or name == "__setitem__" or name.startswith("__i") and name != "__invert__":
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.written:
+                self.written[storage._cdata] = (storage, storage.clone())
 
     def run_backward(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A backward pass; what it computes again, from a checkpoint, is held to the rules too."""
