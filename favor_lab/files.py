@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -29,6 +30,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+UNFINISHED = re.compile(r".+\.[0-9]+\.tmp|\.tmp[A-Za-z0-9]{6}")
 LOCK = ".lock"  # the file of a folder that is locked
 IS_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # by another one; other numbers: no locks here
 
@@ -110,6 +112,13 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     finally:
         patiently(unfinished.unlink, missing_ok=True)
     return path
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove what writers that were killed left in a folder: their unfinished files, and those of safetensors."""
+    for leftover in (*Path(folder).glob("*.tmp"), *Path(folder).glob(".tmp*")):
+        if UNFINISHED.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink()
 
 
 def digest(path: str | Path) -> str:

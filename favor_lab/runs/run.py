@@ -301,7 +301,9 @@ def learn(
                     save_checkpoint(folder.checkpoint, state)
     finally:
         if state.step and state.step == recorded and not state.out_of_range():  # a step without a record is repeated
-            save_checkpoint(folder.checkpoint, state)
+            with uninterrupted() as raise_delayed:  # a second Ctrl-C waits, too
+                save_checkpoint(folder.checkpoint, state)
+            raise_delayed()
 
 
 def training_records(plan: RunPlan, policy: Policy, shots: FewShot, state: TrainingState) -> Iterator[StepRecord]:

@@ -154,6 +154,12 @@ def warn_of_another_base(directory: Path, made_for: Mapping[str, Any], name: str
     )
 
 
+def adapter_scales(model: Any) -> dict[str, float]:
+    """What the adapter's part of each layer is multiplied by (alpha / rank, for plain LoRA); empty without one."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    return {name: float(scale) for name, layer in layers.items() for scale in layer.scaling.values()}
+
+
 def check_trainable(model: Any) -> None:
     """ValueError unless the vision tower is frozen, and the trainable parameters are either the whole language model or
     an adapter on all seven matrices of every decoder layer: the fast passes support no adapter on some of them."""

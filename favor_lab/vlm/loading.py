@@ -80,7 +80,7 @@ def load_policy(
             model.lm_head.requires_grad_(True)
     check_trainable(model)
     initial = functools.partial(_read_model, str(folder), dtype=options["dtype"])
-    policy = Policy(model.eval(), processor, str(name), initial, commit)
+    policy = Policy(model.eval(), processor, str(name), initial, commit, folder)
     _check_ends(policy, folder)
     if check:
         check_fast_path(policy)

@@ -17,6 +17,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from favor_lab.moved import find_name
+from favor_lab.vlm import hub
 from favor_lab.vlm.processor import ImageTextProcessor
 
 if TYPE_CHECKING:
@@ -34,11 +35,22 @@ class Policy:
     # reads the model again as it was before training, on the CPU: the reference of a policy without an adapter
     initial: Callable[[], torch.nn.Module] | None = None
     revision: str | None = None  # the commit on the Hub that the weights come from; None for a local directory
+    folder: Path | None = None  # where the checkpoint's files are
 
     @property
     def base(self) -> PreTrainedModel:
         """The model of transformers, of one of `families.FAMILIES`; LoRA layers, if any, are in place inside it."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @cached_property
+    def base_digests(self) -> dict[str, str]:
+        """What the base is, by content: its commit on the Hub, or the digest of each of its files. Empty if unknown."""
+        if self.revision is not None or self.folder is None:
+            return {} if self.revision is None else {"commit": self.revision}
+        try:
+            return hub.digests(self.folder)
+        except (OSError, ValueError):
+            return {}
 
     @property
     def tokenizer(self) -> Any:

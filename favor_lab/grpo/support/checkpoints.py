@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from favor_lab.files import put_in_place
+from favor_lab.files import put_in_place, sweep
 from favor_lab.grpo.support.adamw import adamw, exact_weights
 from favor_lab.grpo.support.rollout import Rollout
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, TrainSettings
+from favor_lab.vlm.adapters import adapter_scales
 from favor_lab.vlm.processing import PromptBatch
 from favor_lab.vlm.question import Question
 
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
 
 KEPT_CHECKPOINTS = 2  # the newest, and one to fall back on
+NAME = re.compile(r"step-([0-9]{6,})\.safetensors")
+
+#: types of numbers that safetensors has
+DTYPES = {
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bfloat16, torch.float16,
+    torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2,
+}  # fmt: skip
 
 
 @dataclass
@@ -87,6 +96,7 @@ class TrainingState:
     right_so_far: dict[str, int] = field(default_factory=dict)  # label -> right answers sampled
     memory: dict[str, Any] = field(default_factory=dict)  # of steps of your own: see `serialise` for what it may hold
     batch: Batch | None = None  # a rollout that has updates left
+    folders: set[Path] = field(default_factory=set, repr=False)  # with checkpoints of this state, not of another run
 
     def out_of_range(self) -> list[str]:
         """Names of the trainable parameters that hold a NaN or an infinity, or whose norm overflows."""
@@ -150,27 +160,73 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], most: int = 5) 
 
 
 def checkpoints(directory: str | Path) -> list[Path]:
-    """The checkpoints in a folder, the newest first."""
-    return sorted(Path(directory).glob("step-*.safetensors"), key=lambda path: int(path.stem[5:]), reverse=True)
+    """The checkpoints in a folder, the newest first. Other files, such as "step-000002 copy.safetensors", are none."""
+    paths = [path for path in Path(directory).glob("step-*") if NAME.fullmatch(path.name) and path.is_file()]
+    return sorted(paths, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name.
+
+    >>> step_of(Path("run/checkpoint/step-000012.safetensors"))
+    12
+    """
+    return int(path.stem[5:])
+
+
+def identity(policy: Policy) -> dict[str, dict[str, Any]]:
+    """What a state belongs to, beside its weights: the base by its files, the scale of each layer of the adapter, and
+    the pixel budget of images."""
+    scales = adapter_scales(policy.model)
+    return {"base": policy.base_digests, "scales": scales, "pixels": dict(policy.processor.image_processor.size)}
+
+
+def check_identity(then: Mapping[str, Mapping[str, Any]], policy: Policy, whose: str) -> None:
+    """ValueError, with what differs, where a state belongs to another base, another scale of the adapter or another
+    pixel budget than the policy has. What either of them does not know is not compared."""
+    now = identity(policy)
+    if changed := changed_files(then.get("base", {}), now["base"]):
+        raise ValueError(f"{whose} belongs to another base than {policy.name} is now: {', '.join(changed)} changed")
+    for part, what, option in (
+        ("scales", "another scale of the adapter", "lora_alpha"),
+        ("pixels", "another pixel budget", "max_pixels"),
+    ):
+        if then.get(part) and (changes := differences(then[part], now[part], most=1)):
+            raise ValueError(f"{whose} has {what} ({'; '.join(changes)}): load the policy with the run's {option}")
+
+
+def changed_files(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The files that differ between two bases; none where one is not known, or known by its commit alone.
+
+    >>> changed_files({"model.safetensors": "0bad", "config.json": "cafe"}, {"model.safetensors": "1bad"})
+    ['config.json', 'model.safetensors']
+    """
+    if not then or not now or ("commit" in then) != ("commit" in now):
+        return []
+    return [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
 
 
 def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
     """Write the state atomically to `directory`/step-NNNNNN.safetensors and return that path; the last two are kept.
 
-    OSError, with the checkpoints that are still valid, where it cannot be written; TypeError for something in `memory`
-    that is neither a number, a string, a tensor, nor a list or dictionary of them; FloatingPointError for weights that
-    are out of range: they must not replace a good checkpoint.
+    OSError, with the checkpoints that are still valid, where it cannot be written; FileExistsError where the folder
+    has checkpoints of another run; TypeError for something in `memory` that would not come back as it is, see
+    `serialise`; FloatingPointError for weights that are out of range: they must not replace a good checkpoint.
     """
     if bad := state.out_of_range():
         weights = f"the weights after step {state.step} are out of range in {len(bad)} parameters, the first {bad[0]}"
         raise FloatingPointError(f"{weights}: they were not saved to {directory}")
     directory, tensors = Path(directory), dict[str, Tensor]()
+    if directory.resolve() not in state.folders and (others := checkpoints(directory)):
+        newest_there = f"{directory} has checkpoints of another run, the newest {others[0].name}"
+        raise FileExistsError(f"{newest_there}: name another folder, or go on with that run (load_checkpoint)")
     path = directory / f"step-{state.step:06}.safetensors"
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     content = {
         "parameters": {name: weight.detach() for name, weight in state.exact_weights().items()},
         "optimiser": state.optimiser.state_dict(),
         "settings": asdict(state.settings),
+        "policy": identity(state.policy),
         "batch": None if state.batch is None else state.batch.to_state(),
         **{name: getattr(state, name) for name in ("step", "images", "question", "recipe", "right_so_far", "memory")},
     }
@@ -186,29 +242,33 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
         failed = f"the checkpoint of step {state.step} cannot be written to {directory}: {error}"
         valid = ", ".join(map(str, checkpoints(directory))) or "there is no earlier one"
         raise OSError(f"{failed}; still valid: {valid}") from error
+    state.folders.add(directory.resolve())
     for old in checkpoints(directory):
         # a later step belongs to a run that was resumed from an earlier one and trained otherwise
-        if old not in checkpoints(directory)[:KEPT_CHECKPOINTS] or int(old.stem[5:]) > state.step:
+        if old not in checkpoints(directory)[:KEPT_CHECKPOINTS] or step_of(old) > state.step:
             old.unlink()
-    for leftover in directory.glob("step-*.tmp"):  # of a process that was killed
-        leftover.unlink()
+    sweep(directory)
     return path
 
 
 def serialise(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Tensors, numbers, strings, and lists and dictionaries of them, as JSON types; each tensor goes into `tensors`,
-    under the name of its place. See `deserialise`."""
-    if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()  # no two of them may share memory
-        return {"tensor": name}
-    if isinstance(value, Mapping):
+    """Tensors, numbers, strings, None, and lists, tuples and dictionaries of them, as JSON types; each tensor goes into
+    `tensors`, under the name of its place. See `deserialise`. TypeError for what would come back as something else."""
+    if isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in DTYPES:
+        place = name.encode("ascii", "backslashreplace").decode()
+        unique = place if place not in tensors else f"{place} ({len(tensors)})"  # the names of two places may meet
+        tensors[unique] = value.detach().cpu().contiguous().clone()  # no two of them may share memory
+        return {"tensor": unique}
+    if type(value) is dict and all(key is None or isinstance(key, bool | int | float | str) for key in value):
         return {"dict": [[key, serialise(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return {type(value).__name__: [serialise(v, f"{name}.{place}", tensors) for place, v in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    allowed = "numbers, strings, tensors, and lists and dictionaries of them can be kept"
-    raise TypeError(f"a checkpoint cannot hold {name}, a {type(value).__name__}: {allowed}")
+    kind = f"a {type(value).__name__}" + " with keys that are neither strings nor numbers" * (type(value) is dict)
+    kind += f" of {value.dtype}, {value.layout}" if isinstance(value, Tensor) else ""
+    allowed = "numbers, strings, dense tensors, and plain lists, tuples and dictionaries of them can be kept"
+    raise TypeError(f"a checkpoint cannot hold {name}, {kind}: {allowed}")
 
 
 def deserialise(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -245,7 +305,10 @@ def read(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if digest(header["state"], tensors) != header["sha256"]:
             raise ValueError("its bytes are not those that were written")
-        return {name: deserialise(value, tensors) for name, value in json.loads(header["state"]).items()}
+        content = {name: deserialise(value, tensors) for name, value in json.loads(header["state"]).items()}
+        if content["step"] != step_of(path):
+            raise ValueError(f"it was renamed: it holds step {content['step']}")
+        return content
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint of a training run, or is damaged: {error}") from error
 
@@ -273,6 +336,7 @@ def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
     ValueError where all are damaged, or for one that fits another policy."""
     path, content = newest(directory)
     saved, settings, batch = (content.pop(name) for name in ("parameters", "settings", "batch"))
+    check_identity(content.pop("policy", {}), policy, str(path))  # older ones do not say
     own = dict(policy.trainable_parameters())
     shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (saved, own)]
     if differing := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
@@ -290,6 +354,7 @@ def load_checkpoint(directory: str | Path, policy: Policy) -> TrainingState:
     state.optimiser.load_state_dict(content.pop("optimiser"))  # to where its parameters are
     state.batch = None if batch is None else Batch.from_state(batch, policy.device)
     state.memory = on_device(content.pop("memory"), policy.device)
+    state.folders.add(Path(directory).resolve())
     for name, value in content.items():
         setattr(state, name, value)
     return state

@@ -1,4 +1,5 @@
-"""Signals: a step counts entirely or not at all, also when Ctrl-C or SIGTERM comes while the weights are updated."""
+"""Signals: a step counts entirely or not at all, also when Ctrl-C, SIGTERM or SIGHUP comes, once or several times,
+while the weights are updated."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")  # Windows has no SIGHUP
+
 
 @contextmanager
 def uninterrupted() -> Iterator[Callable[[], None]]:
-    """Delay Ctrl-C (SIGINT) and SIGTERM while the block runs; the function that it yields, called afterwards, raises
-    the delayed signals. A second Ctrl-C interrupts at once. Only signals with a Python handler are delayed: SIGINT
-    stays ignored where it is, as for a run in the background, and SIGTERM without a handler ends the process at once.
+    """Delay Ctrl-C (SIGINT), SIGTERM and SIGHUP while the block runs, however often they come: half an update must not
+    be saved. The function that it yields, called afterwards, raises the delayed signals. Only signals with a Python
+    handler are delayed: SIGINT stays ignored where it is, as for a run in the background, and SIGTERM without a handler
+    ends the process at once.
 
     >>> with uninterrupted() as raise_delayed:
     ...     print("the weights change")
@@ -23,12 +27,10 @@ def uninterrupted() -> Iterator[Callable[[], None]]:
     delayed: list[int] = []
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # only the main thread gets signals
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
 
     def delay(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and number in delayed:
-            handlers[number](number, frame)
         delayed.append(number)
 
     def raise_delayed() -> None:
