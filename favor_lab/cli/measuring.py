@@ -134,6 +134,8 @@ def share(share: ShareOptions) -> None:
 
     if share.public and share.push is None:
         raise ValueError("--public says who sees what is pushed: it needs --push USER/NAME")
+    if share.dtype != "auto" and not share.merged:
+        raise ValueError("--dtype says how a merged checkpoint is stored: it needs --merged")
     options: dict[str, Any] = {"merged": share.merged, "push_to": share.push, "private": not share.public}
     options |= {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
     export.share(share.run, share.out, **options)

@@ -49,7 +49,8 @@ def visible(text: str) -> str:
     'a\\u202eb\nc'
     """
     hidden = {sign for sign in text if unicodedata.category(sign) in HIDDEN and sign not in "\n\t"}
-    return "".join(f"\\u{ord(sign):04x}" if sign in hidden else sign for sign in text)
+    codes = {sign: f"\\u{ord(sign):04x}" if sign <= "\uffff" else f"\\U{ord(sign):08x}" for sign in hidden}
+    return "".join(codes.get(sign, sign) for sign in text)
 
 
 def one_line(text: str) -> str:
@@ -59,16 +60,17 @@ def one_line(text: str) -> str:
 
 def inline(value: Any, links: bool = False) -> Markdown:
     r"""A value as literal text in a line or table cell: no Markdown and no HTML in it takes effect, and no bare address
-    becomes a link (unless `links`).
+    becomes a link (unless `links`): an empty comment stands inside it, since some readers look for addresses in the
+    text that is left when the escapes are gone.
 
     >>> print(inline("a|b <i>`x`</i>\n*y* http://z"))
-    a\|b &lt;i&gt;\`x\`&lt;/i&gt; \*y\* http\://z
+    a\|b &lt;i&gt;\`x\`&lt;/i&gt; \*y\* http:<!-- -->//z
     """
     if isinstance(value, Markdown):
         return value
     text = html.escape(one_line(str(value)), quote=False)
-    text = re.sub(r"[\\`*_\[\]|~$]", r"\\\g<0>", text)
-    return Markdown(text if links else re.sub(r":(?=//)|(?<=www)\.|@", r"\\\g<0>", text, flags=re.IGNORECASE))
+    text = re.sub(r"[\\`*_\[\]|~$^]|=(?==)", r"\\\g<0>", text)
+    return Markdown(text if links else re.sub(r":(?=//)|www(?=\.)|@", r"\g<0><!-- -->", text, flags=re.IGNORECASE))
 
 
 def code(text: str, language: str = "text") -> Markdown:

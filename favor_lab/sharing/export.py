@@ -13,10 +13,9 @@ a name to push to is given.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from favor_lab.files import write_json
+from favor_lab.files import flush, locked, write_json
 from favor_lab.sharing.card import render_card
 from favor_lab.sharing.finished import CONFIG, HUB_NAME, WEIGHTS, FinishedRun, read_run, without_paths
 from favor_lab.study.run_folder import RunFolder
@@ -67,8 +66,9 @@ def share(
     directory = Path(directory)
     finished = read_run(run, base_model, merged)
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} is there and not an empty folder: name a new one")
+    _check_place(directory)
+    if license is not None and not license.strip():
+        raise ValueError("license is empty: name one, such as apache-2.0, or leave it out")
     if push_to is not None:
         _check_hub_name(push_to)
     merged_dtype = _merged_dtype(finished, dtype) if finished.form == "merged" else None
@@ -81,24 +81,44 @@ def share(
             evaluation.save(unfinished / f"evaluation_{when}.json")
         for path in unfinished.rglob("*.safetensors"):
             shutil.copymode(unfinished / "README.md", path)  # peft and safetensors may allow the owner alone to read
+        run.check_results()  # once more: somebody may have resumed the run
     if push_to is not None:
         push(directory, push_to, private)
     return directory
 
 
+def _check_place(directory: Path) -> None:
+    """FileExistsError unless a folder can be put there in one move."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} is there and not an empty folder: name a new one")
+    if directory.is_mount() or directory.resolve() == Path.cwd():
+        raise FileExistsError(f"{directory} cannot be replaced in one move: name a new folder inside it")
+
+
 @contextmanager
 def _written_atomically(directory: Path) -> Iterator[Path]:
-    """A temporary folder beside `directory`, renamed to it if the block succeeds and removed if it fails."""
+    """A temporary folder, renamed to `directory` if the block succeeds and removed if it fails. It is in `.NAME.part`
+    beside it, which one process holds; what a killed one has left there is removed by the next."""
     directory = directory.resolve()
-    unfinished = directory.with_name(f".{directory.name}.{os.getpid()}.part")
-    unfinished.mkdir(parents=True)
+    place = directory.with_name(f".{directory.name}.part")
+    unfinished = place / directory.name
     try:
-        yield unfinished
-        if directory.exists():
-            directory.rmdir()
-        unfinished.rename(directory)
+        with locked(place):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            try:
+                yield unfinished
+                for path in (*unfinished.rglob("*"), unfinished):
+                    flush(path)
+                if directory.exists():
+                    directory.rmdir()
+                unfinished.rename(directory)
+                flush(directory.parent)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):
+            place.rmdir()  # only if nobody else has taken it
 
 
 def _write_weights(run: RunFolder, finished: FinishedRun, directory: Path, merged_dtype: str | None) -> None:

@@ -13,7 +13,7 @@ from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.world.catalogue import SETS
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.run_folder import RunFolder
-from favor_lab.vlm.hub import tensor_names
+from favor_lab.vlm.hub import check_files, tensor_names
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 EVALUATIONS, PATHS = ("before", "start", "after"), (PurePosixPath, PureWindowsPath)
@@ -78,13 +78,14 @@ class FinishedRun:
 
 def read_run(run: RunFolder | str | Path, base_model: str | None = None, merged: bool = False) -> FinishedRun:
     """Read a run folder. base_model: Hub name of the base, for a run that loaded it from a folder. FileNotFoundError or
-    ValueError if this is no run folder, if the run stopped before its last step, or if files are missing or damaged."""
+    ValueError if this is no run folder, if the run stopped before its last step, if its results are not of one step, or
+    if files are missing or damaged."""
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
-    settings = _read_json(run, "settings.json")
+    settings = _read_settings(run)
     if settings.get("command") == "evaluate":
         raise ValueError(f"{run.path} is a folder of `favor-lab evaluate`: nothing was trained there")
-    records = run.records()
-    steps, done = (settings.get("settings") or {}).get("steps"), records[-1].get("step", 0) if records else 0
+    records = _read_records(run)
+    steps, done = (settings.get("settings") or {}).get("steps"), records[-1]["step"] if records else 0
     resume = f"favor-lab {'sft' if settings.get('command') == 'sft' else 'train'} --resume {run.path}"
     if steps is not None and done < steps:  # even with an adapter: that one is from an earlier end
         raise ValueError(
@@ -92,7 +93,10 @@ def read_run(run: RunFolder | str | Path, base_model: str | None = None, merged:
         )
     if not run.adapter.exists() and not (run.path / "policy").exists():
         raise FileNotFoundError(f"the run in {run.path} has no adapter folder: `{resume}` or `policy.save` writes it")
+    run.check_results()
     is_whole_model = (run.path / "policy" / "config.json").is_file() and not run.adapter.exists()
+    if is_whole_model:
+        check_files(run.path / "policy", str(run.path / "policy"))
     adapter = None if is_whole_model else _read_adapter(run)
     if base_model is not None and not HUB_NAME.fullmatch(base_model):
         raise ValueError(f"base_model is {base_model!r}, but must be a Hub name such as Qwen/Qwen2-VL-2B-Instruct")
@@ -100,11 +104,8 @@ def read_run(run: RunFolder | str | Path, base_model: str | None = None, merged:
     loaded_from = str(policy.get("policy") or (adapter or {}).get("base_model_name_or_path") or "unknown")
     is_name = loaded_from == "pocket" or (HUB_NAME.fullmatch(loaded_from) and not Path(loaded_from).exists())
     base = base_model or (loaded_from if is_name else last_part(loaded_from))
-    saved = {when: _read_json(run, f"evaluation_{when}.json") for when in EVALUATIONS}
-    try:
-        evaluations = {when: Evaluation.from_dict(content) for when, content in saved.items() if content}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the evaluations in {run.path} are not as `favor-lab` writes them: {error!r}") from error
+    read = ((when, _read_evaluation(run, f"evaluation_{when}.json", resume)) for when in EVALUATIONS)
+    evaluations = {when: evaluation for when, evaluation in read if evaluation is not None}
     evaluations = {when: replace(e, policy=base) for when, e in public_sources(evaluations, data).items()}
     form = "whole" if is_whole_model else "merged" if merged else "adapter"
     return FinishedRun(_public_settings(settings, base), evaluations, records, adapter, base, form)
@@ -114,11 +115,63 @@ def _read_json(run: RunFolder, name: str) -> dict[str, Any]:
     """A JSON object of the run folder; empty if there is no such file."""
     try:
         content = run.load(name, {})
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{run.path / name} is damaged and cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{run.path / name} is not as `favor-lab` writes it: it holds no object")
     return content
+
+
+def _read_settings(run: RunFolder) -> dict[str, Any]:
+    """The settings, after a check that what the card computes with has its type."""
+    settings = _read_json(run, "settings.json")
+    parts = {name: settings.get(name) or {} for name in ("data", "policy", "settings", "versions")}
+    wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
+    labels = settings.get("labels") or []
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        wrong.append("labels")
+    if not wrong and not isinstance(parts["settings"].get("steps"), int | None):
+        wrong.append("steps")
+    if wrong:
+        raise ValueError(f"{run.path / 'settings.json'} is not as `favor-lab` writes it: look at {', '.join(wrong)}")
+    return settings
+
+
+def _read_records(run: RunFolder) -> list[dict[str, Any]]:
+    """The records, after a check that each is one, and that those of all steps so far are there."""
+    records, place = run.records(), run.path / "records.jsonl"
+    for number, record in enumerate(records, start=1):
+        if not _is_record(record):
+            raise ValueError(f"{place} is not as `favor-lab` writes it: look at line {number}")
+        if record["step"] != number:
+            raise ValueError(f"{place} is damaged: line {number} is the record of step {record['step']}")
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether the card can compute with a line of records.jsonl."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return False
+    seconds, labels = record.get("seconds") or {}, record.get("labels") or {}
+    if not isinstance(seconds, dict) or not isinstance(labels, dict):
+        return False
+    counts = [counts.get(name, 0) if isinstance(counts, dict) else "" for counts in labels.values()
+              for name in ("completions", "right")]  # fmt: skip
+    optional = [record.get(name) or 0 for name in ("reward", "flat_groups")]
+    return all(isinstance(value, int | float) for value in (*seconds.values(), *counts, *optional))
+
+
+def _read_evaluation(run: RunFolder, name: str, resume: str) -> Evaluation | None:
+    """An evaluation of the run folder; None if there is no such file."""
+    if not (content := _read_json(run, name)):
+        return None
+    try:
+        return Evaluation.from_dict(content)
+    except ValueError as error:
+        advice = f"delete it and go on with `{resume}`, which measures again"
+        raise ValueError(
+            f"the answers in {run.path / name} are not as `favor-lab` writes them ({error}): {advice}"
+        ) from error
 
 
 def _read_adapter(run: RunFolder) -> dict[str, Any]:

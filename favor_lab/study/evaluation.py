@@ -139,7 +139,7 @@ class Evaluation:
         counts = (answer.statements, answer.true_statements)
         return (
             all(isinstance(value, str) for value in texts)
-            and all(isinstance(value, bool) for value in verdicts)
+            and all(value in (True, False) for value in verdicts)
             and all(isinstance(value, int) for value in counts)
             and isinstance(answer.answer, str | None)
             and answer.label in self.labels

@@ -1,9 +1,13 @@
 """What is given away: the card says what the run's files say, the weights are the run's, and no path comes along."""
 
+import ast
 import importlib.metadata
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +26,7 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen2VLForConditionalG
 
 from favor_lab import compare, encode_prompts, load_policy, model_card, share
 from favor_lab.cli import main
+from favor_lab.files import locked
 from favor_lab.sharing.export import PushError, push
 from favor_lab.sharing.finished import public_sources, without_paths
 from favor_lab.study.evaluation import Answered, Evaluation
@@ -70,8 +75,8 @@ def sft_run(runs) -> RunFolder:
 
 @pytest.fixture
 def run(runs, tmp_path) -> RunFolder:
-    """A copy of the GRPO run, to be changed."""
-    return RunFolder(shutil.copytree(runs / "train", tmp_path / "run"))
+    """A copy of the GRPO run, to be changed: without the manifest that ties its files together."""
+    return RunFolder(shutil.copytree(runs / "train", tmp_path / "run", ignore=shutil.ignore_patterns("manifest.json")))
 
 
 def evaluation(verdicts, text="<think>x</think><answer>reading</answer>", label="reading", **changes) -> Evaluation:
@@ -354,7 +359,7 @@ def test_a_run_without_test_images_says_so(run, sft_run, tmp_path):
     assert "Nothing was measured" in section(card, "Results") and "model-index" not in Page(card).front
     assert "%" not in section(card, "Results") and "## What it writes" not in card
     assert "phoning, reading, riding a bike" in section(card, "Data"), "the records know the labels"
-    copied = RunFolder(shutil.copytree(sft_run.path, tmp_path / "sft"))
+    copied = RunFolder(shutil.copytree(sft_run.path, tmp_path / "sft", ignore=shutil.ignore_patterns("manifest.json")))
     put(copied)
     assert "phoning, reading, riding a bike" in section(model_card(copied), "Data"), "the settings know them too"
     copied.save("settings.json", {name: part for name, part in copied.settings.items() if name != "labels"})
@@ -405,6 +410,39 @@ def test_no_value_of_a_run_leaves_its_place(run, text):
     assert page.tags == harmless.tags and page.links == harmless.links and len(page.code) == len(harmless.code)
     assert page.front.keys() == harmless.front.keys() and page.front["base_model"] == "me/base"
     assert page.front["license"].split() == text.replace("\r", "\\u000d").split()
+
+
+@pytest.mark.parametrize("address", [
+    "https://evil.example/x", "HTTP://evil.example", "ftp://evil.example", "www.evil.example", "me@evil.example",
+    "mailto:me@evil.example", "see (https://evil.example), www.evil.example or me@evil.example",
+])  # fmt: skip
+def test_no_address_is_left_for_readers_that_look_for_one_in_plain_text(run, address):
+    """Some readers of Markdown (those of GitHub and of the Hub) make links of the text that escapes leave."""
+    put(run, evaluation([1], address, address), evaluation([1], address, address))
+    change(run, "data", root=address.replace("/", ":"))
+    card = re.sub("^```.*?^```", "", model_card(run, license=address), flags=re.MULTILINE | re.DOTALL)
+    plain = re.sub(r"\\(\W)", r"\1", card.split("---\n", 2)[2].replace("https://arxiv.org", ""))
+    assert not re.search(r"\w+://|www\.|\w@\w", plain, re.IGNORECASE)
+    assert address in Page(model_card(run)).prose, "what is seen is the address as it was"
+
+
+SEPARATED = "a\u2028b\u2029c\x85d\x0be\x1cf\U000e0001g"
+
+
+def test_line_separators_read_back_as_written(run, tmp_path):
+    """In labels and responses, from the run's files to those that are shared, and to the code of the card."""
+    put(run, evaluation([1], SEPARATED, SEPARATED), evaluation([1], SEPARATED, SEPARATED, answer=SEPARATED))
+    records = run.records()
+    records[0]["samples"] = [{"text": SEPARATED, "label": SEPARATED}]
+    (run.path / "records.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    assert run.records() == records
+    folder = share(run, tmp_path / "out")
+    after = Evaluation.load(folder / "evaluation_after.json")
+    assert after.labels[0] == after.answers[0].text == after.answers[0].answer == SEPARATED
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert len(card.splitlines()) == card.count("\n")
+    (line,) = [line for line in lines_to_ask(card).splitlines() if line.startswith("labels = ")]
+    assert ast.literal_eval(line.removeprefix("labels = ")) == [SEPARATED, "phoning"]
 
 
 @pytest.mark.parametrize("ticks", [1, 3, 4, 7])
@@ -620,6 +658,109 @@ def spoil(run, how):
         run.save("settings.json", {**run.settings, "command": "evaluate"})
 
 
+def whole_run(runs, tmp_path) -> RunFolder:
+    """A copy of the GRPO run with its manifest."""
+    return RunFolder(shutil.copytree(runs / "train", tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("name", [
+    "adapter/adapter_model.safetensors", "evaluation_before.json", "evaluation_after.json", "records.jsonl",
+])  # fmt: skip
+def test_results_of_two_steps_are_not_given_away_as_one(runs, tmp_path, name):
+    """What a run leaves that was resumed for more steps and killed: some files are newer than the others."""
+    whole = whole_run(runs, tmp_path)
+    share(whole, tmp_path / "first")
+    place = whole.path / name
+    place.write_bytes((runs / "sft" / name).read_bytes())
+    with pytest.raises(ValueError, match=f"not of one step: .*{name} changed: go on with --resume"):
+        share(whole, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_goes_on_while_it_is_shared_is_noticed(runs, tmp_path, monkeypatch):
+    whole = whole_run(runs, tmp_path)
+
+    def slow(*arguments):
+        shutil.copyfile(runs / "sft" / "evaluation_after.json", whole.path / "evaluation_after.json")
+        return "a card"
+
+    monkeypatch.setattr("favor_lab.sharing.export.render_card", slow)
+    with pytest.raises(ValueError, match="not of one step"):
+        share(whole, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+KILLED = """
+import os, signal, sys
+from favor_lab.sharing import export
+
+setattr(export, sys.argv[3], lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+export.share(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_share_that_was_killed_is_no_folder_and_the_next_one_cleans_up(runs, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(runs / "train"), str(tmp_path / "out"), "render_card"]
+    killed = subprocess.run(command, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.part" / "out" / "adapter_config.json").exists()
+    with locked(tmp_path / ".out.part"), pytest.raises(BlockingIOError, match="out.part is in use by process"):
+        share(runs / "train", tmp_path / "out")
+    assert files_of(share(runs / "train", tmp_path / "out")) == ADAPTER | EVALUATED
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_one_is_in_cannot_be_replaced(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileExistsError, match=r"\. cannot be replaced in one move: name a new folder inside it"):
+        share(run, ".")
+    assert files_of(share(run, "inside")) == ADAPTER | EVALUATED
+
+
+def lines_of(run, change):
+    """Records with one changed."""
+    records = run.records()
+    records[1] = change(records[1])
+    (run.path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda r: [r], "look at line 2"), (lambda r: None, "look at line 2"),
+    (lambda r: r | {"step": "2"}, "look at line 2"), (lambda r: r | {"labels": {"a": 3}}, "look at line 2"),
+    (lambda r: r | {"reward": "1"}, "look at line 2"), (lambda r: r | {"seconds": [1]}, "look at line 2"),
+    (lambda r: r | {"seconds": {"loss": "1"}}, "look at line 2"), (lambda r: r | {"labels": ["a"]}, "look at line 2"),
+    (lambda r: r | {"step": 3}, "line 2 is the record of step 3"),
+])  # fmt: skip
+def test_records_that_are_none_are_named(run, change, words):
+    lines_of(run, change)
+    with pytest.raises(ValueError, match=f"records.jsonl is .*{words}"):
+        model_card(run)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"data": "cartoon"}, "data"), ({"policy": [1]}, "policy"), ({"settings": "x"}, "settings"),
+    ({"labels": "abc"}, "labels"), ({"labels": [1]}, "labels"), ({"settings": {"steps": "many"}}, "steps"), ({"versions": 3}, "versions"),
+])  # fmt: skip
+def test_settings_of_other_types_are_named(run, changes, words):
+    run.save("settings.json", run.settings | changes)
+    with pytest.raises(ValueError, match=f"settings.json is not as `favor-lab` writes it: look at {words}$"):
+        model_card(run)
+
+
+@pytest.mark.parametrize("changes", [
+    {"answers": []}, {"answers": [{"text": "x"}]}, {"answers": 3}, {"labels": None}, {"labels": ["other"]},
+    {"answers": [3]}, {"policy": 1, "answers": "ab"},
+])  # fmt: skip
+def test_answers_that_are_none_are_named_with_the_cure(run, changes):
+    run.save("evaluation_after.json", run.load("evaluation_after.json") | changes)
+    place = re.escape(str(run.path / "evaluation_after.json"))
+    with pytest.raises(ValueError, match=f"{place} are not .*: delete it and go on with `favor-lab train --resume"):
+        model_card(run)
+    with pytest.raises(ValueError, match=f"{place} is damaged or no evaluation .*: delete it to measure again"):
+        Evaluation.load(run.path / "evaluation_after.json")
+
+
 @pytest.mark.parametrize(("how", "kind", "words"), [
     ("stopped", ValueError, "stopped after step 2 of 3: go on with `favor-lab train --resume "),
     ("no adapter", FileNotFoundError, "no adapter folder: `favor-lab train --resume "),
@@ -766,6 +907,8 @@ def test_the_command(run, monkeypatch, capsys):
     (["nowhere", "--out", "out"], "not a run folder"),
     (["run", "--out", "run"], "not an empty folder"),
     (["run", "--out", "out", "--public"], "needs --push"),
+    (["run", "--out", "out", "--dtype", "bfloat16"], "needs --merged"),
+    (["run", "--out", "out", "--license", " "], "license is empty"),
     (["run", "--out", "out", "--push", "mine"], "USER/NAME"),
 ])  # fmt: skip
 def test_errors_of_the_command_are_one_line(run, capsys, arguments, words):
