@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from PIL import Image
 
-from favor_lab.activities.images import Box, Example
+from favor_lab.activities.images import Box, Example, read_example
 from favor_lab.activities.labels import check_labels, normalise_label
 
 # What a split may be called, in any case -> the name that it has here; the same names as in imagefolder of `datasets`.
@@ -55,9 +56,10 @@ class ActivityData:
         check_labels(self.labels, f"{self.name}: ")
 
     def read(self, record: Record) -> Example:
-        """The record's image, fully read. Raises ValueError with the source when that is impossible."""
-        image = self.open(record.source) if record.box is None else self.open(record.source, record.box)
-        return Example(image, record.label, record.source)
+        """The record's image, read and checked; a large one is not kept, but read again whenever it is asked for.
+        Raises ValueError with the source when that is impossible."""
+        place = (record.source,) if record.box is None else (record.source, record.box)
+        return read_example(partial(self.open, *place), record.label, record.source)
 
     def original(self, label: str) -> str:
         """The name that the data itself has for a label. Raises ValueError for an unknown label."""

@@ -18,7 +18,7 @@ from itertools import chain
 
 from favor_lab.activities.data import ActivityData, Record
 from favor_lab.activities.faults import all_at_once, shown
-from favor_lab.activities.images import Example, fingerprint
+from favor_lab.activities.images import Example
 from favor_lab.activities.labels import check_labels, normalise_label, refuse_string
 
 
@@ -139,8 +139,8 @@ def label_overlap(source: Collection[str], target: Collection[str]) -> dict[str,
 def _transfer(source: FewShot, dataset: ActivityData, seed: int, test: int, name: str) -> Transfer:
     """`source` with test images of `dataset`; ValueError for leakage: images of the source that are tested on."""
     target = _draw(dataset, {"test": test, "validation": 0, "train": 0}, seed)
-    source_images = {fingerprint(example.image): example for example in source.train + source.validation}
-    pairs = [(source_images.get(fingerprint(example.image)), example) for example in target.test]
+    source_images = {example.content: example for example in source.train + source.validation}
+    pairs = [(source_images.get(example.content), example) for example in target.test]
     faults = [
         f"{shown(twin.source)} ({twin.label!r}) is {shown(tested.source)} ({tested.label!r}, test)"
         for twin, tested in pairs
@@ -213,11 +213,11 @@ class _Draw:
             record = pool.pop(0)
             try:
                 example = self.dataset.read(record)
+                content = example.content
             except (OSError, ValueError) as fault:
                 self.faults.append(str(fault))
                 return
             here = f"{shown(record.source)} ({part}, {record.label!r})"
-            content = fingerprint(example.image)
             if content not in self.first:
                 self.first[content] = label, here
                 self.examples[part].append(example)

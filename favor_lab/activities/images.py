@@ -6,20 +6,20 @@ import hashlib
 import importlib.util
 import math
 import os
-import re
 import stat
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from favor_lab.activities.faults import shown
+from favor_lab.activities.formats import check_jpeg_rows, check_parts, check_png_rows, check_scans, only_complete_files
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the stored image
 
@@ -44,13 +44,41 @@ CONVERSIONS = {
     (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp"): "a video: `ffmpeg -i FILE -vf "
     "fps=1 FILE_%03d.jpg` takes one image per second (keep the images of one video in one split)",
 }
-MAX_SCANNED = 2 * 10**9  # pixels in all scans of a progressive JPEG: 22 scans of the largest image; 10 are usual
-JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]", re.DOTALL)
-ADAM7 = (  # the seven passes of an interlaced PNG: first column and row, steps
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
-)  # fmt: skip
+HELD_PIXELS = 2**19  # of an image that is kept decoded, 1.5 MB; a photograph of 12 megapixels would be 36 MB
+ORIENTATION = ExifTags.Base.Orientation
+MAX_FILE = 6 * 10**8  # bytes: 16 bits for each colour of as many pixels as an image may have
 MAX_ASPECT_RATIO = 200  # as in Qwen2-VL's own resizing
 LFS_POINTER = b"version https://git-lfs"  # how a file begins whose content Git LFS has not fetched
+
+
+@dataclass(frozen=True)
+class LargeImage:
+    """An image that is not kept decoded: it is read again whenever it is asked for."""
+
+    open: Callable[[], Image.Image]
+    source: str
+    size: tuple[int, int]
+    content: bytes  # its fingerprint
+
+    def read(self) -> Image.Image:
+        """The image. Raises ValueError if it can no longer be read, or has other pixels than when it was read first."""
+        image = self.open()
+        if fingerprint(image) != self.content:
+            raise ValueError(f"{shown(self.source)}: the image has changed since it was first read")
+        return image
+
+
+class ImageField:
+    """The field `image` of an Example: the image that it was given, or what a LargeImage reads anew each time."""
+
+    def __get__(self, example: Example | None, owner: type | None = None) -> Image.Image:
+        if example is None:
+            raise AttributeError("image")  # of the class: no default
+        image = vars(example)["image"]
+        return image.read() if isinstance(image, LargeImage) else image
+
+    def __set__(self, example: Example, image: Image.Image | LargeImage) -> None:
+        vars(example)["image"] = image
 
 
 @dataclass(frozen=True)
@@ -61,8 +89,29 @@ class Example:
     label: str
     source: str
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image, which is not read for it."""
+        return vars(self)["image"].size
 
+    @property
+    def content(self) -> bytes:
+        """The fingerprint of the image. Raises ValueError, with the source, for one that cannot be used."""
+        image = vars(self)["image"]
+        return image.content if isinstance(image, LargeImage) else _digest(prepare_image(self))
+
+
+Example.image = ImageField()  # type: ignore[assignment]  # for whoever reads it, it is the image in any case
 Picture = str | os.PathLike | Image.Image | Example  # what an image can be given as
+
+
+def read_example(open: Callable[[], Image.Image], label: str, source: str) -> Example:
+    """The example of an image that `open` reads; one of more than `HELD_PIXELS` is not kept, and is read again."""
+    image = open()
+    if image.width * image.height <= HELD_PIXELS:
+        return Example(image, label, source)
+    large: Any = LargeImage(open, source, image.size, fingerprint(image))
+    return Example(large, label, source)
 
 
 def as_example(picture: Picture, name: str = "image") -> Example:
@@ -71,16 +120,28 @@ def as_example(picture: Picture, name: str = "image") -> Example:
         return picture
     if isinstance(picture, Image.Image):
         return Example(picture, "", name)
-    return Example(open_image(os.fspath(picture)), "", os.fspath(picture))
+    path = os.fspath(picture)
+    return read_example(partial(open_image, path), "", path)
 
 
 def file_bytes(path: str | Path) -> bytes:
-    """The content of a file. OSError for a folder, a broken link or a pipe (reading one might never end)."""
+    """The content of a file. OSError as `check_file`, and for a file that is larger than any image, before it is
+    read."""
+    size = check_file(path)
+    if size > MAX_FILE:
+        raise OSError(f"it has {size / 1e9:.1f} GB; a file of more than {MAX_FILE / 1e9:.1f} GB is not read")
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def check_file(path: str | Path) -> int:
+    """The size of a file, in bytes. OSError for a folder, a broken link or a pipe (reading one might never end)."""
     if os.path.islink(path) and not os.path.exists(path):
         raise OSError("it is a link that leads nowhere or in a circle")
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
         raise OSError(f"it is a {'folder' if os.path.isdir(path) else 'device or a pipe'}, not a file")
-    return Path(path).read_bytes()
+    return about.st_size
 
 
 def is_lfs_pointer(path: str | Path) -> bool:
@@ -144,6 +205,8 @@ def decode_image(data: bytes, source: str, box: Box | None = None, margin: float
         part.load()
         if image.format == "PNG":
             check_png_rows(data)
+        elif image.format in ("JPEG", "MPO"):
+            check_jpeg_rows(data, image)
         try:
             upright = ImageOps.exif_transpose(part)
             upright.getexif()  # some formats parse the copy's EXIF data again
@@ -175,37 +238,6 @@ def check_shape(size: tuple[int, int]) -> None:
         raise ValueError(f"one side is more than {MAX_ASPECT_RATIO} times the other ({size[0]} x {size[1]})")
 
 
-def _scans(data: bytes) -> list[int]:
-    """Where the scans of a JPEG begin. A progressive JPEG of a few bytes may have thousands, each of all pixels."""
-    places, place = [], 2
-    while (marker := JPEG_MARKER.search(data, place)) and marker[0] != b"\xff\xd9":
-        if marker[0] == b"\xff\xda":
-            places.append(marker.start())
-        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")  # after the segment
-    return places
-
-
-def check_png_rows(data: bytes) -> None:
-    """ValueError for a PNG whose compressed data end before its last row, which a decoder leaves black."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    expected = 0
-    for left, top, step_x, step_y in ADAM7 if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
-        expected += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0  # one byte per row names its filter
-    decoder, place, size = zlib.decompressobj(), 8, 0
-    with suppress(zlib.error):  # the image's own decoder has said what it cannot read
-        while place + 8 <= len(data):
-            length, name = struct.unpack(">I4s", data[place : place + 8])
-            waiting = data[place + 8 : place + 8 + length] if name == b"IDAT" else b""
-            while waiting:
-                size += len(decoder.decompress(waiting, 2**20))
-                waiting = decoder.unconsumed_tail
-            place += 12 + length
-    if size < expected:
-        raise ValueError(f"it is cut off: {size} of {expected} bytes of its pixels are there")
-
-
 @contextmanager
 def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
     """The image in a file's bytes, not decoded yet; every error about it becomes a ValueError with `source`."""
@@ -217,13 +249,14 @@ def _opened(data: bytes, source: str) -> Iterator[Image.Image]:
         foreign = _suffix_by_content(data)
         if what := conversion(f"file{foreign}"):
             raise ValueError(f"it is {what}")
-        with Image.open(BytesIO(data), formats=_heic_format() if foreign else list(FORMATS)) as image:
+        check_parts(data)
+        with (
+            only_complete_files(),
+            Image.open(BytesIO(data), formats=_heic_format() if foreign else list(FORMATS)) as image,
+        ):
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ValueError(f"{image.width} x {image.height} pixels may be a decompression bomb; make it smaller")
-            if image.info.get("progressive") and len(scans := _scans(data)) * image.width * image.height > MAX_SCANNED:
-                raise ValueError(
-                    f"{len(scans)} scans of {image.width} x {image.height} pixels; save it as a usual JPEG"
-                )
+            check_scans(data, image.size)
             yield image
     except UnidentifiedImageError as fault:
         what = "damaged HEIC" if _suffix_by_content(data) else f"none of {', '.join(FORMATS)}"
@@ -275,7 +308,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # in any case a new image
 
 
 def prepare_image(example: Example) -> Image.Image:
@@ -288,14 +321,20 @@ def prepare_image(example: Example) -> Image.Image:
 
 
 def fingerprint(image: Image.Image) -> bytes:
-    """A hash that is equal for images of equal size and pixels, in whatever file format they are stored. Greyscale and
-    palette images are compared as RGB; images with transparency or more than 8 bits as they are.
+    """A hash that is equal for images that look the same to a policy: of equal size and pixels as upright 8-bit RGB
+    (`to_rgb`). File format, compression without loss, metadata, palettes, an alpha channel that hides nothing and 16
+    bits for 8 make no difference; a JPEG of the same photograph, another size or another crop does.
 
     >>> grey = Image.new("L", (2, 2), 9)
-    >>> fingerprint(grey) == fingerprint(grey.convert("RGB")), fingerprint(grey) == fingerprint(grey.resize((1, 4)))
+    >>> fingerprint(grey) == fingerprint(grey.convert("RGBA")), fingerprint(grey) == fingerprint(grey.resize((1, 4)))
     (True, False)
     """
-    if image.mode in ("1", "L", "P", "CMYK", "YCbCr") and "transparency" not in image.info:
-        image = image.convert("RGB")
-    header = repr((image.mode, image.size, image.getpalette())).encode()
-    return hashlib.sha256(header + image.tobytes()).digest()
+    plain = image.mode == "RGB" and not image.has_transparency_data and image.getexif().get(ORIENTATION, 1) == 1
+    return _digest(image if plain else to_rgb(image))
+
+
+def _digest(rgb: Image.Image) -> bytes:
+    digest = hashlib.sha256(repr((rgb.mode, rgb.size, None)).encode())  # as earlier runs have saved it
+    for top in range(0, rgb.height, 256):  # not a copy of all pixels
+        digest.update(rgb.crop((0, top, rgb.width, min(top + 256, rgb.height))).tobytes())
+    return digest.digest()

@@ -237,7 +237,7 @@ def image_tokens(policy: Policy, shots: FewShot, max_pixels: int | None = None) 
     processor = policy.processor.image_processor
     most = max_pixels or processor.size["longest_edge"]
     limits = {"max_pixels": most, "min_pixels": min(most, processor.size["shortest_edge"])}
-    sizes = [example.image.size for example in shots.train]
+    sizes = [example.size for example in shots.train]
     patches = [processor.get_number_of_image_patches(height, width, limits) for width, height in sizes]
     return [count // processor.merge_size**2 for count in patches]
 

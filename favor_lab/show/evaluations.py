@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from favor_lab.activities.images import to_rgb
-from favor_lab.show.layout import fade, titled_figure
+from favor_lab.show.layout import fade, for_figure, titled_figure
 from favor_lab.show.style import BLUE, CYCLE, FAINT, GREY, INK, MARKERS, VERMILLION, WIDTH, house_style, new_figure
 from favor_lab.show.text import RIGHT_MARK, WRONG_MARK, printable
 
@@ -66,7 +65,7 @@ def plot_examples(
     side = WIDTH / max(columns, 4)
     figure = new_figure(rows * (side + (0.38 if evaluation else 0.2)) + (0.4 if title else 0.1), columns * side)
     for axes, example in zip(figure.subplots(rows, columns, squeeze=False).flat, examples, strict=False):
-        axes.imshow(to_rgb(example.image))
+        axes.imshow(for_figure(example.image))
         axes.set_xlabel(printable(example.label), fontsize=9, labelpad=3)
         if answer := answers.get(example.source):
             mark, colour = (RIGHT_MARK, BLUE) if answer.correct else (WRONG_MARK, VERMILLION)

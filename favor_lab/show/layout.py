@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.activities.images import to_rgb
+from favor_lab.activities.images import HELD_PIXELS, to_rgb
 from favor_lab.show.style import FAINT, WIDTH, new_figure
 from favor_lab.show.text import printable
 
@@ -45,9 +45,17 @@ def place_image(figure: Figure, image: Image, x: float, y: float, wide: float, h
     """Draw an image with its upper left corner at (x, y), in inches on a `canvas`."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
-    axes.imshow(to_rgb(image))
+    axes.imshow(for_figure(image))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT)
+
+
+def for_figure(image: Image) -> Image:
+    """The image as RGB; a photograph is made as small as a figure shows it, since figures hold all their images."""
+    small = to_rgb(image)
+    if image.width * image.height > HELD_PIXELS:
+        small.thumbnail((800, 800))
+    return small
 
 
 def fade(*colours: str) -> Any:

@@ -33,14 +33,14 @@ def draw_figures(
 
     groups: "before" and "after" -> a `JudgedGroup` as a dictionary; those whose image is in `examples` are drawn.
     """
-    images = {example.source: example.image for example in examples}
+    by_source = {example.source: example for example in examples}
     figures: dict[str, tuple[str, Figure]] = {}
     if len(evaluations) > 1:
         figures["before and after, on the test images"] = "before_after", plot_before_after(evaluations)
     for when, group in (groups or {}).items():
-        if group["source"] in images:
+        if group["source"] in by_source:
             parts = {name: group[name] for name in ("label", "texts", "rewards", "advantages")}
-            figure = plot_group(images[group["source"]], **parts, title=f"One group {when} training")
+            figure = plot_group(by_source[group["source"]].image, **parts, title=f"One group {when} training")
             figures[f"one group, sampled {when} training: {group['source']}"] = f"group_{when}", figure
     if records:
         figures["what was measured at each step"] = "records", plot_records(records)
@@ -88,10 +88,10 @@ def write_report(
 
 def _answer_rows(evaluations: Mapping[str, Evaluation], examples: Sequence[Example]) -> Iterator[tuple]:
     """For each test image: source, gold label, picture, and the answers of the evaluations that have it."""
-    images = {example.source: example.image for example in examples}
+    pictured = {example.source: example for example in examples}
     by_source = [{answer.source: answer for answer in evaluation.answers} for evaluation in evaluations.values()]
     for source, answer in (by_source[0] if by_source else {}).items():
-        picture = image_html(images[source], answer.label, 224, width=112) if source in images else ""
+        picture = image_html(pictured[source].image, answer.label, 224, width=112) if source in pictured else ""
         yield source, answer.label, picture, [answers[source] for answers in by_source if source in answers]
 
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from favor_lab.activities.images import fingerprint
 from favor_lab.grpo.support.checkpoints import checkpoints, fingerprints, newest
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def checksums(images: Mapping[str, str]) -> set[str]:
 
 def save_training_images(folder: RunFolder, examples: Sequence[Example], earlier: Collection[str] = ()) -> None:
     """Write the fingerprints of the images that a run trains on, and of those that its start was trained on."""
-    images = {example.source: fingerprint(example.image).hex() for example in examples}
+    images = {example.source: example.content.hex() for example in examples}
     folder.save(FILE, {"fingerprints": images, "earlier": sorted(earlier)})
 
 
@@ -65,4 +64,4 @@ def earlier_images(folder: RunFolder, start: Path | None) -> set[str] | None:
 def without_training_images(examples: Sequence[Example], trained_on: Collection[str]) -> list[Example]:
     """The examples whose pixels are not among those of `training_images`, in order."""
     known = set(trained_on)
-    return [e for e in examples if not known & {fingerprint(e.image).hex(), *checksums(fingerprints([e]))}]
+    return [e for e in examples if not known & {e.content.hex(), *checksums(fingerprints([e]))}]

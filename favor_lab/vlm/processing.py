@@ -6,10 +6,10 @@ and both policies (adapter on or off) that look at the same image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -103,24 +103,51 @@ class PromptBatch:
         return torch.cat([feature.to(device, dtype) for feature in self.image_features])
 
 
-@torch.no_grad()
 def encode_images(
-    policy: Policy, images: Sequence[Image.Image], feature_cap: int = FEATURE_CAP
+    policy: Policy, images: Iterable[Image.Image], feature_cap: int = FEATURE_CAP
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Features (I_b, D) of each RGB image, and the patch grids (B, 3); `TOWER_CHUNK` images per pass. The first
     `feature_cap` bytes of features stay on the policy's device, those of later images go to the CPU."""
+    features, grids, _ = encode_and_resize(policy, images, feature_cap)
+    return features, grids
+
+
+@torch.no_grad()
+def encode_and_resize(
+    policy: Policy, images: Iterable[Image.Image], feature_cap: int = FEATURE_CAP
+) -> tuple[list[torch.Tensor], torch.Tensor, list[Image.Image]]:
+    """As `encode_images`, and the images at the size that the tower sees. The images are taken one by one, so that only
+    one photograph is in memory at its own size."""
     features: list[torch.Tensor] = []
-    grids, room = [], feature_cap
+    resized: list[Image.Image] = []
+    grids, room, remaining = [], feature_cap, iter(images)
     with policy.tower_on(policy.device):
-        for start in range(0, len(images), TOWER_CHUNK):
-            chunk = list(images[start : start + TOWER_CHUNK])
-            inputs = policy.processor.image_processor(images=chunk, return_tensors="pt").to(policy.device)
-            pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]  # (patches, patch size), (chunk, 3)
+        while chunk := [tower_input(policy, image) for image in islice(remaining, TOWER_CHUNK)]:
+            pixels = torch.cat([one.pixels for one in chunk]).to(policy.device)  # (patches, patch size)
+            grid = torch.cat([one.grid for one in chunk]).to(policy.device)  # (chunk, 3)
             chunk_features = policy.base.model.get_image_features(pixels, grid).pooler_output
             features += keep_features(chunk_features, room)
             room -= sum(feature.nbytes for feature in chunk_features)
             grids.append(grid)
-    return features, torch.cat(grids)
+            resized += [one.image for one in chunk]
+    return features, torch.cat(grids), resized
+
+
+class TowerInput(NamedTuple):
+    """What the vision tower gets of one image."""
+
+    pixels: torch.Tensor  # (patches, patch size)
+    grid: torch.Tensor  # (1, 3): patches in time, height and width
+    image: Image.Image  # at that size
+
+
+def tower_input(policy: Policy, image: Image.Image) -> TowerInput:
+    """An RGB image as the image processor resizes and normalises it."""
+    processor = policy.processor.image_processor
+    inputs = processor(images=[image], return_tensors="pt")
+    _, height, width = inputs["image_grid_thw"][0].tolist()
+    size = processor.patch_size * width, processor.patch_size * height
+    return TowerInput(inputs["pixel_values"], inputs["image_grid_thw"], image.resize(size, Image.Resampling.BICUBIC))
 
 
 def keep_features(features: Sequence[torch.Tensor], room: int) -> list[torch.Tensor]:
@@ -175,11 +202,7 @@ def encode_texts(
     """As `encode_prompts`, with a text for each example in place of one question."""
     if not examples:
         raise ValueError("no examples to encode")
-    rgb = [prepare_image(example) for example in examples]
-    features, grid = encode_images(policy, rgb, feature_cap)
-    patch = policy.processor.image_processor.patch_size
-    sizes = [(patch * width, patch * height) for _, height, width in grid.tolist()]
-    images = [image.resize(size, Image.Resampling.BICUBIC) for image, size in zip(rgb, sizes, strict=True)]
+    features, grid, images = encode_and_resize(policy, map(prepare_image, examples), feature_cap)
     labels, sources = [example.label for example in examples], [example.source for example in examples]
     about = {"image_features": features, "image_grid_thw": grid, "labels": labels, "sources": sources, "images": images}
     return ask_about(policy, texts, completion_tokens, **about)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import trees
-from favor_lab.activities import few_shot, images, load_activities
+from favor_lab.activities import few_shot, formats, images, load_activities
 from favor_lab.activities.checks import check_folder
 from favor_lab.activities.data import SPLIT_NAMES
 from favor_lab.activities.images import decode_image, open_image
@@ -303,7 +303,7 @@ def test_damaged_heic_is_named(tmp_path, heic):
 
 def png(pixels: np.ndarray, interlaced: bool, share: float = 1.0) -> bytes:
     """A PNG of RGB pixels (height, width, 3), without filters; a share of its bytes is there, checksums are right."""
-    passes = images.ADAM7 if interlaced else [(0, 0, 1, 1)]
+    passes = formats.ADAM7 if interlaced else [(0, 0, 1, 1)]
     parts = [pixels[top::step_y, left::step_x] for left, top, step_x, step_y in passes]
     rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, int(interlaced))

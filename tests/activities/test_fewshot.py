@@ -30,9 +30,11 @@ def dots(name="dots", labels=LABELS, colour=0, **pools) -> ActivityData:
     }
     everything = [record.source for records in splits.values() for record in records]
     folders = {label: label.replace(" ", "_") for label in labels}
-    return ActivityData(
-        name, labels, splits, lambda source: Image.new("I", (1, 1), colour + everything.index(source)), folders
-    )
+
+    def draw(source: str) -> Image.Image:
+        return Image.frombytes("RGB", (1, 1), (colour + everything.index(source)).to_bytes(3, "big"))
+
+    return ActivityData(name, labels, splits, draw, folders)
 
 
 def sources(examples) -> list[str]:

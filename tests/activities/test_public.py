@@ -1057,14 +1057,16 @@ def test_every_broken_image_is_named_with_and_without_decoding(decode, tmp_path)
 
 
 def test_damage_in_the_middle_is_found_by_decoding(tmp_path):
+    """And that of a PNG, which has checksums, without."""
     trees.ppmi(tmp_path)
-    path = tmp_path / "norm_image/play_instrument/violin/train/0000.png"
-    content = bytearray(picture(path, size=(60, 60)).read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    write(path, bytes(content))
-    assert not check_folder("ppmi", tmp_path).fatal
-    (fault,) = check_folder("ppmi", tmp_path, decode=True).fatal
-    assert fault.kind == "unreadable" and fault.where.endswith("0000.png")
+    for suffix, options, decode in (("tif", {"compression": "tiff_deflate"}, True), ("png", {}, False)):
+        path = tmp_path / f"norm_image/play_instrument/violin/train/0000.{suffix}"
+        content = bytearray(picture(path, size=(60, 60), **options).read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        write(path, bytes(content))
+        (fault,) = check_folder("ppmi", tmp_path, decode=decode).fatal
+        assert fault.kind == "unreadable" and fault.where.endswith(f"0000.{suffix}")
+        path.unlink()
 
 
 def test_a_file_with_something_after_its_end_is_whole(tmp_path):

@@ -39,7 +39,14 @@ from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
 from favor_lab.vlm.fast.packed import PackedAttention, packed_hidden
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.prefix import completion_hidden, expand, run_prompt, token_logps
-from favor_lab.vlm.processing import PromptBatch, ask_about, encode_images, encode_prompts, encode_texts
+from favor_lab.vlm.processing import (
+    PromptBatch,
+    ask_about,
+    encode_and_resize,
+    encode_images,
+    encode_prompts,
+    encode_texts,
+)
 from favor_lab.vlm.prompts import build_prompt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # helpers of the tests, for a run as a script
@@ -469,9 +476,9 @@ DROPPED = Edit(prefix._language_model, "if any(layer.training for layer in layer
 
 TRAPS = [
     Trap(
-        "features come one by one", "design: encode_images", one_feature_an_image,
+        "features come one by one", "design: encode_and_resize", one_feature_an_image,
         "The tower's pooler_output is a tuple with one tensor per image, of as many rows as the image has tokens.",
-        [[Edit(encode_images, "pooler_output", f"pooler_output; {CHUNKED}")]],
+        [[Edit(encode_and_resize, "pooler_output", f"pooler_output; {CHUNKED}")]],
     ),
     Trap(
         "positions of an image", "design: positions are passed, always", both_ways,

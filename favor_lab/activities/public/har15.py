@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from favor_lab.activities.images import LFS_POINTER, decode_image
+from favor_lab.activities.images import check_file, decode_image, is_lfs_pointer
 from favor_lab.activities.listing import Listing, Row
 
 UNREAL_LABELS = "the published test labels are not real and are not used; a test set is carved out of train"
@@ -116,9 +116,9 @@ def _read_parquet(path: Path, order: list[str]) -> tuple[Any, list[str]]:
     except ImportError as fault:
         raise ImportError("parquet files need pyarrow: pip install 'favor-lab[lab]'") from fault
     try:
-        with open(path, "rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise ValueError("a Git LFS pointer, not the file itself; `git lfs pull` brings it")
+        check_file(path)
+        if is_lfs_pointer(path):
+            raise ValueError("a Git LFS pointer, not the file itself; `git lfs pull` brings it")
         table = parquet.read_table(path)
     except Exception as fault:  # pyarrow's own kinds, OSError and others
         raise ValueError(f"cannot be read as parquet: {' '.join(str(fault).split())}") from fault

@@ -144,7 +144,7 @@ class TrainingState:
 
 def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
     """Source -> label, size and checksum of the pixels, so that an image that has changed is noticed."""
-    seen = [(e.source, e.label, "{} x {}".format(*e.image.size), zlib.crc32(e.image.tobytes())) for e in examples]
+    seen = [(e.source, e.label, "{} x {}".format(*e.size), zlib.crc32(e.image.tobytes())) for e in examples]
     return {source: f"{label}, {size}, {checksum:08x}" for source, label, size, checksum in seen}
 
 
