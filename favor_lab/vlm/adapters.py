@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dic
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
+from favor_lab.activities.faults import shown
 from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.untrusted import check_floats, read_json, tensor_types
 
@@ -54,14 +55,16 @@ def saved_adapter(model: Any, directory: Path, name: str, revision: str | None =
     options = plain_lora(values, path)
     check_floats(weights, f"the adapter in {directory}")
     base_name, base_revision = values.get("base_model_name_or_path"), values.get("revision")
-    misfit = f"the adapter in {directory} (made for {base_name}) does not fit {name}"
+    misfit = f"the adapter in {directory} (made for {shown(base_name)}) does not fit {name}"
     expected = adapter_shapes(model, options)
     if wrong := [tensor for tensor in sorted(expected.keys() & tensors) if tensors[tensor][1] != expected[tensor]]:
         sizes = f"{tensors[wrong[0]][1]} in the file, {expected[wrong[0]]} in the model"
         raise ValueError(f"{misfit}: size mismatch for {wrong[0]}: {sizes}")
     if differing := sorted(expected.keys() ^ tensors):
         missing, extra = len(expected.keys() - tensors), len(tensors.keys() - expected)
-        raise ValueError(f"{misfit}: {missing} tensors are missing and {extra} too many, the first {differing[0]}")
+        raise ValueError(
+            f"{misfit}: {missing} tensors are missing and {extra} too many, the first {shown(differing[0])}"
+        )
     check_targets(values["target_modules"], expected, path)
     values_of = load_file(weights)
     if bad := [tensor for tensor, value in values_of.items() if not bool(value.isfinite().all())]:
@@ -103,7 +106,8 @@ def plain_lora(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     }
     right |= {name: isinstance(options[name], bool) for name in ("use_rslora", "use_dora", "lora_bias")}
     right |= {name: isinstance(values.get(name), str | None) for name in ("base_model_name_or_path", "revision")}
-    right |= {name: not value for name, value in values.items() if name not in right and name not in WITHOUT_EFFECT}
+    others = {name: value for name, value in values.items() if name not in right and name not in WITHOUT_EFFECT}
+    right |= {name: value is None or value is False or value in ([], {}) for name, value in others.items()}
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise ValueError(
             f"{path} has {wrong[0]} = {str(json.dumps(values.get(wrong[0])))[:100]}, and only plain LoRA is loaded:"

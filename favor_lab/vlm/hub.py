@@ -18,6 +18,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import are_progress_bars_disabled
 from transformers.utils import logging
 
+from favor_lab.activities.faults import shown
 from favor_lab.activities.images import is_lfs_pointer
 from favor_lab.files import data_path, digest
 from favor_lab.vlm.families import FAMILIES, config_class
@@ -33,6 +34,7 @@ TEXTS = (
 )  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PINNED = {name: model.revision for name, model in KNOWN.items()}
+MOST_LAYERS = 1000  # the largest published model has 80
 SPARE_DISK = 2**28  # bytes that must be left after a download
 NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")  # one of these is under the Hub's client
 JSON_FILES = (
@@ -166,6 +168,12 @@ def read_config(folder: Path, name: str) -> Any:
     """The configuration in a checkpoint's config.json, of one of the `FAMILIES`."""
     check_json(folder, ("config.json",))
     values = read_json(folder / "config.json")
+    for part in (values, values.get("text_config"), values.get("vision_config")):
+        counts = [part.get(field) for field in ("num_hidden_layers", "depth")] if isinstance(part, dict) else []
+        if layers := [count for count in counts if isinstance(count, int) and count > MOST_LAYERS]:  # hours to build
+            raise ValueError(
+                f"{folder / 'config.json'} asks for {layers[0]} layers, and at most {MOST_LAYERS} are made"
+            )
     with explained(f"{folder / 'config.json'} holds a value of a wrong type or size", again(name, folder)):
         return config_class(values["model_type"]).from_dict(values)
 
@@ -268,7 +276,10 @@ def check_files(folder: Path, name: str) -> None:
                 f"{paths[0]} does not belong into the folder of a checkpoint, and would change what is loaded: move it"
                 " into a folder of its own (an adapter is named in adapter=FOLDER)"
             )
-    check_layers(folder, name, check_weights(folder, name))
+    weights, config = check_weights(folder, name), read_config(folder, name)
+    if getattr(config, "quantization_config", None) is None:
+        for path in weights:
+            check_floats(path, name)
 
 
 def has_image_processor(folder: Path) -> bool:
@@ -310,8 +321,8 @@ def check_weights(folder: Path, name: str) -> list[Path]:
     names = {shard: tensor_names(path, name) for shard, path in shards.items()}
     if misplaced := sorted(tensor for tensor, shard in shard_of.items() if tensor not in names[shard]):
         raise ValueError(
-            f"{name}: the index names {len(misplaced)} tensors that are not in their shards, the first {misplaced[0]}"
-            f" in {shard_of[misplaced[0]]}: index and shards are not of one checkpoint. {advice}"
+            f"{name}: the index names {len(misplaced)} tensors that are not in their shards, the first"
+            f" {shown(misplaced[0])} in {shard_of[misplaced[0]]}: index and shards are not of one checkpoint. {advice}"
         )
     return list(shards.values())
 
@@ -323,18 +334,3 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: digest(path) for path in check_weights(folder, str(folder))} | {
         name: sha256.hexdigest() for name, sha256 in known.items()
     }
-
-
-def check_layers(folder: Path, name: str, weights: list[Path]) -> None:
-    """ValueError if config.json asks for more layers than there are tensors, which would take hours to build, or if a
-    tensor holds no floating-point numbers although the weights are not quantised."""
-    config, tensors = read_config(folder, name), sum(len(tensor_names(path, name)) for path in weights)
-    for part, layers in (("text", config.text_config.num_hidden_layers), ("vision", config.vision_config.depth)):
-        if not 1 <= layers <= tensors:
-            raise ValueError(
-                f"{folder / 'config.json'} asks for {layers} {part} layers, but there are {tensors} tensors in the"
-                f" files of weights. {again(name, folder)}"
-            )
-    if getattr(config, "quantization_config", None) is None:
-        for path in weights:
-            check_floats(path, name)

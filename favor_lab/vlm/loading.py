@@ -4,6 +4,7 @@ run), add an adapter."""
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from favor_lab.activities.faults import shown
 from favor_lab.versions import need
 from favor_lab.vlm import hub
 from favor_lab.vlm.adapters import LORA_RANK, check_trainable, fresh_adapter, saved_adapter
@@ -23,6 +25,7 @@ from favor_lab.vlm.processor import ImageTextProcessor, load_processor
 from favor_lab.vlm.untrusted import again, explained, is_out_of_memory, read_json
 
 QUANTIZE = ("4bit",)
+LAYER = re.compile(r"\b(layers|blocks)\.\d+\.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -116,6 +119,11 @@ def _read_model(source: str, **options: Any) -> Any:
             f"the checkpoint in {source} is incomplete: {len(missing)} tensors that its config.json asks for are in no"
             f" file, the first {missing[0]}. {advice}"
         )
+    if extra := sorted(name for name in loading_info["unexpected_keys"] if LAYER.search(name)):
+        raise ValueError(
+            f"{folder / 'config.json'} has no place for {len(extra)} tensors of layers, the first {shown(extra[0])}: it"
+            f" asks for fewer layers than the weights have. {advice}"
+        )
     return model
 
 
@@ -154,8 +162,9 @@ def _check_tokens(model: Any, processor: ImageTextProcessor, name: str) -> None:
 
 def _check_ends(policy: Policy, folder: Path) -> None:
     """ValueError unless what ends a completion are ids of tokens."""
-    rows = policy.base.config.text_config.vocab_size
-    if bad := [token for token in policy.end_token_ids if type(token) is not int or not 0 <= token < rows]:
+    rows, ids = policy.base.config.text_config.vocab_size, policy.base.generation_config.eos_token_id
+    tokens = [token for token in (ids if isinstance(ids, list) else [ids]) if token is not None]
+    if bad := [token for token in tokens if type(token) is not int or not 0 <= token < rows]:
         path = folder / "generation_config.json"
         raise ValueError(f"{path} has the eos_token_id {bad[0]!r}, which must be the id of a token, or a list of them")
 

@@ -99,6 +99,8 @@ def read_image_processor(name: str, local_files_only: bool = False) -> tuple[Any
             budget_of_type = [getattr(image_processor, field), *budget.values()]
             if not all(type(number) is int and number > 0 for number in budget_of_type):
                 raise ValueError(f"{field}, min_pixels and max_pixels must be whole numbers above 0")
+        if not all(number > 0 for number in image_processor.image_std):
+            raise ValueError("image_std must be numbers above 0")
     return image_processor, budget
 
 
@@ -106,6 +108,10 @@ def read_tokenizer(name: str, local_files_only: bool = False) -> Any:
     """The tokenizer of a checkpoint: that of Qwen2, which all families here share, whatever class its files name."""
     what = f"tokenizer.json, tokenizer_config.json or special_tokens_map.json of {name} cannot be used"
     with explained(what, again(str(name), Path(name))):
+        if (tokenizer_file := Path(name) / "tokenizer.json").is_file():
+            words = read_json(tokenizer_file)["model"]
+            if not isinstance(words["vocab"], dict) or not isinstance(words["merges"], list):  # a string names a file
+                raise ValueError("its model needs a vocab and a list of merges")
         tokenizer = Qwen2Tokenizer.from_pretrained(
             name, padding_side="left", local_files_only=local_files_only, trust_remote_code=False
         )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from favor_lab.activities.faults import shown
 from favor_lab.activities.images import is_lfs_pointer
 
 JSON_LIMIT = 2**27  # bytes; the tokenizer.json of the published models has 7 MB
@@ -59,7 +60,7 @@ def explained(what: str, advice: str) -> Iterator[None]:
         from_disk = isinstance(error, OSError) and error.errno is not None
         if not (isinstance(error, Exception) or is_panic) or is_out_of_memory(error) or from_disk:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = shown(" ".join(f"{type(error).__name__}: {error}".split()))
         raise ValueError(f"{what} ({reason[:300]}). {advice}") from error
 
 
