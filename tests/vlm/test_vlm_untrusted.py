@@ -212,7 +212,7 @@ def test_what_is_not_plain_lora_is_refused_by_name(field, value):
     [
         ("init_lora_weights", "pissa", 'has init_lora_weights = "pissa", and only plain LoRA is loaded: .*merge'),
         ("r", 10**12, r"does not fit .* size mismatch for .*: \(4, 96\) in the file, \(1000000000000, 96\)"),
-        ("target_modules", ["q_proj"], "has no target_modules for .*, which the adapter has tensors for"),
+        ("target_modules", ["q_proj"], "has no target_modules for .*, for which the adapter has tensors"),
     ],
 )
 def test_such_an_adapter_does_not_reach_peft(field, value, message, tiny_checkpoint, adapter, monkeypatch):
