@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
+from favor_lab.terminal import is_terminal, print_line, shown
+
 LINES = 10  # at most, per run through a log file
 
 
@@ -27,9 +29,14 @@ def progress_bar(
     from tqdm import auto, std
 
     in_notebook = auto.notebook_tqdm is not std.tqdm
-    if show and not in_notebook and not sys.stderr.isatty():
+    if show and not in_notebook and not is_terminal(sys.stderr):
         return ProgressLines(iterable, desc, total, unit=unit, initial=initial)
-    return auto.tqdm(iterable, desc, total, unit=unit, initial=initial, leave=leave, disable=not show)
+
+    class Bar(auto.tqdm):
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            super().set_postfix_str(shown(s), refresh)
+
+    return Bar(iterable, desc, total, unit=unit, initial=initial, leave=leave, disable=not show)
 
 
 class ProgressLines:
@@ -72,13 +79,13 @@ class ProgressLines:
 
     def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
         """Text for the end of the next line."""
-        self.postfix = text
+        self.postfix = shown(text)
 
     def update(self, n: int = 1) -> None:
         """n more are done; a line, if with them another tenth is done."""
         before, self.n = self.n, self.n + n
         if self.total and LINES * before // self.total < LINES * self.n // self.total:
-            print(self, file=sys.stderr, flush=True)
+            print_line(str(self), sys.stderr)
 
     def __str__(self) -> str:
         minutes, seconds = divmod(int(self._clock() - self._start), 60)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from favor_lab.terminal import shown as shown  # each of the faults names its file so
+
 MOST_NAMED = 20  # faults that an error lists; `favor-lab data` lists all
 
 
@@ -43,16 +45,6 @@ def all_at_once(name: str, faults: Sequence[object], note: str = "") -> str:
 def some(paths: Sequence[str]) -> str:
     """The first five of many paths."""
     return ", ".join(paths[:5]) + ", ..." * (len(paths) > 5)
-
-
-def shown(path: object) -> str:
-    r"""A path in one printable line: bytes that are not UTF-8, line breaks, control characters and marks that turn the
-    direction of writing become backslash escapes.
-
-    >>> print(shown("reading/a\n\x1b[2J.png"))
-    reading/a\n\x1b[2J.png
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
 def utf8(name: str) -> bool:

@@ -9,13 +9,38 @@ import sys
 from collections.abc import Sequence
 
 import favor_lab
+from favor_lab.terminal import Output, print_line, safe_outputs
+
+#: commands whose results are in a folder: what they print is not what they are run for
+IN_A_FOLDER = {"demo", "train", "sft", "study", "share"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; see `favor_lab.cli.parser`."""
-    if list(sys.argv[1:] if arguments is None else arguments)[:1] == ["--version"]:
+    """Run a command; see `favor_lab.cli.parser`. The status is 1 where what was asked for on standard output could not
+    be written there."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with safe_outputs() as output:
+        try:
+            return run(given) or missing(output, given)
+        except SystemExit as end:  # after help, and after findings that are errors
+            raise SystemExit(end.code or missing(output, given)) from None
+
+
+def run(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--version"]:
         print(f"favor-lab {favor_lab.__version__}")
         return 0
     from favor_lab.cli import parser
 
     return parser.main(arguments)
+
+
+def missing(output: Output, arguments: Sequence[str]) -> int:
+    """1 if standard output was asked for and could not be written, with a line that says why, unless its reader wanted
+    no more (`| head`); else 0."""
+    output.flush()
+    if output.error is None or ({*arguments[:1]} & IN_A_FOLDER and not {"-h", "--help"} & {*arguments}):
+        return 0
+    if not isinstance(output.error, BrokenPipeError):
+        print_line(f"favor-lab: error: standard output cannot be written: {output.error}", sys.stderr)
+    return 1

@@ -82,7 +82,7 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
         report = write_report(path, title, evaluations, figures, folder.settings, examples, left_out)
         if not test.json:
             tell(f"report   {report}")
-    tell(json.dumps(jsonable(result.rates()), ensure_ascii=False) if test.json else result.summary())
+    tell(json.dumps(jsonable(result.rates())) if test.json else result.summary())
 
 
 def who_is_tested(test: AskOptions, policy: PolicyOptions) -> Trained:

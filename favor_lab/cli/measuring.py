@@ -76,8 +76,6 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
 
     favor-lab study --policy Qwen/Qwen2-VL-2B-Instruct --sets stanford40 --root stanford40 --shots 1 2 4 8 16
     """
-    from tqdm import tqdm
-
     from favor_lab.runs.cells import PRESETS, Setup
     from favor_lab.runs.experiments import run_study
     from favor_lab.runs.tables import write_tables
@@ -103,7 +101,7 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
         for cell, result in zip(cells, run_study(cells, study.out, settings, setup, **options), strict=True):
             bar.update()
             if result:
-                tqdm.write(f"{cell.name:<26} {result.evaluation.summary()}")
+                tell(f"{cell.name:<26} {result.evaluation.summary()}")
                 write_tables(study.out)
     tell(write_tables(study.out))
 
@@ -181,6 +179,6 @@ def doctor_as_json(card: CardOptions) -> None:
     gpu_gb, ok = card.gpu_gb or largest_gpu_gb(), all(finding.ok is not False for finding in findings)
     presets = presets_for(card.model, gpu_gb) if asked or gpu_gb is not None else []
     about = {} if asked else {"ok": ok, "findings": [finding._asdict() for finding in findings]}
-    tell(json.dumps(jsonable({**about, "presets": presets}), ensure_ascii=False))
+    tell(json.dumps(jsonable({**about, "presets": presets})))
     if not ok:
         raise SystemExit(1)

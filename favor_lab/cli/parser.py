@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,6 +23,7 @@ from favor_lab.cli.predicting import app, predict
 from favor_lab.cli.training import demo, sft, train
 from favor_lab.grpo.support.settings import TrainSettings
 from favor_lab.runs.config import config_arguments
+from favor_lab.terminal import print_line
 
 ABOUT = """Few-shot GRPO teaches a vision-language model to name activities in images.
 
@@ -60,10 +63,8 @@ def termination_raised() -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Print a line about a problem on standard error, above a progress bar if there is one."""
-    tqdm = sys.modules.get("tqdm")  # imported only by a command that has a progress bar
-    write = print if tqdm is None else tqdm.tqdm.write
-    write(f"favor-lab: {text}", file=sys.stderr)
+    """Print a line about a problem on standard error."""
+    print_line(f"favor-lab: {text}", sys.stderr)
 
 
 def unchecked(kind: type) -> type:
@@ -128,17 +129,33 @@ def parse(arguments: Sequence[str], groups: Mapping[str | None, Mapping[str, typ
         made.__doc__ = about if own_groups else about.split("\n")[0]
         return made
 
-    return tyro.extras.subcommand_cli_from_dict(
-        {command: options(command) for command in COMMANDS},
-        prog="favor-lab",
-        description=ABOUT,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-    )
+    with wide_enough():
+        return tyro.extras.subcommand_cli_from_dict(
+            {command: options(command) for command in COMMANDS},
+            prog="favor-lab",
+            description=ABOUT,
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+
+
+@contextmanager
+def wide_enough() -> Iterator[None]:
+    """While the block runs, the terminal has 40 columns at least: in one column tyro breaks its lines without end."""
+    before, width = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
+    os.environ["COLUMNS"] = str(max(40, width))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 2 for an error that was explained, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run a command; 0, or 2 for an error that was explained, 1 for one that nobody foresaw, 130 after Ctrl-C, 143
+    after SIGTERM."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
@@ -153,4 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         complain(f"error: {error}")
         return 2
+    except Exception as error:
+        if debug:
+            raise
+        complain(f"error: nobody foresaw this: {type(error).__name__}: {error} (--debug shows where it comes from)")
+        return 1
     return 0

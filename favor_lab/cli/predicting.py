@@ -72,8 +72,7 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     answers = predictions_of(model, paths, asked.labels, asked.style, asked.max_new_tokens, images.batch_size)
     for prediction in tqdm(answers, "predict", len(paths), unit="image", leave=False, disable=None):
         predictions.append(prediction)
-        with tqdm.external_write_mode():
-            tell(as_json(prediction, images.threshold) if images.json else prediction.line(images.threshold))
+        tell(as_json(prediction, images.threshold) if images.json else prediction.line(images.threshold))
     if images.csv is not None:
         write_csv(images.csv, predictions, images.threshold)
     sure = sum(prediction.is_sure(images.threshold) for prediction in predictions)

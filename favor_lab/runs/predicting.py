@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.activities.faults import shown
 from favor_lab.activities.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_example
 from favor_lab.runs.options import DataOptions, PolicyOptions
+from favor_lab.terminal import shown
 
 if TYPE_CHECKING:
     from favor_lab.study.answering import Answer
@@ -175,6 +175,7 @@ def write_csv(path: Path, predictions: Sequence[Prediction], threshold: float = 
 
 
 def as_json(prediction: Prediction, threshold: float = 0.0) -> str:
-    """One line of JSON: the columns of the table, and the probability of every label."""
+    """One line of JSON in ASCII, which any terminal can print: the columns of the table, and the probability of every
+    label."""
     shares = prediction.answer.probabilities if prediction.answer else {}
-    return json.dumps(prediction.row(threshold) | {"probabilities": shares}, ensure_ascii=False)
+    return json.dumps(prediction.row(threshold) | {"probabilities": shares})

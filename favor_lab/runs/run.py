@@ -28,6 +28,7 @@ from favor_lab.runs.options import (
     with_absolute_paths,
 )
 from favor_lab.runs.trackers import need_tracker, open_tracker
+from favor_lab.terminal import print_line
 from favor_lab.versions import need
 
 if TYPE_CHECKING:
@@ -44,14 +45,12 @@ Tell = Callable[[str], None]  # receives a line of text
 
 def tell(text: str) -> None:
     """Print a line of results."""
-    print(text, flush=True)
+    print_line(text)
 
 
 def note(text: str) -> None:
     """Print a line that deserves a look, on standard error, above a progress bar if there is one."""
-    from tqdm import tqdm
-
-    tqdm.write(f"favor-lab: note: {text}", file=sys.stderr)
+    print_line(f"favor-lab: note: {text}", sys.stderr)
 
 
 @dataclass(frozen=True)

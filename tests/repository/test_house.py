@@ -18,7 +18,8 @@ ROWS = [  # from the top: a file imports its own room and the rows below
     {"grpo"},
     {"vlm"},
     {"activities"},
-    {"files", "moved", "progress", "versions"},
+    {"progress"},
+    {"arguments", "files", "moved", "terminal", "versions"},
 ]
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 # what a room never imports, by the start of the name

@@ -4,9 +4,12 @@ Plain data without torch: the command line's help and the plots of a saved run n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from favor_lab.arguments import SEEDS, ArgumentError, check_choice, check_count, check_number
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,7 +27,7 @@ HOWS, LEVELS, SCALES, DECODINGS = map(get_args, (How, Level, Scale, Decoding))
 #: Settings that may differ when a run is resumed: they bound memory or say how long, and change no result.
 RESUMABLE_CHANGES = {"steps", "micro_batch", "gradient_checkpointing", "offload_tower", "decoding", "log_rows"}
 POSITIVE = {"steps", "prompts_per_step", "max_new_tokens", "temperature", "learning_rate", "updates_per_rollout"}
-NOT_NEGATIVE = {"beta", "clip", "eps", "warmup_steps", "micro_batch", "max_grad_norm", "log_rows", "weight_decay"}
+MOST_ROWS = 2**20  #: completions of a step; more fit on no machine
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,23 @@ class TrainSettings:
         >>> TrainSettings(schedule="step")
         Traceback (most recent call last):
         ...
-        ValueError: unknown schedule 'step'; valid: linear, constant, cosine
+        favor_lab.arguments.ArgumentError: unknown schedule 'step'; valid: linear, constant, cosine
         """
         for name, kind in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if name in POSITIVE and not value > 0:
-                raise ValueError(f"{name} is {value}, but must be above 0")
-            if name in NOT_NEGATIVE and not value >= 0:
-                raise ValueError(f"{name} is {value}, but must not be negative")
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(get_args(kind))}")
+            if name == "seed":
+                check_count(name, value, *SEEDS)
+            elif kind is int:
+                check_count(name, value, least=int(name in POSITIVE))
+            elif kind is float or (name == "clip_high" and value is not None):
+                check_number(name, value, positive=name in POSITIVE)
+            elif kind is bool:
+                check_choice(name, value, (True, False))
+            elif get_origin(kind) is Literal:
+                check_choice(name, value, get_args(kind))
+        if self.warmup_steps > self.steps:
+            what = f"warmup_steps is {self.warmup_steps}, but the run has {self.steps} steps"
+            raise ArgumentError("warmup_steps", f"{what}: the learning rate would never reach its peak")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
@@ -132,14 +142,45 @@ class GRPOSettings(TrainSettings):
         >>> GRPOSettings(group_size=1)
         Traceback (most recent call last):
         ...
-        ValueError: group_size is 1, but must be at least 2: a completion is compared with the others of its group
+        favor_lab.arguments.ArgumentError: group_size is 1, but must be at least 2: a
+        completion is compared with the others of its group
         """
+        super().__post_init__()
         if self.group_size < 2:
             why = "a completion is compared with the others of its group"
-            raise ValueError(f"group_size is {self.group_size}, but must be at least 2: {why}")
-        super().__post_init__()
-        if self.reward_weights is not None:  # a list, as read from a file, becomes the tuple it was
+            raise ArgumentError("group_size", f"group_size is {self.group_size}, but must be at least 2: {why}")
+        if (rows := self.prompts_per_step * self.group_size) > MOST_ROWS:
+            product = f"{self.prompts_per_step} prompts_per_step x {self.group_size} = {rows} completions"
+            raise ArgumentError("group_size", f"group_size is too large: {product} fit on no machine")
+        if self.clip_high is not None and self.clip_high < self.clip:
+            message = f"clip_high is {self.clip_high}, but must not be below clip, which is {self.clip}"
+            raise ArgumentError("clip_high", message)
+        if self.reward_weights is not None:
+            check_weights(self.reward_weights)  # a list, as read from a file, becomes the tuple it was
             object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
+        if not isinstance(self.coefficients, Mapping):
+            raise ArgumentError("coefficients", f"coefficients is {self.coefficients!r}, but must be a dictionary")
+        for name, value in self.coefficients.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                message = f"coefficients have {name}={value}, but must be finite numbers"
+                raise ArgumentError("coefficients", message)
+
+
+def check_weights(weights: Any) -> None:
+    """ArgumentError unless the weights are finite numbers, of which one is not 0.
+
+    >>> check_weights([0.0, 0.0])
+    Traceback (most recent call last):
+    ...
+    favor_lab.arguments.ArgumentError: reward_weights are all 0, so nothing would be learned
+    """
+    if isinstance(weights, str) or not isinstance(weights, Sequence) or not weights:
+        message = f"reward_weights is {weights!r}, but must be a list of numbers, one per reward"
+        raise ArgumentError("reward_weights", message)
+    for weight in weights:
+        check_number("reward_weights", weight, negative=True)
+    if not any(weights):
+        raise ArgumentError("reward_weights", "reward_weights are all 0, so nothing would be learned")
 
 
 def changed_settings(settings: DataclassInstance) -> dict[str, Any]:
