@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from favor_lab.cli.options import need_one
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import changed_settings
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, open_policy, open_set
-from favor_lab.runs.predicting import Trained, read_trained
+from favor_lab.runs.predicting import NoLabels, Trained, read_trained
 from favor_lab.runs.run import note, tell
-from favor_lab.versions import need
+from favor_lab.versions import need, versions
 
 if TYPE_CHECKING:
     from favor_lab.activities.data import ActivityData
@@ -60,6 +61,7 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     from favor_lab.study.run_folder import RunFolder
     from favor_lab.vlm.question import Question
 
+    need_one(test=test.test, max_new_tokens=test.max_new_tokens, batch_size=test.batch_size)
     if test.out is not None:
         need("matplotlib", "the figures of a report")
     trained = who_is_tested(test, policy)
@@ -75,11 +77,12 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     )
     if folder is not None:
         resolved = {**asdict(test), **asdict(data), "labels": labels, "style": style, "max_new_tokens": tokens}
-        folder.save_settings({"command": "evaluate", "test": resolved, "policy": asdict(trained.policy)})
+        settings = {"command": "evaluate", "test": resolved, "policy": asdict(trained.policy), "versions": versions()}
         result.save(folder.path / "evaluation.json")
         evaluations, title = {model.name: result}, f"{model.name} on {data.root or data.data}"
         figures, path = draw_figures(folder.figures, evaluations, examples), folder.path / "report.html"
-        report = write_report(path, title, evaluations, figures, folder.settings, examples, left_out)
+        report = write_report(path, title, evaluations, figures, settings, examples, left_out)
+        folder.save("settings.json", settings)  # last: without it the folder is not complete
         if not test.json:
             tell(f"report   {report}")
     tell(json.dumps(jsonable(result.rates())) if test.json else result.summary())
@@ -94,14 +97,14 @@ def who_is_tested(test: AskOptions, policy: PolicyOptions) -> Trained:
     trained = Trained(PolicyOptions(), [], "think", 64)
     if place is not None:
         try:
-            trained = replace(read_trained(place, needs_labels=False), labels=[])
+            try:
+                trained = read_trained(place)
+            except NoLabels:
+                trained = replace(read_trained(place, needs_labels=False), labels=[])
             own.pop("adapter", None)  # the run's
-            trained = read_trained(place)
         except FileNotFoundError:  # an adapter without its run; loading it says if it is none
             if test.run is not None:
                 raise
-        except ValueError:  # an older run, which does not say its labels
-            pass
     if trained.data is not None and trained.policy.adapter is None and "policy" in own:
         raise ValueError(f"{place} holds a checkpoint, not an adapter: leave out --policy {policy.policy}")
     return replace(trained, policy=replace(trained.policy, **own))

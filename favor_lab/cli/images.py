@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from favor_lab.cli.options import DrawOptions
+from favor_lab.cli.options import DrawOptions, need_one
 from favor_lab.progress import progress_bar
 from favor_lab.runs.options import open_set, read_exclude
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
 
-def data(draw: DrawOptions) -> None:
+def data(draw: DrawOptions, typed: Collection[str] = ()) -> None:
     """Where to get a public set and what it is; check a folder of images; list, show or draw a set.
 
     favor-lab data stanford40
@@ -28,6 +29,7 @@ def data(draw: DrawOptions) -> None:
     from favor_lab.activities import export_folder
     from favor_lab.activities.public.catalogue import FOLDER_GUIDE, PUBLIC
 
+    refuse_ignored(draw, typed)
     if draw.root is None and draw.data in (*PUBLIC, "folder"):
         return tell(PUBLIC[draw.data].guide(draw.data) if draw.data in PUBLIC else FOLDER_GUIDE)
     if draw.root is not None and not check(draw, draw.root):
@@ -48,6 +50,25 @@ def data(draw: DrawOptions) -> None:
         pictures = [images.read(record) for records in by_label for record in records[: draw.per_label]]
         plot_examples(pictures, columns=8).savefig(draw.sheet)
         tell(f"sheet written to {draw.sheet}")
+
+
+def refuse_ignored(draw: DrawOptions, typed: Collection[str]) -> None:
+    """ValueError for options that were given and would do nothing, and for a sheet of no images."""
+    from favor_lab.activities.public.catalogue import PUBLIC
+    from favor_lab.activities.world import SETS
+
+    need_one(per_label=draw.per_label)
+    has_images = draw.root is not None or draw.data not in (*PUBLIC, "folder")
+    needs = {
+        f"a drawn set ({', '.join(SETS)})": ["out"] * (draw.data not in SETS),
+        "--root ROOT": ["decode", "write_exclude", "exclude", "person_crop"] * (draw.root is None)
+        + ["sheet"] * (not has_images),
+        "--sheet FILE.png": ["split"] * (draw.sheet is None),
+        "--sheet FILE.png or --out FOLDER": ["per_label"] * (draw.sheet is None and draw.out is None),
+    }
+    for needed, names in needs.items():
+        if ignored := [f"--{name.replace('_', '-')}" for name in names if name in typed]:
+            raise ValueError(f"{', '.join(ignored)} would do nothing: it needs {needed}")
 
 
 def check(draw: DrawOptions, root: Path) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.cli.options import CardOptions, FitOptions, ProfileOptions, ShareOptions, StudyOptions
+from favor_lab.cli.options import CardOptions, FitOptions, ProfileOptions, ShareOptions, StudyOptions, need_one
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.progress import progress_bar
@@ -49,6 +50,7 @@ def profile(
     from favor_lab.budget.profiling import profile_step
     from favor_lab.study.run_folder import RunFolder
 
+    need_one(repeats=measure.repeats)
     plan = fitted_plan(RunPlan("profile", data, policy, settings), typed, card.gpu_gb, card.check)
     policy, settings = plan.policy, replace(settings, **vars(plan.settings))
     if measure.out is not None:
@@ -155,6 +157,10 @@ def doctor(card: CardOptions) -> None:
     """
     from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
 
+    if card.gpu_gb is not None and not 0 < card.gpu_gb < math.inf:
+        raise ValueError(f"--gpu-gb is {card.gpu_gb:g}, but a card has some memory: a number above 0, such as 12")
+    if card.model is not None and not card.model.strip():
+        raise ValueError("--model is empty: name a published model or a checkpoint directory, or leave it out")
     if card.json:
         return doctor_as_json(card)
     if card.gpu_gb is not None or card.model is not None:

@@ -13,6 +13,13 @@ from favor_lab.runs.options import SetOptions
 from favor_lab.runs.trackers import TrackerName
 
 
+def need_one(**counts: int | None) -> None:
+    """ValueError, with the option's name, for a count below 1; None: not given."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {count}, but must be at least 1")
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """Which card the settings are for. A policy of more than 100 million parameters takes every setting that is not

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from favor_lab.cli.options import need_one
 from favor_lab.grpo.support.settings import changed_settings
 from favor_lab.runs.options import PolicyOptions, open_policy
 from favor_lab.runs.predicting import Trained
@@ -63,6 +64,7 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     from favor_lab.runs.predicting import as_json, image_paths, write_csv
     from favor_lab.runs.predicting import predict as predictions_of
 
+    need_one(batch_size=images.batch_size)
     if not 0.0 <= images.threshold <= 1.0:
         raise ValueError(f"--threshold is {images.threshold}, but a probability is between 0 and 1")
     if images.csv is not None and images.csv.exists():
@@ -112,7 +114,11 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
     """The policy and the question: those of the run, but for what the options say otherwise."""
     from favor_lab.activities.world import ACTIVITIES
     from favor_lab.runs.predicting import read_trained
+    from favor_lab.vlm.question import Question
 
+    need_one(max_new_tokens=images.max_new_tokens)
+    if images.labels and images.open_vocabulary:
+        raise ValueError("--open-vocabulary asks without a list of labels: leave out --labels")
     if images.run is not None:
         trained = read_trained(images.run, needs_labels=not images.labels and not images.open_vocabulary)
     else:
@@ -122,9 +128,10 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
                 "without a run the labels must be named: --labels reading cooking ..., or --open-vocabulary"
             )
     labels = list(images.labels) if images.labels else trained.labels
+    question = Question(None if images.open_vocabulary else labels, images.style or trained.style)  # refuses bad ones
     return Trained(
         dataclasses.replace(trained.policy, **changed_settings(policy)),
-        None if images.open_vocabulary else labels,
-        images.style or trained.style,
+        None if question.labels is None else list(question.labels),
+        question.style,
         images.max_new_tokens or trained.max_new_tokens,
     )

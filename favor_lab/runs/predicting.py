@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import glob
+import io
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from favor_lab.activities.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_example
+from favor_lab.files import write_whole
+from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.runs.options import DataOptions, PolicyOptions
+from favor_lab.study.run_folder import MANIFEST
 from favor_lab.terminal import shown
 
 if TYPE_CHECKING:
     from favor_lab.study.answering import Answer
     from favor_lab.vlm.policy import Policy
+
+ASKED = ("steps", "style", "open_vocabulary", "max_new_tokens")  # settings that say how a run is asked
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,16 @@ class Prediction:
         return f"not sure: {self.answer.label} has probability {self.answer.probability:.2f}"
 
 
-def read_trained(folder: str | Path, needs_labels: bool = True) -> Trained:
-    """What a run folder, its adapter folder, or a folder written by `favor-lab share` says about how to ask.
+class NoLabels(ValueError):
+    """An older run, which does not say its labels."""
 
-    Raises FileNotFoundError, saying what is missing, for another folder; ValueError if the labels are needed and not
-    there.
+
+def read_trained(folder: str | Path, needs_labels: bool = True) -> Trained:
+    """What a run folder, its adapter folder, or a folder written by `favor-lab share` says about how to ask. A warning
+    if what it holds is of an earlier step than the run was to end with.
+
+    Raises FileNotFoundError, saying what is missing, for another folder; ValueError, naming the file, for damaged
+    settings; NoLabels if the labels are needed and not there.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -86,32 +97,64 @@ def read_trained(folder: str | Path, needs_labels: bool = True) -> Trained:
     if home is None or (adapter is None and whole is None):
         missing = "settings.json" if home is None else "adapter and no checkpoint (was the run finished?)"
         raise FileNotFoundError(f"{folder} is neither a run folder nor a shared one: it has no {missing}")
-    saved = json.loads((home / "settings.json").read_text(encoding="utf-8"))
-    settings, options = saved.get("settings") or {}, known_options(PolicyOptions, saved.get("policy"))
+    saved = read_object(home / "settings.json")
+    parts = {name: saved[name] for name in ("settings", "policy", "data") if saved.get(name) is not None}
+    if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
+        raise ValueError(f"{home / 'settings.json'} is damaged: {wrong[0]} is {parts[wrong[0]]!r}")
+    asked = {name: value for name, value in parts.get("settings", {}).items() if name in ASKED}
+    settings = known_options(GRPOSettings, asked, home)
+    options = known_options(PolicyOptions, parts.get("policy", {}), home)
     options |= {"policy": str(whole), "adapter": None} if adapter is None or whole == folder else {"adapter": adapter}
     is_open = settings.get("open_vocabulary") or not needs_labels
     labels = None if is_open else saved_labels(home, saved)
     style = "answer" if saved.get("command") == "sft" else settings.get("style", "think")
-    data = known_options(DataOptions, saved.get("data"))
+    data = known_options(DataOptions, parts.get("data", {}), home)
     for name in ("root", "exclude"):  # what was shared has no paths, but the last part of each
         path = Path(data.get(name) or "")
         data[name] = path if path.is_absolute() else None
+    warn_of_an_earlier_step(home, settings.get("steps"))
     return Trained(PolicyOptions(**options), labels, style, settings.get("max_new_tokens", 64), DataOptions(**data))
 
 
-def known_options(kind: type, saved: dict[str, Any] | None) -> dict[str, Any]:
-    """Of some saved options, those that this version has."""
-    known = {item.name for item in dataclasses.fields(kind)}
-    return {name: value for name, value in (saved or {}).items() if name in known}
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; ValueError, naming the file, for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return content
+
+
+def known_options(kind: type, saved: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Of some saved options, those that this version has. ValueError for one that has another type."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in saved}
+    for name, hint in hints.items():
+        value, allowed = saved[name], [{Path: str}.get(one, one) for one in get_args(hint) or [hint]]
+        if type(value) not in [*allowed, *[int] * (float in allowed)] and value not in allowed:  # of a Literal: values
+            raise ValueError(f"{home / 'settings.json'} is damaged: {name} is {value!r}")
+    return {name: saved[name] for name in hints}
 
 
 def saved_labels(home: Path, saved: dict[str, Any]) -> list[str]:
     """The labels that a run was asked about: from its settings or, for older runs, from its evaluations."""
-    if saved.get("labels"):
-        return list(saved["labels"])
-    for path in sorted(home.glob("evaluation_*.json")):
-        return list(json.loads(path.read_text(encoding="utf-8"))["labels"])
-    raise ValueError(f"{home} does not say which labels were asked: name them with --labels")
+    for path in (home / "settings.json", *sorted(home.glob("evaluation_*.json"))):
+        labels = (saved if path.name == "settings.json" else read_object(path)).get("labels") or []
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"{path} is damaged: labels is {labels!r}")
+        if labels:
+            return labels
+    raise NoLabels(f"{home} does not say which labels were asked: name them with --labels")
+
+
+def warn_of_an_earlier_step(home: Path, steps: int | None) -> None:
+    """A warning if the weights of a run folder are not those of its last step: it was resumed and has not ended."""
+    if steps is not None and (home / MANIFEST).is_file():
+        done = read_object(home / MANIFEST).get("step")
+        if done != steps:
+            what = f"what {home} holds was trained for {done} of {steps} steps"
+            warnings.warn(f"{what}: the run was resumed and has not ended (--resume {home})", stacklevel=3)
 
 
 def image_paths(places: Sequence[str | Path]) -> list[str]:
@@ -167,11 +210,12 @@ def predict(
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction], threshold: float = 0.0) -> None:
-    """A table that spreadsheets read: UTF-8 with a byte order mark, one line per image."""
-    with path.open("w", newline="", encoding="utf-8-sig") as file:
-        table = csv.DictWriter(file, list(Prediction("").row()))
-        table.writeheader()
-        table.writerows(prediction.row(threshold) for prediction in predictions)
+    """A table that spreadsheets read, written atomically: UTF-8 with a byte order mark, one line per image."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(Prediction("").row()))
+    table.writeheader()
+    table.writerows(prediction.row(threshold) for prediction in predictions)
+    write_whole(path, "\ufeff" + text.getvalue())
 
 
 def as_json(prediction: Prediction, threshold: float = 0.0) -> str:

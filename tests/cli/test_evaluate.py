@@ -10,9 +10,13 @@ from PIL import Image
 
 from favor_lab.cli import main
 from favor_lab.runs.options import DataOptions, load_shots
+from favor_lab.runs.predicting import read_trained
 from favor_lab.sharing import export
+from favor_lab.show import report
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.leakage import FILE, training_images
+from favor_lab.study.run_folder import RunFolder
+from favor_lab.vlm import loading
 from pictures import picture
 
 pytestmark = pytest.mark.slow  # each trains, or asks what was trained
@@ -197,3 +201,59 @@ def test_resume_measures_the_base_though_training_has_begun(place):
     assert main(["sft", "--resume", "run", "--steps", "3"]) == 0
     assert Evaluation.load("run/evaluation_before.json").answers == before
     assert Evaluation.load("run/evaluation_after.json").answers != before
+
+
+@pytest.mark.parametrize("text", [
+    '{"data"', "", "[]", "null", "[" * 100_000, '{"settings": []}', '{"policy": "pocket"}', '{"data": 3}',
+    '{"labels": "reading"}', '{"labels": [1, 2]}', '{"labels": ["a"], "settings": {"style": "aloud"}}',
+    '{"labels": ["a"], "settings": {"max_new_tokens": "9"}}', '{"labels": ["a"], "policy": {"lora_rank": "4"}}',
+    '{"labels": ["a"], "policy": {"revision": ["main"]}}', '{"labels": ["a"], "data": {"shots": true}}',
+    '{"labels": ["a"], "data": {"root": {}}}',
+])  # fmt: skip
+def test_damaged_settings_are_named_and_nothing_else_is_asked_instead(text, monkeypatch, capsys):
+    Path("run/settings.json").write_text(text)
+    monkeypatch.setattr(loading, "_checkpoint", lambda *_: pytest.fail("a policy was loaded"))
+    for command in (["evaluate", "--run", "run"], ["evaluate", "--adapter", "run/adapter"]):
+        assert main([*command, "--out", "out"]) == 2
+        message = capsys.readouterr().err
+        assert "run/settings.json is damaged" in message and message.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_labels_of_an_older_run_come_from_its_answers_and_damage_there_is_named(capsys):
+    saved = json.loads(Path("run/settings.json").read_text())
+    Path("run/settings.json").write_text(json.dumps({name: part for name, part in saved.items() if name != "labels"}))
+    assert read_trained("run").labels == LABELS
+    Path("run/evaluation_after.json").write_text("{")
+    with pytest.raises(ValueError, match="run/evaluation_after.json is damaged"):
+        read_trained("run")
+    for path in Path("run").glob("evaluation_*.json"):
+        path.unlink()
+    with pytest.raises(ValueError, match="does not say which labels were asked: name them with --labels"):
+        read_trained("run")
+    assert main(["evaluate", "--run", "run", "--test", "1", "--out", "out"]) == 0
+    assert asked().labels == LABELS, "those of the images"
+
+
+def test_an_evaluation_that_was_killed_does_not_pass_for_a_folder_of_one(monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["evaluate", "--run", "run", "--out", "out"]) == 130
+    assert Path("out/evaluation.json").exists() and not Path("out/settings.json").exists()
+    with pytest.raises(FileNotFoundError, match="out is not a run folder"):
+        RunFolder.open("out")
+    assert main(["evaluate", "--run", "run", "--out", "out"]) == 2
+    assert "out is not empty" in capsys.readouterr().err
+    assert main(["evaluate", "--run", "run", "--out", "again"]) == 0
+    assert RunFolder.open("again").settings["versions"]["torch"]
+
+
+@pytest.mark.filterwarnings("always:what run holds")
+def test_weights_of_an_earlier_step_are_said(capsys):
+    """A run that was resumed for more steps and killed before its end still has the adapter of its earlier end."""
+    assert main(["evaluate", "--run", "run", "--test", "1"]) == 0 and "was trained for" not in capsys.readouterr().err
+    settings = json.loads(Path("run/settings.json").read_text())
+    settings["settings"]["steps"] = 9
+    Path("run/settings.json").write_text(json.dumps(settings))
+    assert main(["evaluate", "--run", "run", "--test", "1"]) == 0
+    assert "note: what run holds was trained for 2 of 9 steps: the run was resumed" in capsys.readouterr().err

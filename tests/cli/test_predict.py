@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from favor_lab import Question
+from favor_lab import Question, files
 from favor_lab.activities.world import ACTIVITIES
 from favor_lab.cli import main
 from favor_lab.cli import predicting as cli_predicting
@@ -201,3 +201,20 @@ def test_without_gradio_the_page_is_refused_at_once(monkeypatch, capsys):
     assert main(["app", "--run", "nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "an environment of its own" in line and "pip install --no-deps" in line
+
+
+def test_a_table_holds_every_text_as_it_was_and_is_whole_or_not_there(tmp_path, monkeypatch):
+    odd = 'a\u2028b\u2029c\x85d\x0be\x1cf\r\ng\nh,"i";j\tk'
+    answer = Answer(odd, 0.5, odd, f"<answer>{odd}</answer>", "x.png", {odd: 0.5})
+    places = [f"{odd}.png", "caf\udce9.png"]
+    predictions = [Prediction(place, answer) for place in places]
+    predicting.write_csv(tmp_path / "table.csv", predictions)
+    first, second = rows(tmp_path / "table.csv")
+    assert (first["path"], first["label"], first["reasoning"]) == (places[0], odd, odd)
+    assert first["response"] == answer.text and second["path"] == "caf\\udce9.png"
+    lines = [predicting.as_json(prediction) for prediction in predictions]
+    assert [json.loads(line)["path"] for line in lines] == places and "\n" not in "".join(lines)
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        predicting.write_csv(tmp_path / "other.csv", predictions)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

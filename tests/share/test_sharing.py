@@ -740,8 +740,8 @@ def test_records_that_are_none_are_named(run, change, words):
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"data": "cartoon"}, "data"), ({"policy": [1]}, "policy"), ({"settings": "x"}, "settings"),
-    ({"labels": "abc"}, "labels"), ({"labels": [1]}, "labels"), ({"settings": {"steps": "many"}}, "steps"),
-    ({"versions": 3}, "versions"),
+    ({"labels": "abc"}, "labels"), ({"labels": [1]}, "labels"), ({"versions": 3}, "versions"),
+    ({"settings": {"steps": "many"}}, "steps"),
 ])  # fmt: skip
 def test_settings_of_other_types_are_named(run, changes, words):
     run.save("settings.json", run.settings | changes)

@@ -1,0 +1,93 @@
+"""What asks for nothing, or for what a command would not do, is refused before a policy is loaded or a file is made."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from favor_lab.cli import main
+from favor_lab.vlm import loading
+from pictures import picture
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A folder with images in it, and no policy that could be loaded."""
+
+    def load(*arguments, **options):
+        raise AssertionError("a policy was loaded")
+
+    monkeypatch.setattr(loading, "_checkpoint", load)
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        picture(Path("photos/reading") / f"{number}.png", number, "RGB", (20, 20))
+
+
+STUDY, ASK = ["study", "--sets", "cartoon"], ["--data", "folder", "--root", "photos"]
+COMMANDS = {
+    "a study of no sets": ["study", "--sets"],
+    "a study of no methods": ["study", "--methods"],
+    "a study of no numbers of shots": ["study", "--shots"],
+    "with 0 shots": [*STUDY, "--shots", "0"],
+    "with -4 shots": [*STUDY, "--shots", "-4"],
+    "seeds is 0": [*STUDY, "--seeds", "0"],
+    "seeds is -1": [*STUDY, "--seeds", "-1", "--methods", "grpo"],
+    "test is 0": [*STUDY, "--test", "0"],
+    "test is -1": [*STUDY, "--test", "-1"],
+    "steps is 0": [*STUDY, "--steps", "0"],
+    "hot is a variant of grpo and grpo-answer, not of sft": [*STUDY, "--methods", "sft", "--variants", "hot"],
+    "unknown variant": [*STUDY, "--variants", "warm"],
+    "needs 300": [*STUDY, "--shots", "300"],
+    "'reading' has 3 in train, needs 5 (1 test + 4 train)": [
+        "study",
+        "--sets",
+        "folder",
+        "--root",
+        "photos",
+        "--test",
+        "1",
+        "--shots",
+        "1",
+        "4",
+    ],
+    "--out would do nothing: it needs a drawn set": ["data", "folder", "--out", "z"],
+    "--out would do nothing": ["data", "folder", "--root", "photos", "--out", "z"],
+    "--sheet would do nothing: it needs --root": ["data", "stanford40", "--sheet", "z.png"],
+    "--decode would do nothing: it needs --root": ["data", "cartoon", "--decode"],
+    "--write-exclude would do nothing": ["data", "cartoon", "--write-exclude", "bad.txt"],
+    "--exclude would do nothing": ["data", "har15", "--exclude", "bad.txt"],
+    "--person-crop would do nothing": ["data", "stanford40", "--person-crop", "0.1"],
+    "--split would do nothing: it needs --sheet": ["data", "cartoon", "--split", "test"],
+    "--per-label would do nothing": ["data", "cartoon", "--per-label", "4"],
+    "--per-label is 0": ["data", "cartoon", "--sheet", "z.png", "--per-label", "0"],
+    "--gpu-gb is 0": ["doctor", "--gpu-gb", "0"],
+    "--gpu-gb is -8": ["doctor", "--gpu-gb", "-8", "--json"],
+    "--gpu-gb is inf": ["doctor", "--gpu-gb", "inf"],
+    "--gpu-gb is nan": ["doctor", "--gpu-gb", "nan"],
+    "--model is empty": ["doctor", "--model", ""],
+    "--max-new-tokens is 0": ["evaluate", *ASK, "--max-new-tokens", "0", "--out", "z"],
+    "--max-new-tokens is -3": ["predict", "photos", "--max-new-tokens", "-3"],
+    "--test is 0": ["evaluate", *ASK, "--test", "0", "--out", "z"],
+    "--batch-size is 0": ["evaluate", *ASK, "--batch-size", "0", "--out", "z"],
+    "--batch-size is -1": ["predict", "photos", "--batch-size", "-1", "--csv", "z.csv"],
+    "unknown style 'aloud'": ["predict", "photos", "--style", "aloud", "--csv", "z.csv"],
+    "unknown style 'silent'": ["evaluate", *ASK, "--style", "silent", "--out", "z"],
+    "leave out --labels": ["predict", "photos", "--labels", "reading", "--open-vocabulary"],
+    "appears more than once": ["predict", "photos", "--labels", "reading", "reading"],
+    "--repeats is 0": ["profile", "--repeats", "0", "--out", "z"],
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_what_would_do_nothing_is_refused_at_once(words, capsys):
+    before = sorted(Path().rglob("*"))
+    assert main(COMMANDS[words]) == 2
+    message = capsys.readouterr().err
+    assert re.fullmatch(f"favor-lab: error: .*{re.escape(words)}.*\n", message), message
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_what_does_something_goes_on():
+    assert main(["data", "cartoon", "--sheet", "sheet.png", "--per-label", "1", "--split", "test"]) == 0
+    assert main(["data", "folder", "--root", "photos", "--decode", "--sheet", "mine.png"]) == 0
+    assert Path("sheet.png").exists() and Path("mine.png").exists()
