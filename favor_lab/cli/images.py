@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from favor_lab.cli.options import DrawOptions, need_one
+from favor_lab.files import write_whole
 from favor_lab.progress import progress_bar
 from favor_lab.runs.options import open_set, read_exclude
 from favor_lab.runs.run import tell
@@ -53,11 +54,14 @@ def data(draw: DrawOptions, typed: Collection[str] = ()) -> None:
 
 
 def refuse_ignored(draw: DrawOptions, typed: Collection[str]) -> None:
-    """ValueError for options that were given and would do nothing, and for a sheet of no images."""
+    """ValueError for options that were given and would do nothing, and for a sheet of no images; FileExistsError for a
+    list that is there already."""
     from favor_lab.activities.public.catalogue import PUBLIC
     from favor_lab.activities.world import SETS
 
     need_one(per_label=draw.per_label)
+    if draw.write_exclude is not None and draw.write_exclude.exists():
+        raise FileExistsError(f"{draw.write_exclude} is there already: name a new file")
     has_images = draw.root is not None or draw.data not in (*PUBLIC, "folder")
     needs = {
         f"a drawn set ({', '.join(SETS)})": ["out"] * (draw.data not in SETS),
@@ -84,8 +88,7 @@ def check(draw: DrawOptions, root: Path) -> bool:
     tell("\n".join([*report.lines(), report.summary()]))
     if draw.write_exclude is not None:
         lines = [*exclude, *report.exclude]
-        with draw.write_exclude.open("x", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        write_whole(draw.write_exclude, "".join(f"{line}\n" for line in lines))
         tell(f"{len(lines)} images to leave out written to {draw.write_exclude}")
     elif 0 < len(report.exclude) < sum(images for images, _, _ in report.counts.values()):  # or nothing would be left
         advice = "mend or remove them, or leave them out: --write-exclude FILE, and then --exclude FILE"

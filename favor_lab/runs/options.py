@@ -87,7 +87,7 @@ def with_absolute_paths(data: DataOptions, policy: PolicyOptions) -> tuple[DataO
 
 def read_exclude(path: Path | None) -> list[str]:
     """The lines of a file of images to leave out, without blank ones and comments (#)."""
-    lines = [] if path is None else Path(path).read_text(encoding="utf-8-sig").splitlines()
+    lines = [] if path is None else Path(path).read_text(encoding="utf-8-sig").split("\n")  # not U+2028
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

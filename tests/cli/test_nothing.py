@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from favor_lab.cli import main
+from favor_lab.runs.options import read_exclude
 from favor_lab.vlm import loading
 from pictures import picture
 
@@ -85,6 +86,18 @@ def test_what_would_do_nothing_is_refused_at_once(words, capsys):
     message = capsys.readouterr().err
     assert re.fullmatch(f"favor-lab: error: .*{re.escape(words)}.*\n", message), message
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_list_that_is_there_is_kept(capsys):
+    Path("bad.txt").write_text("mine\n")
+    assert main(["data", "folder", "--root", "photos", "--write-exclude", "bad.txt"]) == 2
+    assert "bad.txt is there already: name a new file" in capsys.readouterr().err
+    assert Path("bad.txt").read_text() == "mine\n"
+
+
+def test_a_list_may_name_a_file_with_a_line_separator_in_it():
+    Path("bad.txt").write_text("\ufeff# comment\r\na\u2028b\x85c.png\r\n\n  d.png\n", encoding="utf-8", newline="")
+    assert read_exclude(Path("bad.txt")) == ["a\u2028b\x85c.png", "d.png"]
 
 
 def test_what_does_something_goes_on():
