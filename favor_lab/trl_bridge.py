@@ -24,7 +24,8 @@ import torch
 from peft import PeftModel
 
 from favor_lab.activities.images import prepare_image
-from favor_lab.grpo.rewards import accuracy_reward, completion_text, format_reward
+from favor_lab.grpo.rewards import accuracy_reward, completion_text, format_reward, message_text
+from favor_lab.grpo.sampling import texts_of
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import GRPOSettings
@@ -220,7 +221,7 @@ def grpo_trainer(
     with quietly():
         trainer = _trainer_class(policy, settings, overrides)(
             policy.model,
-            [trl_reward(name, function, settings) for name, function in named.items()],
+            [trl_reward(name, function, settings, policy) for name, function in named.items()],
             args=config,
             train_dataset=data.select(image_order(shots, settings.seed, config)),
             processing_class=policy.processor,
@@ -251,11 +252,14 @@ def image_order(shots: FewShot, seed: int, config: GRPOConfig) -> list[int]:
     return [i for turn in range(rollouts) for i in draw(labels, turn, prompts, seed)]
 
 
-def trl_reward(name: str, function: Callable[..., Any], settings: GRPOSettings) -> Callable[..., list[float]]:
+def trl_reward(
+    name: str, function: Callable[..., Any], settings: GRPOSettings, policy: Policy | None = None
+) -> Callable[..., list[float]]:
     """A reward function that gives TRL what `function` gives the loop: the same arguments, by name, and the same care.
 
     completions, prompts: texts, where TRL has chats; label, source, completion_ids; groups: prompt of each completion
-    among those of this process; style. ValueError, when called, for a reward that is missing or not finite.
+    among those of this process; style. With the policy, completions are the text of their tokens, as the loop has it:
+    TRL leaves out special tokens. ValueError, when called, for a reward that is missing or not finite.
 
     >>> reward = trl_reward("accuracy", accuracy_reward, GRPOSettings())
     >>> chat = [{"role": "assistant", "content": "<answer>reading</answer>"}]
@@ -268,7 +272,8 @@ def trl_reward(name: str, function: Callable[..., Any], settings: GRPOSettings) 
 
     def reward(prompts: list, completions: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
         known = columns | {"completion_ids": completion_ids, "style": settings.style}
-        known |= {"completions": [*map(completion_text, completions)], "prompts": [*map(completion_text, prompts)]}
+        known["completions"] = texts_of(policy, completion_ids) if policy else [*map(completion_text, completions)]
+        known["prompts"] = [prompt if isinstance(prompt, str) else message_text(prompt[-1]) for prompt in prompts]
         known["groups"] = [row // settings.group_size for row in range(len(completions))]
         return check_rewards(name, call(function, **known), len(completions))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.support.rollout import Rollout, check_rows, join
 from favor_lab.grpo.support.settings import Scoring
 from favor_lab.vlm.fast.decoding import start_decoding
@@ -188,6 +189,7 @@ def encode_completions(
     groups: prompt index of each text. An end token is appended. Their `logps` are NaN: no policy sampled them, and the
     loop takes the current policy's in their place. ValueError for a text with an image token or other forbidden id.
     """
+    refuse_string("texts", texts)
     rows = [policy.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if set(row) & set(policy.forbidden_token_ids):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from favor_lab.activities.labels import refuse_string
 from favor_lab.activities.world import is_pocket_source
-from favor_lab.grpo.rewards import Completion, completion_text
+from favor_lab.grpo.rewards import Completion, completion_texts
 from favor_lab.responses import judge_statements
 
 
@@ -19,8 +20,10 @@ def truth_reward(completions: Sequence[Completion], source: Sequence[str], **col
     >>> truth_reward([text, ""], ["cartoon/test/00006"] * 2)
     [0.5, 0.0]
     """
+    refuse_string("source", source)
     unknown = next((name for name in source if not is_pocket_source(name)), None)
     if unknown is not None:
         raise ValueError(f"truth_reward knows the truth of drawn scenes only, not of {unknown}")
-    judged = [judge_statements(completion_text(text), name) for text, name in zip(completions, source, strict=True)]
+    texts = completion_texts(completions)
+    judged = [judge_statements(text, name) for text, name in zip(texts, source, strict=True)]
     return [true / stated if stated else 0.0 for stated, true in judged]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_text
+from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts
 from favor_lab.recipes.recipe import Recipe
 
 PUBLISHED_FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
@@ -25,8 +25,7 @@ def published_reward(completions: Sequence[Completion], label: Sequence[str], **
     [1.0, 1.0, 1.0, 1.0]
     """
     scores = []
-    for completion, gold in zip(completions, label, strict=True):
-        text = completion_text(completion)
+    for text, gold in zip(completion_texts(completions), label, strict=True):
         found = re.search("<answer>(.*?)</answer>", text)  # the dot stops at a line break, as published
         answer, wanted = (re.sub("[ _]", "", part.strip()).lower() for part in (found[1] if found else text, gold))
         scores.append(float(wanted in answer or answer in wanted))
@@ -39,7 +38,7 @@ def published_format(completions: Sequence[Completion], **columns: Any) -> list[
     >>> published_format(["<think></think><answer></answer>", "<answer>reading</answer>"])
     [1.0, 0.0]
     """
-    return [float(PUBLISHED_FORM.fullmatch(completion_text(completion)) is not None) for completion in completions]
+    return [float(PUBLISHED_FORM.fullmatch(text) is not None) for text in completion_texts(completions)]
 
 
 VISUAL_RFT = Recipe(

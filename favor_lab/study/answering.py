@@ -15,6 +15,7 @@ from favor_lab.progress import progress_bar
 from favor_lab.responses import part_masks, split_response
 from favor_lab.study.evaluation import greedy_rollout
 from favor_lab.vlm.processing import PromptBatch, encode_prompts
+from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from favor_lab.grpo.sampling import Rollout
@@ -52,6 +53,7 @@ def answer(
     response's own reasoning. With an open vocabulary it is that of the answer's text as it was generated.
     Raises ValueError, naming the image, for one that cannot be read, and for no images.
     """
+    question = Question(labels, style)
     pictures = [images] if isinstance(images, Picture) else list(images)
     examples = [as_example(picture, f"image {number}") for number, picture in enumerate(pictures, 1)]
     if not examples:
@@ -62,7 +64,7 @@ def answer(
     with progress_bar(total=len(examples), desc=progress, unit="image", show=progress is not None) as bar:
         for first in range(0, len(examples), batch_size):
             batch = examples[first : first + batch_size]
-            prompts = encode_prompts(policy, batch, labels, style, completion_tokens=max_new_tokens)
+            prompts = encode_prompts(policy, batch, question, completion_tokens=max_new_tokens)
             answers += answer_prompts(policy, prompts, labels, max_new_tokens, batch_size)
             bar.update(len(batch))
     return answers

@@ -194,13 +194,18 @@ def evaluate(
     labels: the closed list named in the prompt, or None for an open vocabulary. progress: title of a progress bar, or
     None for no bar. Raises ValueError for no examples, and for a gold label that is not in the list.
     """
+    from favor_lab.activities.labels import check_labels, normalise_label
     from favor_lab.vlm.processing import encode_prompts
 
     slices = batches(examples, batch_size, "evaluate")
-    names = list(dict.fromkeys(example.label for example in examples) if labels is None else labels)
+    names = list(dict.fromkeys(example.label for example in examples)) if labels is None else labels
+    check_labels(names)
     for example in examples:
         if example.label not in names:
-            raise ValueError(f"{example.source} has the label {example.label!r}, which is not in the list: {names}")
+            twin = next((name for name in names if normalise_label(name) == normalise_label(example.label)), None)
+            signs = f" ({ascii(example.label)} is not {ascii(twin)})" if twin else ""
+            missing = f"which is not in the list: {list(names)}{signs}"
+            raise ValueError(f"{example.source} has the label {example.label!r}, {missing}")
     start, answers = time.perf_counter(), []
     with progress_bar(total=len(examples), desc=progress, unit="image", show=progress is not None) as bar:
         for part in slices:
@@ -208,7 +213,7 @@ def evaluate(
             pairs = zip(generate_greedy(policy, prompts, max_new_tokens), examples[part], strict=True)
             answers += [judge_answer(text, example, names, style) for text, example in pairs]
             bar.update(len(prompts))
-    return Evaluation(policy.name, style, names, answers, time.perf_counter() - start)
+    return Evaluation(policy.name, style, list(names), answers, time.perf_counter() - start)
 
 
 def judge_answer(text: str, example: Example, labels: Sequence[str], style: str) -> Answered:

@@ -15,7 +15,7 @@ from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.rewards import accuracy_reward, extract_answer, format_reward, normalise_label
 from favor_lab.grpo.sampling import Rollout, sample_groups
 from favor_lab.grpo.support.rollout import weighted_sum
-from favor_lab.grpo.support.steps import call, step_name
+from favor_lab.grpo.support.steps import call, named_rewards
 from favor_lab.vlm.processing import encode_prompts
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ def sample_and_score(
 ) -> tuple[Rollout, dict[str, Tensor]]:
     """A group of completions for each example, and their rewards by name, (N,) each. rewards, sample: as for `train`;
     sampling: group_size, temperature and seed of `sample_groups`."""
+    functions = named_rewards(rewards)
     prompts = encode_prompts(policy, examples, labels, style, completion_tokens=max_new_tokens)
     rollout = call(sample, policy, prompts, max_new_tokens=max_new_tokens, **sampling)
     rows = [examples[b] for b in rollout.groups.tolist()]
     columns = {"label": [row.label for row in rows], "source": [row.source for row in rows], "style": style}
-    values = {step_name(function): call(function, rollout.texts, **columns) for function in rewards}
+    values = {name: call(function, rollout.texts, **columns) for name, function in functions.items()}
     return rollout, {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in values.items()}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from favor_lab.activities.covering import Box, covered, fill_colour
 from favor_lab.activities.fewshot import Example
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.sampling import Rollout, encode_completions, score_completions
 from favor_lab.responses import Spans, part_masks, response_spans
 from favor_lab.study.evaluation import greedy_rollout
@@ -47,6 +48,7 @@ def respond(
 
 def check_count(name: str, values: Sequence | None, examples: Sequence[Example]) -> None:
     """ValueError unless there is one value per example; None for none at all."""
+    refuse_string(name, values)
     if values is not None and len(values) != len(examples):
         raise ValueError(f"{len(values)} {name} for {len(examples)} examples: one for each is needed")
 

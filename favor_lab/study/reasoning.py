@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from favor_lab.activities.labels import refuse_string
 from favor_lab.activities.world.catalogue import ACTIVITIES, HANDS, LEGS, PLANS, USES, hand_statements
 from favor_lab.grpo.rewards import normalise_label
 from favor_lab.responses import reasoning_statements
@@ -57,6 +58,7 @@ def read_reasoning(text: str, labels: Sequence[str] = ACTIVITIES) -> Reading:
     >>> read_reasoning("<think>sitting. phone at the ear. cup at the mouth</think>").best
     ('drinking', 'phoning')
     """
+    refuse_string("labels", labels)
     expected = expected_statements()
     unknown_labels = [label for label in labels if label not in expected]
     if unknown_labels or not labels:

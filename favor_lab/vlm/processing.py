@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from favor_lab.activities.images import prepare_image
+from favor_lab.activities.labels import refuse_string
 from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def ask_again(policy: Policy, prompts: PromptBatch, texts: Sequence[str], comple
 def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **about: Any) -> PromptBatch:
     """One text about each image; about: the fields of a PromptBatch that belong to images, not to texts. ValueError if
     the longest prompt and `completion_tokens` more do not fit into the model's context window."""
+    refuse_string("texts", texts)
     grid, features = about["image_grid_thw"], about["image_features"]  # (B, 3), B x (I_b, D)
     tokens = tokenize(policy, texts, grid)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each

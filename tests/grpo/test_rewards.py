@@ -3,6 +3,9 @@
 import pytest
 
 from favor_lab.grpo.rewards import accuracy_reward, completion_text, extract_answer, format_reward, normalise_label
+from favor_lab.grpo.support.steps import named_rewards
+from favor_lab.recipes.truth import truth_reward
+from favor_lab.recipes.visual_rft import published_format, published_reward
 
 RIGHT = "<think>two hands on a page</think>\n<answer>reading</answer>"
 
@@ -86,3 +89,55 @@ def test_the_longest_answer_is_still_an_answer():
 def test_a_part_of_a_message_without_text_adds_none():
     parts = [{"type": "image", "text": None}, {"type": "text", "text": "read"}, {"type": "image"}]
     assert completion_text([{"role": "assistant", "content": parts}]) == "read"
+
+
+@pytest.mark.parametrize("role", ["user", "system", "tool", "Assistant", "", None])
+def test_what_another_role_says_is_no_completion(role):
+    chat = [{"role": role, "content": RIGHT}]
+    assert accuracy_reward([chat], "reading") == format_reward([chat]) == [0.0]
+    assert completion_text([{"role": "assistant", "content": "reading"}, *chat]) == ""
+    assert completion_text([*chat, {"role": "assistant", "content": "reading"}]) == "reading"
+
+
+@pytest.mark.parametrize("label", [[3], 3, [None], [True], [b"reading"], [["reading"]], [3.0]])
+def test_a_label_that_is_no_name_is_refused(label):
+    with pytest.raises(ValueError, match="a label must be a name, not"):
+        accuracy_reward(["<answer>reading</answer>"], label=label)
+
+
+def test_a_number_for_a_label_says_where_names_are():
+    numpy = pytest.importorskip("numpy")
+    for number in (3, numpy.int64(3), numpy.array([3])[0]):
+        with pytest.raises(ValueError, match=r"features\['label'\].int2str"):
+            accuracy_reward(["<answer>reading</answer>"], label=[number])
+    assert accuracy_reward(["<answer>reading</answer>"], label=numpy.array(["reading"])) == [1.0]
+
+
+TAKE_COMPLETIONS = {
+    "accuracy": lambda completions: accuracy_reward(completions, "reading"),
+    "format": format_reward,
+    "truth": lambda completions: truth_reward(completions, ["cartoon/test/000006"] * len(completions)),
+    "published": lambda completions: published_reward(completions, ["reading"] * len(completions)),
+    "published format": published_format,
+}
+
+
+@pytest.mark.parametrize("reward", TAKE_COMPLETIONS)
+def test_one_text_or_chat_is_no_list_of_completions(reward):
+    with pytest.raises(ValueError, match="completions must be a list, not the string"):
+        TAKE_COMPLETIONS[reward](RIGHT)
+    with pytest.raises(ValueError, match="completions must be texts or chats"):
+        TAKE_COMPLETIONS[reward]([{"role": "assistant", "content": RIGHT}])
+
+
+@pytest.mark.parametrize(
+    "rewards", ["accuracy", ["accuracy"], accuracy_reward, {"accuracy": "accuracy_reward"}, [None]]
+)
+def test_what_is_no_function_is_no_reward(rewards):
+    with pytest.raises(ValueError, match="rewards must be a list"):
+        named_rewards(rewards)
+
+
+def test_a_source_is_one_per_completion():
+    with pytest.raises(ValueError, match="source must be a list"):
+        truth_reward([RIGHT], "cartoon/test/000006")

@@ -7,6 +7,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from favor_lab.grpo import sampling
+from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import (
     Rollout,
     draw_tokens,
@@ -15,6 +16,7 @@ from favor_lab.grpo.sampling import (
     sample_groups,
     score_completions,
     score_distributions,
+    texts_of,
     truncate,
 )
 from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt
@@ -291,6 +293,54 @@ def test_a_token_that_opens_every_text_is_no_part_of_a_completion(tiny_policy):
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[opening])
     assert tokenizer("reading")["input_ids"][0] == opening[1]
     assert torch.equal(encode_completions(tiny_policy, ["reading"], [0]).completion_ids, plain)
+
+
+def special_tokens(policy):
+    """Those that may be sampled and do not end a completion."""
+    kept_out = {*policy.end_token_ids, *policy.forbidden_token_ids}
+    ids = policy.tokenizer.convert_tokens_to_ids(policy.tokenizer.all_special_tokens)
+    return [policy.tokenizer.convert_ids_to_tokens(token) for token in ids if token not in kept_out]
+
+
+def test_special_tokens_inside_a_completion_are_seen_by_the_rewards(tiny_policy):
+    tokens = special_tokens(tiny_policy)
+    assert "<|im_start|>" in tokens
+    texts = [
+        text
+        for token in tokens
+        for text in (
+            f"<think>a page</think>{token}<answer>reading</answer>",
+            f"<think>a page</think><answer>rea{token}ding</answer>",
+            f"<think>{token}</think><answer>reading</answer>",
+            f"{token}<think>a page</think><answer>reading</answer>",
+        )
+    ]
+    written = encode_completions(tiny_policy, texts, range(len(texts)))
+    assert written.texts == texts
+    assert set(accuracy_reward(written.texts, "reading") + format_reward(written.texts)) == {0.0}
+
+
+def test_only_the_last_end_token_is_left_out(tiny_policy):
+    end = tiny_policy.tokenizer.convert_ids_to_tokens(tiny_policy.end_token_ids[0])
+    texts = ["<answer>reading</answer>", f"<answer>rea{end}ding</answer>", f"<answer>reading</answer>{end}", ""]
+    written = encode_completions(tiny_policy, texts, range(4)).texts
+    assert written == texts
+    assert accuracy_reward(written, "reading") == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_texts_without_special_tokens_are_those_of_the_tokenizer(tiny_policy):
+    generator = torch.Generator().manual_seed(0)
+    special = set(tiny_policy.tokenizer.all_special_ids)
+    words = [token for token in range(len(tiny_policy.tokenizer)) if token not in special]
+    for length in range(20):
+        row = [words[i] for i in torch.randint(len(words), (length,), generator=generator)]
+        plain = tiny_policy.tokenizer.decode(row, skip_special_tokens=True)
+        assert texts_of(tiny_policy, [row, [*row, tiny_policy.end_token_ids[0]]]) == [plain, plain]
+
+
+def test_one_text_is_no_list_of_completions(tiny_policy):
+    with pytest.raises(ValueError, match="texts must be a list"):
+        encode_completions(tiny_policy, "ab", [0, 1])
 
 
 def test_ids_without_a_mask_are_not_decoded(tiny_policy, rollout):

@@ -158,6 +158,19 @@ def test_the_first_letters_of_an_answer_count_where_they_share_a_token_with_the_
     assert not bool((masks["answer"] & masks["reasoning"]).any())
 
 
+def test_responses_are_a_list_and_so_are_labels(pocket, tiny_examples):
+    with pytest.raises(ValueError, match="responses must be a list"):
+        respond(pocket, tiny_examples[:2], LABELS, responses="ab")
+    with pytest.raises(ValueError, match="labels must be a list"):
+        read_reasoning("<think>sitting</think>", "reading")
+
+
+def test_a_special_token_in_a_response_is_part_of_no_answer(pocket, tiny_examples):
+    text = RESPONSE.replace("<answer>", "<answer><|im_start|>")
+    _, rollout = respond(pocket, tiny_examples[:1], LABELS, responses=[text])
+    assert rollout.texts == [text] and set(part_masks(pocket, rollout)) == {"reasoning"}
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

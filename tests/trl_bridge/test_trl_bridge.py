@@ -472,6 +472,26 @@ def test_a_reward_that_is_no_number_or_asks_for_the_context_is_refused(tiny_poli
         grpo_trainer(tiny_policy, shots, SMALL, [broken, broken], tmp_path)
 
 
+def test_rewards_in_trl_see_special_tokens_and_what_was_asked(tiny_policy):
+    seen = {}
+
+    def watch(completions, prompts, label):
+        seen.update(completions=completions, prompts=prompts)
+        return accuracy_reward(completions, label)
+
+    texts = ["<answer>reading</answer>", "<answer>rea<|im_start|>ding</answer>"]
+    ids = [tiny_policy.tokenizer(text)["input_ids"] + tiny_policy.end_token_ids[:1] for text in texts]
+    as_trl_has_them = tiny_policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    assert as_trl_has_them == texts[:1] * 2
+    columns = {
+        "completions": [[{"role": "assistant", "content": text}] for text in as_trl_has_them],
+        "prompts": [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which?"}]}]] * 2,
+    }
+    reward = trl_reward("watch", watch, SMALL, tiny_policy)
+    assert reward(completion_ids=ids, label=["reading"] * 2, **columns) == [1.0, 0.0]
+    assert seen == {"completions": texts, "prompts": ["Which?"] * 2}
+
+
 # ------------------------------------------------------------------------------------------------------------ training
 
 

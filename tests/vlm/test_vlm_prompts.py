@@ -31,6 +31,17 @@ def test_no_template_that_could_be_copied():
     assert len(inside) == 8 and not any(content.strip() for content in inside)
 
 
+def test_labels_with_commas_stand_on_lines_of_their_own():
+    """Different lists never make one prompt: where a label has a comma, lines part them, and no label has two lines."""
+    lists = [["eating, drinking", "running"], ["eating", "drinking, running"], ["eating", "drinking", "running"]]
+    lists += [["eating; drinking, running"], ["eating; drinking", "running"], ['"eating', 'drinking"', "running"]]
+    lists += [['"eating, drinking"', "running"], ["eating", "drinking", "running?"], ["eating ,", "drinking"]]
+    for style in STYLES:
+        assert len({build_prompt(labels, style) for labels in lists}) == len(lists)
+    assert build_prompt(lists[0], "answer").splitlines()[1:3] == lists[0]
+    assert "\n" not in build_prompt(lists[2])
+
+
 def test_an_unknown_style_lists_the_valid_ones():
     with pytest.raises(ValueError, match="'reason'.*think, answer, describe"):
         build_prompt(LABELS, "reason")

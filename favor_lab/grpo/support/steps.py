@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 
 if TYPE_CHECKING:
@@ -200,6 +201,9 @@ class Loss(Protocol):
 
 def named_rewards(rewards: Rewards) -> dict[str, Callable[..., Any]]:
     """The reward functions by name. ValueError unless there is one at least, and every name is different."""
+    refuse_string("rewards", rewards)
+    if callable(rewards) or not all(map(callable, rewards.values() if isinstance(rewards, Mapping) else rewards)):
+        raise ValueError(f"rewards must be a list of functions, or a dictionary of them by name, not {rewards!r}")
     named = dict(rewards) if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
     if len(named) != len(rewards) or not named:
         raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
