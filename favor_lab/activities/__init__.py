@@ -1,8 +1,9 @@
 """What the model looks at: labelled images, drawn or read from disk, and few-shot selections of them. No models here.
 
-`images` reads and checks one image, `labels` compares and checks labels, `data` holds records, `fewshot` selects; `folder`, `hf_datasets`,
-`world` (drawn scenes) and `public` (published sets) are where images come from, `load` finds a set by its name.
-`listing` has what lies in a folder and what is wrong with it (`faults`), `checks` reports that; `covering` hides parts.
+`images` reads and checks one image, `labels` compares and checks labels, `data` holds records, `fewshot` selects;
+`folder`, `hf_datasets`, `world` (drawn scenes) and `public` (published sets) are where images come from, `load` finds a
+set by its name. `listing` has what lies in a folder and what is wrong with it (`faults`), `checks` reports that;
+`covering` hides parts.
 """
 
 from favor_lab.activities.data import ActivityData, Record
