@@ -56,13 +56,15 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
     "test" and "validation" images come from a split of that name when `dataset` has one; otherwise they are set aside
     from "train" first, so that no training image is ever one of them.
 
-    An image with the pixels of one that is already drawn (a duplicate) is passed over, in a warning, and the next one
-    of its label is drawn in its place: no part has an image twice, and no image of one part is in another. This changes
-    no selection without duplicates. `favor-lab data` lists the duplicates of a whole set, and `exclude` of
-    `load_activities` leaves images out; of an image under two labels only a person can say which is right.
+    An image with the pixels of one that is already drawn (a duplicate, as `images.fingerprint` compares them) is passed
+    over, in a warning, and the next one of its label is drawn in its place: no part has an image twice, and no image of
+    one part is in another. This changes no selection without duplicates. Of an image under two labels only a person can
+    say which is right: it is an error that names both. `favor-lab data` lists the duplicates of a whole set, and
+    `exclude` of `load_activities` leaves images out.
 
     Raises ValueError for counts out of range, for labels with too few images, with duplicates or without them (all of
-    them, with the existing and the needed number), and for unreadable images (how many, the first 20 by name).
+    them, with the existing and the needed number), and for unreadable images and images under two labels (how many, the
+    first 20 by name).
 
     >>> from favor_lab import load_activities
     >>> shots = few_shot(load_activities("sketch"), shots=1, validation=0, test=1)
@@ -204,6 +206,7 @@ class _Draw:
         self.examples: dict[str, list[Example]] = {part: [] for part in ("train", "validation", "test")}
         self.first: dict[bytes, tuple[str, str]] = {}  # content -> label, and the image as errors name it
         self.faults: list[str] = []
+        self.contradictions = 0  # of the faults: images under two labels
         self.passed_over: dict[str, list[str]] = {}  # label -> its duplicates
         self.short: dict[str, None] = {}  # labels that have not enough images without duplicates
 
@@ -223,8 +226,12 @@ class _Draw:
                 self.examples[part].append(example)
                 return
             twin_label, twin = self.first[content]
-            note = "keep one of them" if twin_label == label else "two labels: find out which is right"
-            self.passed_over.setdefault(label, []).append(f"the same image twice: {twin} and {here}; {note}")
+            if twin_label != label:
+                self.contradictions += 1
+                which = "find out which is right and leave the other out"
+                self.faults.append(f"the same image under two labels: {twin} and {here}; {which}")
+                return
+            self.passed_over.setdefault(label, []).append(f"the same image twice: {twin} and {here}; keep one of them")
         self.short[label] = None
 
     def finish(self, count: int) -> None:
@@ -236,6 +243,8 @@ class _Draw:
         faults = [*self.faults, *short]
         if faults:
             advice = f" (without duplicates too few images are left; {cure})" if self.short else ""
+            if self.contradictions and not self.short:
+                advice = f" ({cure})"
             raise ValueError(all_at_once(self.dataset.name, faults, f" in {count} images{advice}"))
         if twins:
             first = " | ".join(twins[:3]) + (f" | ... and {len(twins) - 3} more" if len(twins) > 3 else "")

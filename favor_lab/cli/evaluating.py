@@ -146,12 +146,12 @@ def unseen_examples(images: ActivityData, data: DataOptions, policy: PolicyOptio
     """The test images that the policy was not trained on, and a note on those that are left out; ValueError if no image
     is left."""
     from favor_lab.activities.fewshot import few_shot
-    from favor_lab.study.leakage import training_images, without_training_images
+    from favor_lab.study.leakage import images_of, without_training_images
 
     drawn, start = few_shot(images, data.shots, validation=0, test=data.test).test, policy.start
-    seen = None if start is None else training_images(start)
+    seen = images_of(policy.starts)
     if seen is None:
-        if policy.adapter is not None and "test" not in images.splits:
+        if policy.adapter is not None:
             note(f"{start} does not say which images it was trained on: some of these may be among them")
         return drawn, []
     examples = without_training_images(drawn, seen)

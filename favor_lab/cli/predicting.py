@@ -63,6 +63,7 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
 
     from favor_lab.runs.predicting import as_json, image_paths, write_csv
     from favor_lab.runs.predicting import predict as predictions_of
+    from favor_lab.study.leakage import images_of
 
     need_one(batch_size=images.batch_size)
     if not 0.0 <= images.threshold <= 1.0:
@@ -70,8 +71,9 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     if images.csv is not None and images.csv.exists():
         raise FileExistsError(f"{images.csv} is there already: name a new file")
     asked, paths = who_is_asked(images, policy), image_paths(images.paths)
+    seen = images_of(asked.policy.starts) or ()
     model, predictions = open_policy(asked.policy), []
-    answers = predictions_of(model, paths, asked.labels, asked.style, asked.max_new_tokens, images.batch_size)
+    answers = predictions_of(model, paths, asked.labels, asked.style, asked.max_new_tokens, images.batch_size, seen)
     for prediction in tqdm(answers, "predict", len(paths), unit="image", leave=False, disable=None):
         predictions.append(prediction)
         tell(as_json(prediction, images.threshold) if images.json else prediction.line(images.threshold))
@@ -82,6 +84,9 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
         tell(
             f"{sure} of {len(predictions)} images have a label" + f"; table in {images.csv}" * (images.csv is not None)
         )
+    if known := [prediction.path for prediction in predictions if prediction.trained_on]:
+        who = f"{images.run or asked.policy.start} was trained on {len(known)} of these images, the first is {known[0]}"
+        note(f"{who}: what it answers there says nothing about new images")
     unread = [prediction.path for prediction in predictions if prediction.answer is None]
     if unread:
         note(f"{len(unread)} of {len(paths)} files could not be read, the first is {unread[0]}")

@@ -71,6 +71,12 @@ class PolicyOptions:
             return Path(self.adapter)
         return Path(self.policy) if self.policy != "pocket" and Path(self.policy).is_dir() else None
 
+    @property
+    def starts(self) -> list[Path]:
+        """All folders that weights come from: the adapter's, and that of the checkpoint that it stands on."""
+        start, base = self.start, replace(self, adapter=None).start
+        return list(dict.fromkeys(place for place in (start, base) if place is not None))
+
 
 def absolute(path: Path | None) -> Path | None:
     """The absolute path, so that a run can be resumed from any folder; None where there is none."""

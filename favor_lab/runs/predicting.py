@@ -7,7 +7,7 @@ import glob
 import io
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -44,6 +44,7 @@ class Prediction:
     path: str
     answer: Answer | None = None
     problem: str = ""
+    trained_on: bool = False  #: whether the policy was trained on this very image
 
     def is_sure(self, threshold: float) -> bool:
         """Whether there is a label, and its probability is not below the threshold."""
@@ -187,11 +188,18 @@ def is_image_file(path: str | Path) -> bool:
 
 
 def predict(
-    policy: Policy, paths: Sequence[str], labels: Sequence[str] | None, style: str, max_new_tokens: int, batch_size: int
+    policy: Policy,
+    paths: Sequence[str],
+    labels: Sequence[str] | None,
+    style: str,
+    max_new_tokens: int,
+    batch_size: int,
+    trained_on: Collection[str] = (),
 ) -> Iterator[Prediction]:
     """One Prediction per path, in order, `batch_size` images in memory at a time. A file that cannot be read is a row
-    with its reason."""
+    with its reason. trained_on: `leakage.training_images` of the policy."""
     from favor_lab.study.answering import answer
+    from favor_lab.study.leakage import without_training_images
 
     for first in range(0, len(paths), batch_size):
         examples, problems = {}, {}
@@ -200,13 +208,14 @@ def predict(
                 examples[path] = as_example(path)
             except ValueError as error:
                 problems[path] = str(error).removeprefix(f"{path}: ")
-        answered = {}
+        answered, unseen = {}, without_training_images(list(examples.values()), trained_on)
         if examples:
             known = list(examples.values())
             answers = answer(policy, known, labels, style, max_new_tokens=max_new_tokens, batch_size=batch_size)
             answered = dict(zip(examples, answers, strict=True))
         for path in paths[first : first + batch_size]:
-            yield Prediction(path, answered.get(path), problems.get(path, ""))
+            is_seen = path in examples and not any(examples[path] is example for example in unseen)
+            yield Prediction(path, answered.get(path), problems.get(path, ""), is_seen)
 
 
 def write_csv(path: Path, predictions: Sequence[Prediction], threshold: float = 0.0) -> None:

@@ -211,7 +211,7 @@ def kept_apart(plan: RunPlan, folder: RunFolder, note: Tell) -> tuple[FewShot, s
     from favor_lab.study.leakage import earlier_images, without_training_images
 
     shots, start = load_shots(plan.data, plan.settings.seed), plan.policy.start
-    earlier = earlier_images(folder, start)
+    earlier = earlier_images(folder, *plan.policy.starts)
     if earlier is None:
         if plan.policy.adapter is not None:
             note(f"{start} does not say which images it was trained on: test images may be among them")

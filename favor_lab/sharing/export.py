@@ -4,6 +4,8 @@ README.md                 the model card: data, settings, training, results with
 adapter_config.json, adapter_model.safetensors    the adapter, in peft's format
 settings.json             the settings of the run, and the versions of the packages that ran it
 evaluation_*.json         every answer before and after training
+training_images.json      fingerprints of the training images, so that nobody tests the policy on them; see
+                          `favor_lab.study.leakage` for what they tell, and delete the file where that is too much
 
 A merged export has the whole checkpoint there instead, in the Hub's layout, and the adapter in `adapter/`. No file
 contains a path of the machine that trained, or a file name of somebody's own images. Nothing leaves the machine unless
@@ -27,6 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 from favor_lab.files import flush, locked, write_json
 from favor_lab.sharing.card import render_card
 from favor_lab.sharing.finished import CONFIG, HUB_NAME, WEIGHTS, FinishedRun, read_run, without_paths
+from favor_lab.study.leakage import share_training_images
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm.hub import is_no_answer, quietly, status
 from favor_lab.vlm.loading import DTYPES, load_policy
@@ -77,6 +80,7 @@ def share(
         card = render_card(finished, push_to or directory.resolve().name, license, merged_dtype)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
         write_json(unfinished / "settings.json", finished.settings)
+        share_training_images(run, unfinished)
         for when, evaluation in finished.evaluations.items():
             evaluation.save(unfinished / f"evaluation_{when}.json")
         for path in unfinished.rglob("*.safetensors"):

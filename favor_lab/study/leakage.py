@@ -1,17 +1,23 @@
 """Leakage: which images a run was trained on, known by their pixels, so that no test asks about one of them.
 
 A run folder keeps a fingerprint of each training image in `training_images.json`; where an older run has none, its
-checkpoint has checksums. Neither is shared: whoever has a photograph could find out whether it was trained on.
+checkpoint has checksums. What `favor-lab share` writes has the fingerprints without names, so that nobody tests an
+adapter on its own training images. They tell whoever has one of these very images that it was trained on, and nothing
+else; without the file, the adapter works as well.
+
+An image is known again in any file that holds the same pixels (`activities.images.fingerprint`): not after it was
+compressed with loss, scaled or cropped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from favor_lab.files import write_json
 from favor_lab.grpo.support.checkpoints import checkpoints, fingerprints, newest
 
 if TYPE_CHECKING:
@@ -36,6 +42,13 @@ def save_training_images(folder: RunFolder, examples: Sequence[Example], earlier
     folder.save(FILE, {"fingerprints": images, "earlier": sorted(earlier)})
 
 
+def share_training_images(run: RunFolder, directory: Path) -> None:
+    """Write the fingerprints of all that a run and its start were trained on into a folder that is shared, without
+    names of files; nothing if they are not known."""
+    if (known := training_images(run.path)) is not None:
+        write_json(directory / FILE, {"fingerprints": {}, "earlier": sorted(known)})
+
+
 def training_images(place: str | Path) -> set[str] | None:
     """Fingerprints (or checksums) of all images that a run was trained on, and the adapter that it started from; None
     if that is not known. place: the run folder, or its folder of an adapter or a checkpoint. ValueError for a damaged
@@ -53,15 +66,24 @@ def training_images(place: str | Path) -> set[str] | None:
     return None
 
 
-def earlier_images(folder: RunFolder, start: Path | None) -> set[str] | None:
-    """Of the images that the start of a run was trained on, as `training_images`: what the run noted when it began, or
-    what lies beside its adapter or checkpoint."""
+def images_of(starts: Iterable[Path]) -> set[str] | None:
+    """As `training_images`, of a policy whose weights come from several folders; None if none of them knows."""
+    known = [images for images in map(training_images, starts) if images is not None]
+    return set().union(*known) if known else None
+
+
+def earlier_images(folder: RunFolder, *starts: Path) -> set[str] | None:
+    """Of the images that the start of a run was trained on, as `images_of`: what the run noted when it began, or what
+    lies beside its adapter and its checkpoint."""
     if (noted := folder.load(FILE)) is not None:
         return set(noted["earlier"]) or None
-    return None if start is None else training_images(start)
+    return images_of(starts)
 
 
 def without_training_images(examples: Sequence[Example], trained_on: Collection[str]) -> list[Example]:
     """The examples whose pixels are not among those of `training_images`, in order."""
     known = set(trained_on)
-    return [e for e in examples if not known & {e.content.hex(), *checksums(fingerprints([e]))}]
+    by_checksum = any(", " in one for one in known)
+    return [
+        e for e in examples if not known & {e.content.hex(), *(checksums(fingerprints([e])) if by_checksum else ())}
+    ]

@@ -505,12 +505,18 @@ def test_passing_over_a_duplicate_is_said_with_both_names_and_the_cure(tmp_path)
     assert len(set(contents(shots.train))) == 8
 
 
-def test_an_image_under_two_labels_is_said_to_be_one(tmp_path):
+def test_an_image_under_two_labels_is_a_fault_that_names_both(tmp_path):
     two_labels(tmp_path, 6)
     for number in (1, 2, 3):
         shutil.copy(tmp_path / f"reading/{number}.png", tmp_path / f"running/twin_{number}.png")
-    with pytest.warns(UserWarning, match="twin_.*two labels: find out which is right"):
-        few_shot(load_activities("folder", tmp_path), 4, validation=0, test=0)
+    with pytest.raises(ValueError, match="the same image under two labels: .*find out which is right") as error:
+        few_shot(load_activities("folder", tmp_path), 6, validation=0, test=0)
+    message = str(error.value)
+    faults = [line for line in message.splitlines() if "under two labels" in line]
+    assert faults and all("/reading/" in line and "/running/twin_" in line for line in faults)
+    assert "--write-exclude FILE" in message.splitlines()[0] and "too few" not in message
+    wrong = [f"running/twin_{number}.png" for number in (1, 2, 3)]
+    few_shot(load_activities("folder", tmp_path, exclude=wrong), 6, validation=0, test=0)
 
 
 def test_a_selection_changes_only_where_a_duplicate_would_stand(tmp_path):

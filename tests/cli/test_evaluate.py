@@ -126,14 +126,43 @@ def test_a_run_of_an_earlier_version_is_known_by_its_checkpoint(place, capsys):
     assert main(["evaluate", "--run", "run"]) == 2 and f"{FILE} is damaged" in capsys.readouterr().err
 
 
-def test_what_was_shared_keeps_style_and_labels_and_cannot_say_its_images(place, tiny_checkpoint, capsys):
+def test_what_was_shared_keeps_style_and_labels_and_knows_its_images_by_content_alone(place, tiny_checkpoint, capsys):
     export.share("run", "shared")
-    assert not Path("shared", FILE).exists(), "whoever has a photograph could find out whether it was trained on"
-    asking = ["evaluate", "--run", "shared", "--policy", str(tiny_checkpoint), "--test", "1"]
+    text = Path("shared", FILE).read_text()
+    assert training_images("shared") == training_images("run")
+    assert not any(Path(source).name in text or label in text for source in trained_on(place) for label in LABELS)
+    asking = ["evaluate", "--run", "shared", "--policy", str(tiny_checkpoint), "--test", "8"]
     assert main(asking) == 2 and "needs root" in capsys.readouterr().err
     assert main([*asking, "--root", str(place / "photos"), "--out", "out"]) == 0
     assert asked().style == "answer" and asked().labels == LABELS
-    assert "shared does not say which images" in capsys.readouterr().err
+    assert not {answer.source for answer in asked().answers} & trained_on(place) and len(asked()) < 24
+    assert "images are left out: shared was trained on them" in capsys.readouterr().err
+    Path("shared", FILE).unlink()
+    assert main([*asking, "--root", str(place / "photos"), "--out", "unknown"]) == 0
+    assert "shared does not say which images" in capsys.readouterr().err and len(asked("unknown")) == 24
+
+
+@pytest.mark.parametrize("who", ["adapter", "merged", "an adapter on a merged one"])
+def test_images_of_what_was_shared_are_left_out_however_it_is_named(place, tiny_checkpoint, capsys, who):
+    export.share("run", "shared", merged=who != "adapter")
+    options = ["--policy", str(tiny_checkpoint), "--adapter", "shared"] if who == "adapter" else ["--policy", "shared"]
+    if who.startswith("an"):
+        shutil.copytree("run/adapter", "alone")  # which says nothing
+        options += ["--adapter", "alone"]
+    images = ["--data", "folder", "--root", str(place / "photos"), "--test", "8", "--max-new-tokens", "2"]
+    assert main(["evaluate", *options, *images, "--out", "out"]) == 0
+    assert not {answer.source for answer in asked().answers} & trained_on(place) and len(asked()) < 24
+
+
+def test_an_adapter_that_says_nothing_is_noted_though_the_images_have_a_test_split(place, tiny_checkpoint, capsys):
+    """Somebody else's split: what the adapter was trained on may be anywhere."""
+    shutil.copytree("run/adapter", "alone")
+    shutil.copytree(place / "photos", "split/test")
+    for number, label in enumerate(LABELS):
+        picture(Path("split/train") / label / "a.png", 200 + number)
+    images = ["--data", "folder", "--root", "split", "--test", "1", "--max-new-tokens", "2"]
+    assert main(["evaluate", "--policy", str(tiny_checkpoint), "--adapter", "alone", *images]) == 0
+    assert "alone does not say which images it was trained on" in capsys.readouterr().err
 
 
 def test_an_adapter_without_its_run_is_asked_as_the_options_say(place, capsys):

@@ -15,6 +15,7 @@ from favor_lab.cli import main
 from favor_lab.cli import predicting as cli_predicting
 from favor_lab.grpo.sampling import encode_completions
 from favor_lab.runs import predicting
+from favor_lab.runs.options import DataOptions, load_shots
 from favor_lab.runs.predicting import Prediction, image_paths, read_trained
 from favor_lab.sharing import export
 from favor_lab.show import page
@@ -120,6 +121,22 @@ def test_every_file_is_a_row(run, tmp_path, answers, capsys):
     assert "out.csv is there already" in capsys.readouterr().err
 
 
+def test_images_that_were_trained_on_are_said_also_of_what_was_shared(run, tmp_path, tiny_checkpoint, capsys):
+    shots = load_shots(DataOptions("folder", tmp_path / "photos", shots=2, test=1), seed=0)
+    export.share(run, tmp_path / "shared")
+    (tmp_path / "new").mkdir()
+    for number, example in enumerate(shots.train):
+        example.image.save(tmp_path / f"new/{number}.bmp")  # the same pixels in another file
+    capsys.readouterr()
+    for who in (["--run", "run"], ["--run", "shared", "--policy", str(tiny_checkpoint)]):
+        assert main(["predict", "new", "photos", *who, "--json"]) == 0
+        output = capsys.readouterr()
+        assert f"{who[1]} was trained on 12 of these images, the first is new/0.bmp" in output.err
+        assert len([json.loads(line) for line in output.out.splitlines()]) == 15
+        assert main(["predict", shots.test[0].source, *who]) == 0
+        assert "was trained on" not in capsys.readouterr().err
+
+
 def test_below_the_threshold_there_is_no_label(run, answers, capsys):
     assert main(["predict", "photos/reading/0.png", "--run", "run", "--threshold", "0.7", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -133,7 +150,7 @@ def test_below_the_threshold_there_is_no_label(run, answers, capsys):
 def test_options_win_over_the_run(run, monkeypatch, capsys):
     asked = []
 
-    def predict(policy, paths, labels, style, max_new_tokens, batch_size):
+    def predict(policy, paths, labels, style, max_new_tokens, batch_size, trained_on):
         asked.append((labels, style, max_new_tokens))
         yield from [Prediction(path, Answer("a", 0.5, None, "text")) for path in paths]
 

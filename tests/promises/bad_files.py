@@ -317,7 +317,8 @@ KINDS = [
     Kind("a test image among the training images", same_as_a_test_image("bad.png"), ("bad.png", "a.png", "same")),
     Kind("the same, in another format", same_as_a_test_image("bad.bmp", again=True), ("bad.bmp", "a.png", "same")),
     Kind("an image under two labels", lambda root: trees.write(
-        root / f"{BAD}.png", (root / "train/running/a.png").read_bytes()), ("bad.png", "running/a.png", "same")),
+        root / f"{BAD}.png", (root / "train/running/a.png").read_bytes()),
+         ("bad.png", "running/a.png", "same image under two labels")),
     Kind("a symbolic link in a circle", link(f"{BAD}.png"), ("bad.png", "a link that leads nowhere or in a circle")),
     Kind("a symbolic link to nowhere", link("gone.png"), ("bad.png", "a link that leads nowhere or in a circle")),
     Kind("a folder that leads back into itself", lambda root: (root / "train/deeper").symlink_to(root / "train"),

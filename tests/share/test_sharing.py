@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 LABELS = ["riding_a_bike", "reading", "phoning"]
 NASTY = "a|b `c` ``` <script>alert(1)</script> [x](http://y) *z* $$q$$ \u202e &amp;"
-ADAPTER = {"README.md", "adapter_config.json", "adapter_model.safetensors", "settings.json"}
+ADAPTER = {"README.md", "adapter_config.json", "adapter_model.safetensors", "settings.json", "training_images.json"}
 EVALUATED = {"evaluation_before.json", "evaluation_after.json"}
 
 
@@ -185,7 +185,14 @@ def test_a_merged_checkpoint_needs_no_adapter_and_gives_the_same_logits(
     folder = share(sft_run.path, tmp_path / "a" / "out", merged=True)
     adapter = {f"adapter/{name}" for name in ADAPTER if name.startswith("adapter")}
     whole = {"config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"}
-    whole |= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md", "settings.json"}
+    whole |= {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "README.md",
+        "settings.json",
+        "training_images.json",
+    }
     assert files_of(folder) == adapter | whole | EVALUATED
     trained = load_policy(tiny_checkpoint, adapter=sft_run.adapter, device="cpu")
     expected = logits(trained.model, trained, tiny_examples)
@@ -584,7 +591,10 @@ def test_a_run_that_python_wrote_with_few_settings(tiny_policy, tmp_path):
     run.save_settings({"data": {"data": "folder"}})
     tiny_policy.save(run.adapter)
     folder = share(run, tmp_path / "out")
-    assert files_of(folder) == ADAPTER and "Nothing was measured" in (folder / "README.md").read_text()
+    assert (
+        files_of(folder) == ADAPTER - {"training_images.json"}
+        and "Nothing was measured" in (folder / "README.md").read_text()
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

@@ -164,8 +164,9 @@ Images
   A file is what its content says: a PNG called .jpg is read. EXIF rotation is applied, transparency laid on white;
   CMYK, palettes and 16 bits become 8-bit RGB; an animation gives its first frame.
   Refused by name, all at once: what is empty, cut off or of another format, more than 89 million pixels, one side more
-  than 200 times the other, EXIF data that cannot be read, broken links, names that are not UTF-8,
-  folders without images or that read as one label. Not noticed: noise in the middle of a JPEG, which decoders hide.
+  than 200 times the other, EXIF data that cannot be read, a PNG with a wrong checksum, more than 600 MB, broken links,
+  names that are not UTF-8, folders without images or that read as one label, an image under two labels. Not noticed:
+  noise in the middle of a JPEG, which decoders hide.
   An image that is there twice is never drawn twice: the second is passed over, in a warning. To leave images out for
   good: --write-exclude FILE, then --exclude FILE with every command.
 
