@@ -26,6 +26,7 @@ from peft import PeftModel
 from favor_lab.activities.images import prepare_image
 from favor_lab.grpo.rewards import accuracy_reward, completion_text, format_reward, message_text
 from favor_lab.grpo.sampling import texts_of
+from favor_lab.grpo.support.adamw import narrow_type
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import GRPOSettings
@@ -102,6 +103,7 @@ STATED = {
     "fp16": False,
     "disable_dropout": True,  # TRL: False
     "remove_unused_columns": False,
+    "trust_remote_code": False,
     "logging_steps": 1,  # TRL: 10
     "report_to": "none",
     "disable_tqdm": True,
@@ -205,12 +207,18 @@ def grpo_trainer(
 
     The policy is trained in place and is in evaluation mode again after it; save it with `policy.save`. rewards: as
     for `train`, except for ones that call for its `context`. overrides: as for `trl_config`. Making a trainer seeds the
-    global random numbers; with 4-bit weights TRL also makes the adapter bfloat16. Raises ValueError for what TRL cannot
-    do as asked, ImportError without trl.
+    global random numbers. Raises ValueError for what TRL cannot do as asked and for half precision weights that would
+    be moved themselves, ImportError without trl.
     """
     settings = settings or GRPOSettings()
     if settings.beta and not isinstance(policy.model, PeftModel):
         raise ValueError(f"beta={settings.beta} needs a reference, which is the policy without its adapter: beta=0.0")
+    if kind := narrow_type(weight for _, weight in policy.trainable_parameters()):
+        raise ValueError(
+            f"TRL's optimiser would move {kind} weights themselves, and small steps would be rounded away: load the"
+            " policy with dtype='float32' (bf16=True computes in bfloat16 all the same), or with a lora_rank above 0"
+        )
+    exact = [(weight, weight.data) for _, weight in policy.trainable_parameters()]
     options = {"use_cpu": policy.device.type == "cpu", "generation_kwargs": allowed_tokens(policy, overrides)}
     config = trl_config(settings, output_dir, **{**overrides, **options})
     question = Question.of(shots.labels, settings.open_vocabulary, settings.style)
@@ -226,6 +234,8 @@ def grpo_trainer(
             train_dataset=data.select(image_order(shots, settings.seed, config)),
             processing_class=policy.processor,
         )
+    for weight, values in exact:  # TRL makes an adapter on 4-bit weights bfloat16, too coarse for small steps
+        weight.data = values
     trainer.remove_callback(PrinterCallback)
     if isinstance(policy.model, PeftModel) and "ref" in policy.model.peft_config:
         policy.model.delete_adapter("ref")  # a copy of the adapter as it is now; the reference here is none at all

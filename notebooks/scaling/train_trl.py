@@ -69,7 +69,8 @@ def main() -> None:
     settings = settings_of(args)
     on_gpu = torch.cuda.is_available() and not args.cpu
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else "cpu"
-    policy = load_policy(args.policy, args.lora_rank, adapter=args.adapter, device=device, seed=args.seed)
+    dtype = "auto" if args.lora_rank or args.adapter else "float32"  # whole weights: bfloat16 would round steps away
+    policy = load_policy(args.policy, args.lora_rank, device=device, dtype=dtype, adapter=args.adapter, seed=args.seed)
     shots = few_shot(load_activities(args.data, args.root), shots=args.shots, seed=args.seed, validation=0, test=0)
     options = {"bf16": args.bf16, "use_vllm": args.vllm is not None, "vllm_mode": args.vllm or "colocate"}
     trainer = grpo_trainer(policy, shots, settings, (accuracy_reward, format_reward), args.output, **options)

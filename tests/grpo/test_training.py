@@ -286,6 +286,30 @@ def test_narrow_weights_are_moved_by_float32_copies(tiny_checkpoint, shots, tmp_
     assert all(torch.equal(final[4,][name], final[2, 4][name]) for name in before), "resumed identically"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_optimiser_of_ones_own_does_not_move_narrow_weights(tiny_checkpoint, dtype):
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu", dtype=dtype, check=False)
+    weights = [weight for _, weight in policy.trainable_parameters()]
+    for own in (torch.optim.SGD(weights, 1e-6), torch.optim.AdamW([{"params": weights[:1]}], 1e-6)):
+        with pytest.raises(ValueError, match=f"the optimiser moves {dtype} weights themselves, .*dtype='float32'"):
+            TrainingState(policy, SHORT, own)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_narrow_adapter_and_sft_are_moved_by_float32_copies(tiny_checkpoint, shots, dtype):
+    """peft makes adapters float32 unless told otherwise; `load_policy` does not tell it."""
+    settings = replace(SHORT, steps=2, learning_rate=1e-6, schedule="constant")
+    policy = load_policy(tiny_checkpoint, lora_rank=2, device="cpu", dtype=dtype, check=False)
+    assert {weight.dtype for _, weight in policy.trainable_parameters()} == {torch.float32}
+    policy.model.to(getattr(torch, dtype))
+    before = {name: weight.detach().float() for name, weight in policy.trainable_parameters()}
+    with pytest.warns(UserWarning, match="float32 copies"):
+        state = TrainingState.start(policy, settings)
+    list(sft_module.sft(policy, shots, settings, resume=state))
+    moved = [(copy != before[name]).float().mean() for name, copy in state.exact_weights().items() if "lora_B" in name]
+    assert min(moved) > 0.3
+
+
 def test_float32_weights_are_moved_by_torchs_own_optimiser(tiny_policy):
     optimiser = TrainingState.start(tiny_policy, SHORT).optimiser
     assert type(optimiser) is torch.optim.AdamW

@@ -411,6 +411,22 @@ def test_a_policy_without_adapter_needs_no_reference_or_says_so(tiny_checkpoint,
     assert {id(weight) for _, weight in policy.trainable_parameters()} == decayed and not spared
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_that_could_not_take_a_step_are_refused(tiny_checkpoint, shots, tmp_path, dtype):
+    policy = load_policy(tiny_checkpoint, lora_rank=0, device="cpu", dtype=dtype)
+    with pytest.raises(ValueError, match=f"TRL's optimiser would move {dtype} weights themselves.*dtype='float32'"):
+        grpo_trainer(policy, shots, replace(SMALL, beta=0.0), [spread], tmp_path)
+
+
+def test_an_adapter_on_quantised_weights_stays_float32(tiny_policy, shots, tmp_path):
+    """TRL makes it bfloat16, as for a policy in 4 bits, for which this one is taken here."""
+    tiny_policy.model.is_loaded_in_4bit = True
+    before = {name: weight.detach().clone() for name, weight in tiny_policy.trainable_parameters()}
+    grpo_trainer(tiny_policy, shots, SMALL, [spread], tmp_path)
+    for name, weight in tiny_policy.trainable_parameters():
+        assert weight.dtype == torch.float32 and torch.equal(weight, before[name])
+
+
 def test_the_learning_rate_is_the_loops_from_the_first_step_on(tiny_policy, shots, tmp_path):
     settings = replace(SMALL, steps=5, warmup_steps=2, schedule="cosine", prompts_per_step=1, max_new_tokens=2)
     trainer = grpo_trainer(tiny_policy, shots, settings, [spread], tmp_path)

@@ -8,7 +8,7 @@ the copies rounded (mixed precision training, arXiv 1710.03740). Float32 weights
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +76,25 @@ def adamw(weights: Sequence[Tensor], rate: float, decay: float) -> torch.optim.A
         stacklevel=3,
     )
     return AdamWWithCopies(weights, **options)
+
+
+def narrow_type(weights: Iterable[Tensor]) -> str | None:
+    """The name of a type among these weights in which small steps are rounded away; None if there is none.
+
+    >>> narrow_type([torch.ones(1), torch.ones(1, dtype=torch.float16)])
+    'float16'
+    """
+    return next((str(w.dtype).removeprefix("torch.") for w in weights if w.dtype.itemsize < 4), None)
+
+
+def check_precision(optimiser: torch.optim.Optimizer) -> None:
+    """ValueError for an optimiser, such as one of your own, that moves half precision weights themselves."""
+    if kind := narrow_type(weight for group in optimiser.param_groups for weight in group["params"]):
+        raise ValueError(
+            f"the optimiser moves {kind} weights themselves, which is too coarse for small steps: they would be rounded"
+            " away. Load the policy with dtype='float32', or let TrainingState.start make an optimiser that keeps"
+            " float32 copies"
+        )
 
 
 def exact_weights(optimiser: torch.optim.Optimizer, weights: dict[str, Tensor]) -> dict[str, Tensor]:

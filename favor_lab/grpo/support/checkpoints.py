@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from favor_lab.files import put_in_place, sweep
-from favor_lab.grpo.support.adamw import adamw, exact_weights
+from favor_lab.grpo.support.adamw import adamw, check_precision, exact_weights
 from favor_lab.grpo.support.rollout import Rollout
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, TrainSettings
 from favor_lab.vlm.adapters import adapter_scales
@@ -116,6 +116,9 @@ class TrainingState:
     def exact_weights(self) -> dict[str, Tensor]:
         """What the optimiser moves, by name: the trainable parameters, or float32 copies of those that are narrower."""
         return exact_weights(self.optimiser, dict(self.policy.trainable_parameters()))
+
+    def __post_init__(self) -> None:
+        check_precision(self.optimiser)
 
     def go_on(
         self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = "", recipe: str = ""
