@@ -15,6 +15,7 @@ from torch import Tensor
 from favor_lab.activities.labels import is_blank
 from favor_lab.grpo.rewards import extract_answer
 from favor_lab.grpo.sampling import texts_of
+from favor_lab.grpo.support.rollout import token_lists
 
 if TYPE_CHECKING:
     from favor_lab.grpo.sampling import Rollout
@@ -79,8 +80,7 @@ def part_masks(policy: Policy, rollout: Rollout, spans: Spans = response_spans) 
     first letters of an answer share a token with the `>` before it.
     spans: another way to cut a text, such as one part per statement."""
     masks: dict[str, Tensor] = {}
-    for n, (ids, keep) in enumerate(zip(rollout.completion_ids, rollout.mask, strict=True)):
-        row = ids[keep].tolist()
+    for n, row in enumerate(token_lists(rollout.completion_ids, rollout.mask)):
         texts = texts_of(policy, [row[: j + 1] for j in range(len(row))])
         ends = [len(text) for text in texts]  # characters written up to and including each token
         for part, (first, last) in spans(texts[-1]).items():

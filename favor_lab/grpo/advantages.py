@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from favor_lab.grpo.support.settings import SCALES
+from favor_lab.vlm.upload import upload
 
 
 def group_advantages(rewards: Tensor, scale: str = "group", eps: float = 1e-4, unbiased: bool = True) -> Tensor:
@@ -72,9 +73,9 @@ def to_groups(values: Tensor, groups: Tensor) -> tuple[Tensor, tuple[Tensor, Ten
     (tensor([[1., 3.],
             [2., nan]]), tensor([1., 2., 3.]))
     """
-    group = groups.to(values.device).unique(return_inverse=True)[1]  # (N,) 0 to B - 1
+    group = groups.cpu().unique(return_inverse=True)[1]  # (N,) 0 to B - 1
     column = (group[:, None] == group[None, :]).tril(-1).sum(dim=1)  # (N,) earlier rows of the same group
     size = (int(group.max()) + 1, max(2, int(column.max()) + 1)) if len(group) else (0, 2)
-    table = values.new_full(size, torch.nan)  # (B, G)
-    table[group, column] = values
-    return table, (group, column)
+    table, place = values.new_full(size, torch.nan), (upload(group, values.device), upload(column, values.device))
+    table[place] = values  # (B, G)
+    return table, place

@@ -153,8 +153,8 @@ def grpo_loss(
     sign = by_token(advantages)  # (N, 1) or (N, L)
     far = ((now - old).abs() > MAX_LOG_RATIO) | ((reference - logps).abs() > MAX_LOG_RATIO)  # (N, L)
     clips = {"clip_low": (ratio < low) & (sign < 0), "clip_high": (ratio > high) & (sign > 0)}
-    parts = {"policy": policy.item(), "kl_penalty": (loss - policy).item(), "bounded": float((far & mask).sum())}
-    return loss, parts | token_means({"kl": kl, "ratio": ratio} | clips, mask, total_tokens)
+    parts = {"policy": policy, "kl_penalty": loss - policy, "bounded": (far & mask).sum()}
+    return loss, as_floats(parts | token_means({"kl": kl, "ratio": ratio} | clips, mask, total_tokens))
 
 
 def bounded_surrogate(
@@ -173,16 +173,25 @@ def bounded_surrogate(
     return clipped_surrogate(logps, old_logps, advantages, clip, clip_high), 1 - clip, 1 + clip_high
 
 
-def token_means(values: dict[str, Tensor], mask: Tensor, total_tokens: int | None = None) -> dict[str, float]:
-    """Mean over the masked tokens of each of some (N, L) or (N, 1), as floats by name.
+def token_means(values: dict[str, Tensor], mask: Tensor, total_tokens: int | None = None) -> dict[str, Tensor]:
+    """Mean over the masked tokens of each of some (N, L) or (N, 1), by name.
 
     >>> token_means({"ratio": torch.tensor([[1.0, 2.0]])}, torch.tensor([[True, True]]))
-    {'ratio': 1.5}
+    {'ratio': tensor(1.5000)}
     """
     return {
-        name: aggregate(value.detach() * 1.0, mask, "dapo", total_tokens=total_tokens).item()
-        for name, value in values.items()
+        name: aggregate(value.detach() * 1.0, mask, "dapo", total_tokens=total_tokens) for name, value in values.items()
     }
+
+
+def as_floats(scalars: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars by name as floats. A GPU is waited for once, not once per number.
+
+    >>> as_floats({"kl": torch.tensor(0.5), "bounded": torch.tensor(3)})
+    {'kl': 0.5, 'bounded': 3.0}
+    """
+    values = [value.detach() for value in scalars.values()]
+    return dict(zip(scalars, torch.stack([value.to(values[0].device) for value in values]).tolist(), strict=True))
 
 
 def by_token(advantages: Tensor) -> Tensor:

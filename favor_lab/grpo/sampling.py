@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from favor_lab.activities.labels import refuse_string
-from favor_lab.grpo.support.rollout import Rollout, check_rows, join
+from favor_lab.grpo.support.rollout import Rollout, check_rows, join, token_lists
 from favor_lab.grpo.support.settings import Scoring
 from favor_lab.vlm.fast.decoding import start_decoding
 from favor_lab.vlm.fast.packed import packed_hidden
 from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt, token_logps
+from favor_lab.vlm.upload import upload
 
 __all__ = ["Rollout", "encode_completions", "join", "sample_groups", "score_completions", "score_distributions"]
 
@@ -54,24 +55,27 @@ def sample_groups(
     decoder = start_decoding(policy, prompts, groups, max_new_tokens, decoding)
     ids = torch.full((len(groups), max_new_tokens), policy.pad_token_id, device=policy.device)  # (N, L)
     mask, logps = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.float32)
-    ends = torch.tensor(policy.end_token_ids, device=policy.device)
+    ends = upload(policy.end_token_ids, policy.device)
     everyone = torch.arange(len(groups), device=policy.device)  # (N,)
-    active, hidden = everyone, decoder.hidden  # (A,) rows that have not ended, (A, D)
+    active, hidden, length = everyone, decoder.hidden, 0  # (A,) rows that have not ended, (A, D)
     for j in range(max_new_tokens):
         choices = truncate(next_token_logps(policy, hidden, temperature), top_k, top_p)  # (A, V)
-        broken = torch.isin(everyone, active[choices.isnan().any(dim=1)])  # (N,)
-        check_rows(broken, prompts, groups, f"the distribution of token {j}")
         tokens = draw_tokens(choices, generator)  # (A,)
+        # the one place in the loop where a GPU is waited for: two facts about each of the A rows
+        broken, ended = torch.stack([choices.isnan().any(dim=1), torch.isin(tokens, ends)]).tolist()
+        if any(broken):
+            bad = torch.isin(everyone, active[upload(broken, policy.device)])  # (N,)
+            check_rows(bad, prompts, groups, f"the distribution of token {j}")
         ids[active, j], mask[active, j] = tokens, True
         logps[active, j] = choices.gather(1, tokens[:, None])[:, 0]
-        going = (~torch.isin(tokens, ends)).nonzero().flatten()  # which of the active rows go on
-        if len(going) == 0 or j + 1 == max_new_tokens:
+        length, going = j + 1, [row for row, is_last in enumerate(ended) if not is_last]
+        if not going or length == max_new_tokens:
             break
         if len(going) < len(active):  # the others leave
-            active, tokens = active[going], tokens[going]
+            rows = upload(going, policy.device)
+            active, tokens = active[rows], tokens[rows]
             decoder.keep(going)
         hidden = decoder.step(tokens)  # (A, D)
-    length = int(mask.sum(dim=1).max())
     ids, mask, logps = ids[:, :length], mask[:, :length], logps[:, :length]  # (N, L)
     texts, origin = decode(policy, ids, mask), ["sampled"] * len(groups)
     return Rollout(ids, mask, logps, texts, group_size, groups, origin, temperature, policy.end_token_ids)
@@ -163,7 +167,7 @@ def completion_states(
     policy: Policy, prompts: PromptBatch, rollout: Rollout, how: Scoring, gradient_checkpointing: bool
 ) -> Tensor:
     """Hidden states (M, D) that predict the M completion tokens under the mask, each prompt run once for its group."""
-    used, groups = rollout.groups.unique(return_inverse=True)  # prompts of these rows; (N,) index into them
+    used, groups = rollout.groups.cpu().unique(return_inverse=True)  # prompts of these rows; (N,) index into them
     ids, mask, prompts = rollout.completion_ids, rollout.mask, prompts[used.tolist()]
     if how == "packed":
         return packed_hidden(policy, prompts, ids, mask, groups, gradient_checkpointing)
@@ -171,6 +175,7 @@ def completion_states(
         raise ValueError(f"unknown how {how!r}; the ways to score are packed, plain")
     if gradient_checkpointing:
         raise ValueError("gradient checkpointing drops the cache that how='plain' scores with: use how='packed'")
+    groups = upload(groups, mask.device)
     prefix = expand(run_prompt(policy, prompts), groups)  # the prompt once, its cache repeated for the group
     return completion_hidden(policy, prefix, ids, mask)[mask]  # (N, L, D) -> (M, D)
 
@@ -195,10 +200,10 @@ def encode_completions(
         if set(row) & set(policy.forbidden_token_ids):
             raise ValueError(f"a completion must not contain image, vision or padding tokens: {text!r}")
         row.append(policy.end_token_ids[0])
-    lengths = torch.tensor([len(row) for row in rows], device=policy.device)  # (N,)
-    mask = torch.arange(int(lengths.max()), device=policy.device) < lengths[:, None]  # (N, L)
-    ids = torch.full(mask.shape, policy.pad_token_id, device=policy.device)  # (N, L)
-    ids[mask] = torch.tensor([token for row in rows for token in row], device=policy.device)
+    longest = max(map(len, rows))
+    padded = [row + [policy.pad_token_id] * (longest - len(row)) for row in rows]
+    ids, lengths = upload(padded, policy.device), upload([len(row) for row in rows], policy.device)  # (N, L), (N,)
+    mask = torch.arange(longest, device=policy.device) < lengths[:, None]  # (N, L)
     logps = torch.zeros(mask.shape, device=policy.device).masked_fill(mask, torch.nan)  # (N, L)
     groups = torch.as_tensor(groups, device=policy.device)  # (N,)
     own_texts, origins = decode(policy, ids, mask), [origin] * len(rows)
@@ -207,7 +212,7 @@ def encode_completions(
 
 def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
     """The text of each row's masked ids, by `texts_of`."""
-    return texts_of(policy, [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)])
+    return texts_of(policy, token_lists(ids, mask))
 
 
 def texts_of(policy: Policy, rows: Sequence[list[int]]) -> list[str]:

@@ -9,6 +9,7 @@ with whatever else it names among its parameters: any setting, any coefficient, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from favor_lab.grpo.advantages import group_advantages, is_flat, spread, to_groups
-from favor_lab.grpo.losses import grpo_loss
+from favor_lab.grpo.losses import as_floats, grpo_loss
 from favor_lab.grpo.rewards import accuracy_reward, format_reward, is_right
 from favor_lab.grpo.sampling import sample_groups, score_completions, score_distributions
 from favor_lab.grpo.support.checkpoints import Batch, TrainingState
@@ -33,7 +34,7 @@ from favor_lab.grpo.support.questions import (
     question_of,
 )
 from favor_lab.grpo.support.records import StepRecord
-from favor_lab.grpo.support.rollout import Rollout, check_rows
+from favor_lab.grpo.support.rollout import Rollout, check_rows, token_lists
 from favor_lab.grpo.support.schedule import draw, seed_for
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.support.steps import (
@@ -54,6 +55,7 @@ from favor_lab.grpo.support.steps import (
 from favor_lab.grpo.support.summary import count_right, report, summarise
 from favor_lab.vlm.processing import PromptBatch
 from favor_lab.vlm.question import Question
+from favor_lab.vlm.upload import upload
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
@@ -300,10 +302,10 @@ def compute_rewards(
     functions: Mapping[str, Callable[..., Any]], rollout: Rollout, context: Context
 ) -> dict[str, Tensor]:
     """Every reward of every row, by name: (N,) each. ValueError for a reward that is missing or not finite."""
-    groups, prompts = rollout.groups.tolist(), context.prompts
+    groups, prompts, device = rollout.groups.tolist(), context.prompts, rollout.mask.device
     columns = {
         "completions": rollout.texts,
-        "completion_ids": [row[keep].tolist() for row, keep in zip(rollout.completion_ids, rollout.mask, strict=True)],
+        "completion_ids": token_lists(rollout.completion_ids, rollout.mask),
         "prompts": [prompts.texts[b] for b in groups],
         "label": [prompts.labels[b] for b in groups],
         "source": [prompts.sources[b] for b in groups],
@@ -315,14 +317,14 @@ def compute_rewards(
     rewards = {}
     for name, function in functions.items():
         values = check_rewards(name, call(function, **columns), len(rollout))
-        rewards[name] = torch.tensor(values, dtype=torch.float32, device=rollout.mask.device)  # (N,)
+        rewards[name] = upload(values, device, torch.float32)  # (N,)
     return rewards
 
 
 def facts_about(rollout: Rollout, context: Context, right_so_far: dict[str, int]) -> dict[str, Any]:
     """The record's fields about what was sampled; rows of other origin are left out, unless there is nothing else."""
-    settings, sampled = context.settings, rollout.sampled
-    rows = rollout.rows(sampled if sampled.any() else ~sampled)
+    settings, sampled = context.settings, [origin == "sampled" for origin in rollout.origin]
+    rows = (rollout.rows(sampled) if any(sampled) else rollout).cpu()
     totals = rows.total_rewards(settings.reward_weights)  # (N,)
     table = to_groups(totals, rows.groups)[0]  # (B, G)
     labels = [context.prompts.labels[b] for b in rows.groups.tolist()]
@@ -380,7 +382,7 @@ def backward(
             f"micro_batch={settings.micro_batch} splits the step, but the loss asks for neither total_rows nor "
             "total_tokens to divide by: add the one it needs to its parameters, or set micro_batch=0"
         )
-    sums, gap = {"loss": 0.0}, 0.0
+    sums, sampling_gaps = {"loss": 0.0}, [0.0]
     for rows in torch.arange(len(rollout)).split(settings.micro_batch or max(len(rollout), 1)):
         if len(rows) == 0:
             break  # nothing was selected
@@ -388,21 +390,24 @@ def backward(
         logps, entropy, extras = score_rows(loss, part, context)  # (n, L) each
         bad = ~logps.isfinite().all(dim=1)  # (n,)
         check_rows(bad, context.prompts, part.groups, "the log-probability", first=int(rows[0]))
-        old = old_logps[rows]  # (n, L)
-        gap = max(gap, sampling_gap(logps, part.logps, old))
-        old = old_logps[rows] = torch.where(old.isnan(), logps.detach(), old)
+        here = upload(rows, old_logps.device)
+        old = old_logps[here]  # (n, L)
+        gap = sampling_gap(logps, part.logps, old)
+        old = old_logps[here] = torch.where(old.isnan(), logps.detach(), old)
         value, parts = context.bind(loss, entropy=entropy, rollout=part, prompts=context.prompts, **extras)(
-            logps, old, None if batch.ref_logps is None else batch.ref_logps[rows], batch.advantages[rows], part.mask,
+            logps, old, None if batch.ref_logps is None else batch.ref_logps[here], batch.advantages[here], part.mask,
             clip=settings.clip, clip_high=settings.clip_high, beta=settings.beta, how=settings.how,
             level=settings.level, max_length=settings.max_new_tokens, total_tokens=tokens, total_rows=len(rollout),
         )  # fmt: skip
-        if not value.isfinite():
-            raise FloatingPointError(f"the loss of rows {int(rows[0])} to {int(rows[-1])} is {value.item()}")
-        parts = parts | {"loss": value.item(), "entropy": entropy.detach().sum().item() / tokens}
+        facts = as_floats({"loss": value, "entropy": entropy.sum(), "gap": gap})
+        if not math.isfinite(facts["loss"]):
+            raise FloatingPointError(f"the loss of rows {int(rows[0])} to {int(rows[-1])} is {facts['loss']}")
+        parts = parts | {"loss": facts["loss"], "entropy": facts["entropy"] / tokens}
+        sampling_gaps.append(facts["gap"])
         del entropy, extras  # unless the loss uses it: its graph would hold every chunk's logits in the backward pass
         value.backward()
         sums |= {name: sums.get(name, 0.0) + float(number) for name, number in parts.items()}
-    return sums | {"sampling_gap": gap}
+    return sums | {"sampling_gap": max(sampling_gaps)}
 
 
 def score_rows(loss: Callable[..., Any], part: Rollout, context: Context) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -419,11 +424,11 @@ def score_rows(loss: Callable[..., Any], part: Rollout, context: Context) -> tup
     return logps, -(distributions.exp() * finite).sum(dim=2), {"distributions": distributions}
 
 
-def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> float:
-    """Largest difference between log-probabilities when sampled and when first scored; (N, L) each.
+def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> Tensor:
+    """Largest difference between log-probabilities when sampled and when first scored, (N, L) each: a scalar.
 
     >>> sampling_gap(torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, -2.0]]), torch.full((1, 2), torch.nan))
-    0.5
+    tensor(0.5000)
     """
     difference = (logps.detach() - sampled_logps).masked_fill(~old_logps.isnan(), 0.0)  # 0 once scored
-    return difference.nan_to_num(nan=0.0).abs().max().item()
+    return difference.nan_to_num(nan=0.0).abs().max()

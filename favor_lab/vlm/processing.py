@@ -18,6 +18,7 @@ from PIL import Image
 from favor_lab.activities.images import prepare_image
 from favor_lab.activities.labels import refuse_string
 from favor_lab.vlm.question import Question
+from favor_lab.vlm.upload import upload
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
@@ -53,14 +54,15 @@ class PromptBatch:
         rows = [numbers[i] for i in indices]
         if not rows:
             raise IndexError("a prompt batch needs at least one prompt")
-        start = self.input_ids.shape[1] - int(self.attention_mask[rows].sum(-1).max())
+        here = upload(rows, self.input_ids.device)
+        start = self.input_ids.shape[1] - int(self.attention_mask[here].sum(-1).max())
         return PromptBatch(
-            self.input_ids[rows, start:],  # (b, P')
-            self.attention_mask[rows, start:],  # (b, P')
-            self.position_ids[:, rows, start:],  # (3, b, P')
-            self.next_position[rows],  # (b,)
+            self.input_ids[here, start:],  # (b, P')
+            self.attention_mask[here, start:],  # (b, P')
+            self.position_ids[:, here, start:],  # (3, b, P')
+            self.next_position[here],  # (b,)
             [self.image_features[i] for i in rows],
-            self.image_grid_thw[rows],  # (b, 3)
+            self.image_grid_thw[here],  # (b, 3)
             [self.labels[i] for i in rows],
             [self.sources[i] for i in rows],
             [self.texts[i] for i in rows],
@@ -85,12 +87,13 @@ class PromptBatch:
     def check(self, is_image: torch.Tensor) -> None:
         """ValueError if a prompt is padded on the right, where its completion begins, or if the number of its image
         tokens, True in `is_image` (B, P), differs from the number of image features in its row."""
-        if not bool(self.attention_mask[:, -1].all()):
+        last_tokens, token_counts = torch.stack([self.attention_mask[:, -1], is_image.sum(dim=1)]).tolist()
+        if not all(last_tokens):
             raise ValueError(
-                f"the prompt of {self.sources[int(self.attention_mask[:, -1].argmin())]} is padded on the right, where"
-                " its completion begins: pad on the left, as `encode_prompts` does"
+                f"the prompt of {self.sources[last_tokens.index(0)]} is padded on the right, where its completion"
+                " begins: pad on the left, as `encode_prompts` does"
             )
-        token_counts, feature_counts = is_image.sum(dim=1).tolist(), [len(feature) for feature in self.image_features]
+        feature_counts = [len(feature) for feature in self.image_features]
         for row, (tokens, features) in enumerate(zip_longest(token_counts, feature_counts, fillvalue=0)):
             if tokens != features:
                 raise ValueError(
@@ -220,34 +223,36 @@ def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **ab
     the longest prompt and `completion_tokens` more do not fit into the model's context window."""
     refuse_string("texts", texts)
     grid, features = about["image_grid_thw"], about["image_features"]  # (B, 3), B x (I_b, D)
-    tokens = tokenize(policy, texts, grid)
+    on_host = grid.to("cpu")  # (B, 3): lengths and positions are computed on the CPU
+    tokens = tokenize(policy, texts, on_host)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (B, P) each
     is_image = ids == policy.base.config.image_token_id  # (B, P)
     for source, feature, image_tokens in zip(about["sources"], features, is_image.sum(-1).tolist(), strict=True):
         if image_tokens != len(feature):
             raise ValueError(f"the text asked about {source} contains an image token; remove it")
     positions, _ = policy.base.model.get_rope_index(
-        ids, mm_token_type_ids=is_image.int(), image_grid_thw=grid, attention_mask=mask
+        ids, mm_token_type_ids=is_image.int(), image_grid_thw=on_host, attention_mask=mask
     )  # (3, B, P), 0 on padding
-    batch = PromptBatch(ids, mask, positions, next_position=positions.amax((0, 2)) + 1, texts=list(texts), **about)
+    starts = positions.amax((0, 2)) + 1  # (B,) where completions begin
     longest = int(mask.sum(-1).argmax())
     length, image_tokens = int(mask[longest].sum()), len(features[longest])
     if length + completion_tokens > policy.context_length:
         raise ValueError(
-            f"the prompt of {batch.sources[longest]} has {length} tokens, {image_tokens} of them for the image; with"
+            f"the prompt of {about['sources'][longest]} has {length} tokens, {image_tokens} of them for the image; with"
             f" {completion_tokens} completion tokens it exceeds the model's window of {policy.context_length}: lower"
             " max_pixels, or shorten the label list or the completion"
         )
-    return batch
+    ids, mask, positions, starts = (upload(part, policy.device) for part in (ids, mask, positions, starts))
+    return PromptBatch(ids, mask, positions, starts, texts=list(texts), **about)
 
 
 def tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
-    """Chats of one user turn (image, text) as token ids, padded on the left; an image has one id per image token."""
+    """Chats of one user turn (image, text) as token ids, padded on the left, on the CPU; an image has one id per image
+    token."""
     processor = policy.processor
     chats = []
     for text, count in zip(texts, processor.token_counts(grid), strict=True):
         turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
         chat = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         chats.append(chat.replace(processor.image_token, processor.image_token * count))
-    tokens = processor.tokenizer(chats, padding=True, padding_side="left", return_tensors="pt")
-    return tokens.to(policy.device)
+    return processor.tokenizer(chats, padding=True, padding_side="left", return_tensors="pt")

@@ -103,6 +103,7 @@ def test_what_makes_the_host_wait_is_counted(cuda):
         lambda: there[there[1]],
         lambda: there.unique(),
         lambda: there.cpu(),
+        lambda: torch.as_tensor(there, device="cpu"),
         lambda: torch.arange(3).to("cuda"),
         lambda: torch.tensor([1, 2], device="cuda"),
         lambda: there.copy_(torch.arange(6)),

@@ -485,7 +485,7 @@ TRAPS = [
         "Without the image's grid the forward pass gives its tokens the positions of text.",
         [
             [Edit(run_prompt, "position_ids=prompts.position_ids", "position_ids=None")],
-            [Edit(packed_hidden, "prompts.position_ids[:, real]", f"{TEXT}[real].expand(3, -1)")],
+            [Edit(packed_hidden, "prompts.position_ids.flatten(1)[:, real]", f"{TEXT}.flatten()[real].expand(3, -1)")],
             [Edit(StaticDecoder.prefill, "prompts.position_ids.flatten(1)", f"{TEXT}.flatten().expand(3, -1)")],
         ],
     ),
@@ -497,14 +497,14 @@ TRAPS = [
     Trap(
         "where a completion begins", "design: PromptBatch.next_position", both_ways,
         "An image spans fewer positions than it has tokens: a completion does not begin at the number of tokens.",
-        [[Edit(ask_about, "next_position=positions.amax((0, 2)) + 1", "next_position=mask.sum(-1)")]],
+        [[Edit(ask_about, "starts = positions.amax((0, 2)) + 1", "starts = mask.sum(-1)")]],
     ),
     Trap(
         "state of the last call", "design: positions are passed, always", both_ways,
         "With a cache and no positions, the model takes the offset of the last call's images, which it remembers.",
         [
             [Edit(prefix._append, "prefix.next_position[:, None]", f"prefix.attention_mask.sum(1, True) + {DELTAS}")],
-            [Edit(packed_hidden, "prompts.next_position[groups, None]", f"real.sum(1)[groups, None] + {DELTAS}")],
+            [Edit(packed_hidden, "prompts.next_position[groups", f"{DELTAS} + prompts.attention_mask.sum(1)[groups")],
             [Edit(StaticDecoder.__init__, "prompts.next_position[:, None]", f"{TEXT}[:, -1:] + 1 + {DELTAS}")],
         ],
     ),
@@ -601,7 +601,7 @@ TRAPS = [
     Trap(
         "padding on the right", "guard: PromptBatch.check", prompts_padded_on_the_right,
         "A batch that is padded on the right runs, and its completions go on from the padding.",
-        [[Edit(PromptBatch.check, "if not bool(self.attention_mask[:, -1].all()):", "if False:")]],
+        [[Edit(PromptBatch.check, "if not all(last_tokens):", "if False:")]],
     ),
     Trap(
         "logits of everything", "design: packed_hidden, token_logps", few_logits_at_a_time,

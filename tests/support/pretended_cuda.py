@@ -169,6 +169,8 @@ class PretendedCuda(TorchFunctionMode):
             return self.set(func, func.__self__.__name__, *args)
         given = [(tensor, self.on_gpu(tensor)) for tensor in tensors_in((args, kwargs))]
         here = any(on_gpu for _, on_gpu in given)
+        if name in ("as_tensor", "asarray") and isinstance(args[0], torch.Tensor):
+            name = "to"
         if name in ("to", "cuda", "cpu"):
             return self.move(name, args, kwargs, given)
         device = as_device(kwargs.get("device"))

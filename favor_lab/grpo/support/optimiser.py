@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from favor_lab.grpo.support.checkpoints import TrainingState
@@ -15,7 +17,8 @@ def optimiser_step(state: TrainingState, rows: int) -> dict[str, float]:
     rate = learning_rate(state.step, settings)
     moving = {name: weight for name, weight in state.policy.trainable_parameters() if weight.grad is not None}
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in moving.values() if weight.grad is not None])
-    if not norm.isfinite():
+    grad_norm = norm.item()
+    if not math.isfinite(grad_norm):
         bad = [name for name, weight in moving.items() if weight.grad is None or not weight.grad.isfinite().all()]
         where = f"{len(bad)} parameters, the first {bad[0]}" if bad else "no parameter alone, but its norm overflows"
         raise FloatingPointError(f"the gradient is not finite in {where}")
@@ -28,4 +31,4 @@ def optimiser_step(state: TrainingState, rows: int) -> dict[str, float]:
     if bad := state.out_of_range():
         driven = f"has driven {len(bad)} parameters out of range, the first {bad[0]}"
         raise FloatingPointError(f"the step, at learning rate {rate:g}, {driven}")
-    return {"grad_norm": norm.item(), "learning_rate": rate}
+    return {"grad_norm": grad_norm, "learning_rate": rate}

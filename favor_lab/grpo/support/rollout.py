@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from favor_lab.vlm.upload import upload
 
 if TYPE_CHECKING:
     from favor_lab.vlm.processing import PromptBatch
@@ -69,28 +72,35 @@ class Rollout:
     def truncated(self) -> Tensor:
         """Rows cut off before an end token: (N,) bool."""
         last = self.completion_ids.gather(1, (self.lengths - 1).clamp(min=0)[:, None]).squeeze(1)  # (N,)
-        return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype, device=last.device))
+        return ~torch.isin(last, upload(self.end_token_ids, last.device, last.dtype))
 
     @property
     def sampled(self) -> Tensor:
         """Rows that were sampled in this step: (N,) bool."""
-        return torch.tensor([name == "sampled" for name in self.origin], dtype=torch.bool, device=self.mask.device)
+        return upload([name == "sampled" for name in self.origin], self.mask.device, torch.bool)
 
     def rows(self, index: Tensor | Sequence[int]) -> Rollout:
         """The rollout of these rows only, in this order; `index` holds row numbers, or one bool per row."""
-        index = torch.as_tensor(index, device=self.mask.device)
+        index = torch.as_tensor(index, device="cpu")
         index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()  # (n,)
+        numbers, index = index.tolist(), upload(index, self.mask.device)
         return replace(
             self,
             completion_ids=self.completion_ids[index],  # (n, L)
             mask=self.mask[index],
             logps=self.logps[index],
             groups=self.groups[index],  # (n,)
-            texts=[self.texts[i] for i in index.tolist()],
-            origin=[self.origin[i] for i in index.tolist()],
+            texts=[self.texts[i] for i in numbers],
+            origin=[self.origin[i] for i in numbers],
             rewards={name: values[index] for name, values in self.rewards.items()},  # (n,) each
             old_logps=None if self.old_logps is None else self.old_logps[index],
         )
+
+    def cpu(self) -> Rollout:
+        """The rollout with its tensors on the CPU, to look at many of its numbers: a GPU would be waited for once per
+        number."""
+        tensors: dict[str, Any] = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors, rewards={name: values.cpu() for name, values in self.rewards.items()})
 
     def total_rewards(self, weights: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of each row's rewards: (N,). All weights are 1 if there are none.
@@ -113,6 +123,15 @@ class Rollout:
         if self.old_logps is not None:
             return self.old_logps
         return self.logps.masked_fill(self.sampled[:, None], torch.nan)  # (N, L)
+
+
+def token_lists(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    """The ids of each row where the mask is True; (N, L) each.
+
+    >>> token_lists(torch.tensor([[5, 9, 0], [5, 6, 7]]), torch.tensor([[True, True, False], [True, True, True]]))
+    [[5, 9], [5, 6, 7]]
+    """
+    return [list(compress(row, keep)) for row, keep in zip(ids.tolist(), mask.tolist(), strict=True)]
 
 
 def weighted_sum(rewards: Mapping[str, Tensor], weights: Sequence[float] | None) -> Tensor:

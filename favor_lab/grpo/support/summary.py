@@ -54,7 +54,7 @@ def sample_rows(
     rollout: Rollout, totals: Tensor, advantages: Tensor, prompts: PromptBatch, count: int
 ) -> list[dict[str, Any]]:
     """The first completions that the loss is taken over, with their rewards and advantage (the row's mean where an
-    advantage is given per token)."""
+    advantage is given per token). All tensors are on the CPU."""
     samples, truncated = [], rollout.truncated.tolist()
     for i, b in enumerate(rollout.groups.tolist()[:count]):
         advantage = advantages[i] if advantages.dim() == 1 else advantages[i][rollout.mask[i]].mean()
@@ -74,7 +74,7 @@ def report(
     prompts: PromptBatch,
 ) -> StepRecord:
     """Count the step as done, and write its record."""
-    rollout = batch.rollout
+    rollout, advantages = batch.rollout.cpu(), batch.advantages.cpu()
     update = state.step % settings.updates_per_rollout
     state.step += 1
     state.batch = batch if state.step % settings.updates_per_rollout else None
@@ -86,5 +86,5 @@ def report(
     facts |= {"kl": metrics.get("kl") if settings.beta else None, "clip_share": sum(clips) if clips else None}
     facts |= {"rows": len(rollout), "tokens": int(rollout.mask.sum()), "update": update}
     totals = rollout.total_rewards(settings.reward_weights)  # (N,)
-    samples = sample_rows(rollout, totals, batch.advantages, prompts, settings.log_rows)
+    samples = sample_rows(rollout, totals, advantages, prompts, settings.log_rows)
     return StepRecord(state.step, seconds=seconds, metrics=metrics, samples=samples, **facts)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from favor_lab.vlm.fast.layers import layers_of, norm, rotation
 from favor_lab.vlm.prefix import check_length, expand, next_hidden, prompt_embeds, run_prompt
+from favor_lab.vlm.upload import upload
 
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
@@ -37,7 +38,7 @@ def start_decoding(policy: Policy, prompts: PromptBatch, groups: Tensor, max_new
     fails; "auto": graph on a CUDA device, else static. ValueError for another one.
 
     Every decoder has `hidden` (A, D), which predicts the next token of each of the A remaining rows; `step(tokens)`
-    appends tokens (A,) and returns the new `hidden`; `keep(rows)` drops all other rows.
+    appends tokens (A,) and returns the new `hidden`; `keep(rows)` drops all rows but those in a list.
     """
     on_cuda = groups.device.type == "cuda"
     how = {True: "graph", False: "static"}[on_cuda] if how == "auto" else how
@@ -61,20 +62,16 @@ class PlainDecoder:
         self.hidden = next_hidden(self.policy, self.prefix, tokens)  # (A, D)
         return self.hidden
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Sequence[int] | Tensor) -> None:
+        rows = upload(rows, self.hidden.device)  # (A,)
         self.prefix, self.hidden = expand(self.prefix, rows), self.hidden[rows]
 
 
 class PromptAttention:
     """Attention of one layer over the prompts, which stores their keys and values, (B, K, P, d)."""
 
-    def __init__(self, prompts: PromptBatch):
-        real = prompts.attention_mask.bool()  # (B, P)
-        self.count, self.mask = len(real), None
-        if not bool(real.all()):  # padding attends to itself only: its result is never read, but must be finite
-            triangle = torch.ones(real.shape[1], real.shape[1], dtype=torch.bool, device=real.device).tril()
-            diagonal = torch.eye(len(triangle), dtype=torch.bool, device=real.device)
-            self.mask = (triangle & real[:, None] | diagonal)[:, None]  # (B, 1, P, P)
+    def __init__(self, count: int, mask: Tensor | None):
+        self.count, self.mask = count, mask  # B; (B, 1, P, P), or None: there is no padding
         self.keys: Tensor
         self.values: Tensor
 
@@ -85,6 +82,14 @@ class PromptAttention:
             q, self.keys, self.values, attn_mask=self.mask, is_causal=self.mask is None, enable_gqa=True
         )  # (B, H, P, d)
         return mixed.transpose(1, 2).flatten(0, 1)
+
+
+def padding_mask(real: Tensor) -> Tensor:
+    """Which tokens of its prompt each token attends to: (B, 1, P, P). Those that are not `real` (B, P) are padding and
+    attend to themselves only: the result is never read, but must be finite."""
+    triangle = torch.ones(real.shape[1], real.shape[1], dtype=torch.bool, device=real.device).tril()
+    diagonal = torch.eye(len(triangle), dtype=torch.bool, device=real.device)
+    return (triangle & real[:, None] | diagonal)[:, None]
 
 
 class GridAttention:
@@ -127,7 +132,7 @@ class GridAttention:
 
 class StaticDecoder:
     """Rows on a grid: B prompts with R slots each. Row n has slot `slots[n]` = b * R + i; slots without a row
-    are computed but never read."""
+    are computed but never read. Where rows are is known on the CPU, so that no GPU is waited for when some leave."""
 
     @torch.no_grad()
     def __init__(self, policy: Policy, prompts: PromptBatch, groups: Tensor, max_new_tokens: int, graph: bool = False):
@@ -135,42 +140,52 @@ class StaticDecoder:
         self.policy, self.layers = policy, layers_of(policy, merge=True)
         self.model = policy.base.model.language_model
         self.graph, self.now, self.length = graph, 0, max(max_new_tokens - 1, 1)  # S: no token follows the last one
-        last_hidden, prompt_attention = self.prefill(prompts)
+        real = prompts.attention_mask.bool()  # (B, P)
+        self.padded = (~real.all(dim=1)).tolist()  # B bools
+        last_hidden, prompt_attention = self.prefill(prompts, padding_mask(real) if any(self.padded) else None)
         self.hidden = last_hidden[groups]  # (N, D)
         steps = torch.arange(self.length, device=groups.device)
         positions = (prompts.next_position[:, None] + steps).flatten().expand(3, -1)  # (3, B * S), all equal
         angles = rotation(policy, positions, self.hidden.dtype)  # (B * S, 1, d) each
         self.angles = [angle.unflatten(0, (-1, self.length)) for angle in angles]  # (B, S, 1, d) each
-        self.padding = (prompts.attention_mask == 0)[:, None, None]  # (B, 1, 1, P)
-        prompt_ids, slots, places = grid(groups)
-        caches = [(layer.keys[prompt_ids], layer.values[prompt_ids]) for layer in prompt_attention]
+        self.padding = ~real[:, None, None]  # (B, 1, 1, P)
+        prompt_ids, slots, places = grid(groups.cpu())
+        chosen = upload(prompt_ids, groups.device)
+        caches = [(layer.keys[chosen], layer.values[chosen]) for layer in prompt_attention]
         self.attends = [GridAttention(keys, values, places, self.length) for keys, values in caches]
         self.use_grid(prompt_ids, slots, places)
 
-    def prefill(self, prompts: PromptBatch) -> tuple[Tensor, list[PromptAttention]]:
+    def prefill(self, prompts: PromptBatch, mask: Tensor | None) -> tuple[Tensor, list[PromptAttention]]:
         """The last hidden states (B, D) of the prompts, and the attention of each layer with their keys and values."""
         hidden = prompt_embeds(self.policy, prompts).flatten(0, 1)  # (B * P, D)
         turn = rotation(self.policy, prompts.position_ids.flatten(1), hidden.dtype)  # (B * P, 1, d) each
-        attends = [PromptAttention(prompts) for _ in self.layers]
+        attends = [PromptAttention(len(prompts), mask) for _ in self.layers]
         for layer, attend in zip(self.layers, attends, strict=True):
             hidden = layer(hidden, *turn, attend)
         last = hidden.unflatten(0, prompts.input_ids.shape)[:, -1]  # (B, D)
         return norm(self.model.norm, last), attends
 
     def use_grid(self, prompts: Tensor, slots: Tensor, places: int) -> None:
-        """Switch to a grid of these prompts (indices into the grid before), and allocate the buffers of one step."""
-        self.slots, self.places = slots, places
-        self.padding, self.angles = self.padding[prompts], [angle[prompts] for angle in self.angles]
+        """Switch to a grid of these prompts (indices into the grid before), and allocate the buffers of one step;
+        prompts and slots are on the CPU."""
+        self.places, self.padded = places, [self.padded[b] for b in prompts.tolist()]
+        self.move_rows(slots)
+        chosen = upload(prompts, self.hidden.device)
+        self.padding, self.angles = self.padding[chosen], [angle[chosen] for angle in self.angles]
         total = len(prompts) * places
-        self.tokens, self.position = slots.new_zeros(total), slots.new_zeros(1)
+        self.tokens, self.position = self.slots.new_zeros(total), self.slots.new_zeros(1)
         self.turns = [angle.repeat_interleave(places, dim=0) for angle in self.angles]  # (B * R, S, 1, d) each
         self.turn = [turn[:, 0].clone() for turn in self.turns]  # (B * R, 1, d) each, of the token at hand
-        self.future = torch.arange(self.length, device=slots.device) >= self.now  # (S,)
+        self.future = torch.arange(self.length, device=self.hidden.device) >= self.now  # (S,)
         for attend in self.attends:
-            attend.position, attend.padding = self.position, self.padding if bool(self.padding.any()) else None
+            attend.position, attend.padding = self.position, self.padding if any(self.padded) else None
             attend.future, attend.span = (self.future, self.length) if self.graph else (None, self.now)
         # Replays a captured graph. Not a bound method: in such a reference cycle the caches would outlive the sampling.
         self.run: Callable[[], Tensor] | None = None
+
+    def move_rows(self, slots: Tensor) -> None:
+        """Row n has slot `slots[n]` from now on; (A,) on the CPU."""
+        self.slots_on_cpu, self.slots = slots, upload(slots, self.hidden.device)
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -214,18 +229,19 @@ class StaticDecoder:
         self.run = replay
 
     @torch.no_grad()
-    def keep(self, rows: Tensor) -> None:
-        self.hidden, old = self.hidden[rows], self.slots[rows]
+    def keep(self, rows: Sequence[int] | Tensor) -> None:
+        self.hidden, old = self.hidden[upload(rows, self.hidden.device)], self.slots_on_cpu[rows]
         prompts, slots, places = grid(old // self.places)
         threshold = 0.5 if self.graph else 0.9  # a new grid copies the caches, and a graph must be captured again
         if len(prompts) * places > threshold * len(self.tokens):
-            self.slots = old
+            self.move_rows(old)
             return
         source = old[0].repeat(len(prompts) * places).index_copy(0, slots, old)  # slots without a row: any
+        chosen, source = upload(prompts, self.hidden.device), upload(source, self.hidden.device)
         for attend in self.attends:  # one by one: never two copies of all caches
             for name, index in (
-                ("prompt_keys", prompts),
-                ("prompt_values", prompts),
+                ("prompt_keys", chosen),
+                ("prompt_values", chosen),
                 ("keys", source),
                 ("values", source),
             ):

@@ -26,10 +26,13 @@ from torch.utils.checkpoint import checkpoint
 
 from favor_lab.vlm.fast.layers import layers_of, norm, rotation
 from favor_lab.vlm.prefix import check_length, prompt_embeds
+from favor_lab.vlm.upload import places, upload
 
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
     from favor_lab.vlm.processing import PromptBatch
+
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -44,17 +47,17 @@ class Rows:
     tensor([1., 2., 3.])
     """
 
-    lengths: Tensor  # (n,)
+    lengths: Tensor  # (n,) on the CPU
     start: int = 0
+    device: torch.device = CPU  # of the tokens
 
     def __post_init__(self) -> None:
         self.count, self.longest, self.tokens = len(self.lengths), int(self.lengths.max()), int(self.lengths.sum())
         self.even = self.tokens == self.count * self.longest
-        self.mask = torch.arange(self.longest, device=self.lengths.device) < self.lengths[:, None]  # (n, longest)
-        self.places = self.mask.flatten().nonzero().flatten()  # (tokens,) index of each in the flattened padded rows
-        self.first = (
-            self.start + self.lengths.cumsum(0) - self.lengths
-        )  # (n,) index of the first tokens in the flat row
+        mask = torch.arange(self.longest, device=CPU) < self.lengths[:, None]
+        self.mask = upload(mask, self.device)  # (n, longest)
+        self.places = places(mask, self.device)  # (tokens,) index of each in the flattened padded rows
+        self.first = self.start + self.lengths.cumsum(0) - self.lengths  # (n,) of the first tokens in the flat row
 
     def pad(self, x: Tensor) -> Tensor:
         """Flat (T, ...) -> (n, longest, ...), padded with zeros on the right."""
@@ -73,9 +76,11 @@ class PackedAttention:
     """Attention of a packed row: causal inside prompts; completions attend to their prompt and to their own past."""
 
     def __init__(self, prompts: Rows, completions: Rows, groups: Tensor):
-        self.prompts, self.completions, self.groups = prompts, completions, groups
-        equal_groups = torch.arange(prompts.count, device=groups.device).repeat_interleave(len(groups) // prompts.count)
+        """groups (N,): prompt of each completion, on the CPU."""
+        equal_groups = torch.arange(prompts.count, device=CPU).repeat_interleave(len(groups) // prompts.count)
         self.regular = torch.equal(groups, equal_groups)  # every prompt has equally many rows, in order
+        groups = upload(groups, prompts.device)
+        self.prompts, self.completions, self.groups = prompts, completions, groups
         own = torch.ones(completions.longest, completions.longest, dtype=torch.bool, device=groups.device).tril()
         past = prompts.mask[groups] if not prompts.even else prompts.mask[:1]  # (N or 1, P)
         past = past[:, None].expand(-1, len(own), -1)  # (N or 1, L, P)
@@ -123,25 +128,29 @@ def packed_hidden(
 
     completion_ids, mask: (N, L), the mask True from a row's first token to its last; groups: (N,) prompt of each row.
     """
-    lengths = mask.sum(dim=1)  # (N,)
-    check_length(policy, int(prompts.attention_mask.sum(dim=1).max()) + mask.shape[1])
-    real = prompts.attention_mask.bool()  # (B, P)
-    prompt_rows = Rows(real.sum(dim=1))
-    completion_rows = Rows((lengths - 1).clamp(min=0), start=prompt_rows.tokens)
-    computed = mask[:, 1:]  # (N, L - 1): a token is computed if another one follows
-    steps = torch.arange(computed.shape[1], device=mask.device)
-    positions = (prompts.next_position[groups, None] + steps)[computed]  # (completion tokens,)
-    positions = torch.cat([prompts.position_ids[:, real], positions.expand(3, -1)], dim=1)  # (3, T)
+    # the sizes of everything follow from these three: they are read once, and indices are computed on the CPU
+    is_real, mask, rows_of = prompts.attention_mask.bool().cpu(), mask.cpu(), groups.cpu()  # (B, P), (N, L), (N,)
+    lengths, device = mask.sum(dim=1), completion_ids.device  # (N,)
+    check_length(policy, int(is_real.sum(dim=1).max()) + mask.shape[1])
+    prompt_rows = Rows(is_real.sum(dim=1), device=device)
+    completion_rows = Rows((lengths - 1).clamp(min=0), prompt_rows.tokens, device)
+    real, groups = places(is_real, device), upload(rows_of, device)  # (prompt tokens,), (N,)
+    computed = places(mask[:, 1:], device)  # (completion tokens,): a token is computed if another one follows
+    steps = torch.arange(mask.shape[1] - 1, device=device)
+    positions = (prompts.next_position[groups, None] + steps).flatten()[computed]  # (completion tokens,)
+    positions = torch.cat([prompts.position_ids.flatten(1)[:, real], positions.expand(3, -1)], dim=1)  # (3, T)
     embed = policy.base.model.language_model.get_input_embeddings()
-    hidden = torch.cat([prompt_embeds(policy, prompts)[real], embed(completion_ids[:, :-1][computed])])  # (T, D)
+    prompt_hidden = prompt_embeds(policy, prompts).flatten(0, 1)[real]  # (prompt tokens, D)
+    hidden = torch.cat([prompt_hidden, embed(completion_ids[:, :-1].flatten()[computed])])  # (T, D)
     cos, sin = rotation(policy, positions, hidden.dtype)
-    attend = PackedAttention(prompt_rows, completion_rows, groups)
+    attend = PackedAttention(prompt_rows, completion_rows, rows_of)
     for layer in layers_of(policy):
         if gradient_checkpointing and torch.is_grad_enabled():
             hidden = checkpoint(layer, hidden, cos, sin, attend, use_reentrant=False)
         else:
             hidden = layer(hidden, cos, sin, attend)
-    last = (prompt_rows.first + prompt_rows.lengths - 1)[groups]  # (N,) a prompt's last token predicts the first token
-    before = completion_rows.first[:, None] + torch.arange(mask.shape[1], device=mask.device) - 1  # (N, L)
+    last = (prompt_rows.first + prompt_rows.lengths - 1)[rows_of]  # (N,) a prompt's last token predicts the first token
+    before = completion_rows.first[:, None] + torch.arange(mask.shape[1], device=CPU) - 1  # (N, L)
     before[:, 0] = last
-    return norm(policy.base.model.language_model.norm, hidden.index_select(0, before[mask]))  # (M, D)
+    predicting = upload(before[mask], device)  # (M,)
+    return norm(policy.base.model.language_model.norm, hidden.index_select(0, predicting))  # (M, D)
