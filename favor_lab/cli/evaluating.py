@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from favor_lab.cli.options import need_one
+from favor_lab.cli.options import named_labels, need_one
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import changed_settings
 from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, open_policy, open_set
@@ -127,7 +127,7 @@ def labels_to_ask(test: AskOptions, images: ActivityData, trained: Trained) -> t
     from favor_lab.activities.fewshot import restrict
     from favor_lab.runs.notes import first_few
 
-    labels = list(test.labels) or trained.labels or []
+    labels = named_labels(test.labels) or trained.labels or []
     if labels and (unknown := [label for label in images.labels if label not in labels]):
         names = f"{len(unknown)} of the {len(images.labels)} labels of {images.name}"
         if not test.labels and (test.data is not None or test.root is not None):

@@ -3,6 +3,7 @@ Each field is an option; the comment beside it, or the text under it, is its hel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,3 +152,15 @@ class CardOptions:
     model: str | None = None
     """Published name, checkpoint directory, or a Hub name that was downloaded; None: Qwen/Qwen2-VL-2B-Instruct."""
     json: bool = False  # Print one line of JSON and nothing else, for programs that read it.
+
+
+def named_labels(labels: Sequence[str]) -> list[str]:
+    """The labels of --labels. ValueError for one with commas, which is meant as several.
+
+    >>> named_labels(["reading", "riding a bike"])
+    ['reading', 'riding a bike']
+    """
+    if len(labels) == 1 and "," in labels[0]:
+        advice = "part labels by spaces, in quotes if they have any: --labels reading 'riding a bike'"
+        raise ValueError(f"--labels {labels[0]!r} is one label: {advice}")
+    return list(labels)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from favor_lab.cli.options import need_one
+from favor_lab.cli.options import named_labels, need_one
 from favor_lab.grpo.support.settings import changed_settings
 from favor_lab.runs.options import PolicyOptions, open_policy
 from favor_lab.runs.predicting import Trained
@@ -132,7 +132,7 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
             raise ValueError(
                 "without a run the labels must be named: --labels reading cooking ..., or --open-vocabulary"
             )
-    labels = list(images.labels) if images.labels else trained.labels
+    labels = named_labels(images.labels) or trained.labels
     question = Question(None if images.open_vocabulary else labels, images.style or trained.style)  # refuses bad ones
     return Trained(
         dataclasses.replace(trained.policy, **changed_settings(policy)),

@@ -602,3 +602,22 @@ def test_records_without_a_checkpoint_are_made_again_and_it_is_said(grpo, capsys
     assert main(["train", "--resume", "run"]) == 0
     assert "no checkpoint in run/checkpoint: the run starts again" in capsys.readouterr().err
     assert timeless("run") == whole
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (["reading,cooking"], "'reading,cooking' is one label: part labels by spaces"),
+        (["reading", "Reading."], "reads as one label with 'reading'"),
+        (["age <30", "reading"], "label 0 is 'age <30'"),
+        (["\u3164", "reading"], "label 0 is"),
+    ],
+)
+def test_labels_that_cannot_be_asked_are_refused_before_a_policy_is_loaded(labels, message, tmp_path, capsys):
+    image = tmp_path / "a.png"
+    picture(image, 0, "RGB", (56, 56))
+    for command in (["predict", str(image)], ["evaluate", "--test", "1"]):
+        assert main([*command, "--policy", "no/such-policy", "--labels", *labels]) == 2
+        error = capsys.readouterr().err
+        assert "no/such-policy" not in error
+        assert message in error or (command[0] == "evaluate" and "has none of the labels" in error)
