@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
 from favor_lab import cli
 from favor_lab.activities import few_shot, load_activities
@@ -188,12 +188,56 @@ def no_permission(root: Path) -> None:
         path.symlink_to("/proc/self/mem")
 
 
-def same_as_a_test_image(name: str, again: bool = False) -> Callable[[Path], object]:
+def same_as_a_test_image(name: str, again: str = "") -> Callable[[Path], object]:
+    """Once more among the training images; again: in a file of its own, in this mode."""
+
     def spoil(root: Path) -> None:
-        twin = (root / "test/reading/a.png").read_bytes()
-        trees.write(root / f"train/reading/{name}", encoded("BMP", Image.open(io.BytesIO(twin))) if again else twin)
+        twin, form = (root / "test/reading/a.png").read_bytes(), Path(name).suffix[1:]
+        trees.write(
+            root / f"train/reading/{name}",
+            encoded(form, Image.open(io.BytesIO(twin)).convert(again)) if again else twin,
+        )
 
     return spoil
+
+
+def grey_twins(root: Path) -> None:
+    """A grey test image, and in 16 bits for 8 among the training images."""
+    with Image.open(root / "test/reading/a.png") as image:
+        grey = image.convert("L")
+    grey.save(root / "test/reading/a.png")
+    trees.write(root / f"{BAD}.png", encoded("PNG", Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)))
+
+
+def flipped(form: str, place: float | bytes) -> bytes:
+    """An image with one wrong bit: at a share of its bytes, or in a text that it has."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("title", "a photograph")
+    content = bytearray(encoded(form, pnginfo=text))
+    content[content.index(place) if isinstance(place, bytes) else int(place * len(content))] ^= 1
+    return bytes(content)
+
+
+def careless(content: Callable[[], bytes]) -> Callable[[Path], object]:
+    """Written as bad.img, and read while Pillow's global flag is set; the flag is what it was when that is over."""
+
+    def spoil(root: Path) -> None:
+        trees.write(root / f"{BAD}.png", content()).rename(root / f"{BAD}.img.png")
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+    return spoil
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes `count` times more."""
+    whole = encoded("JPEG", Image.new("L", (2000, 2000), 128), progressive=True)
+    return whole[:-2] + whole[whole.rfind(b"\xff\xda") : -2] * count + whole[-2:]
+
+
+def chunks(count: int) -> bytes:
+    """A PNG with `count` chunks that nobody knows."""
+    whole = encoded("PNG")
+    return whole[:33] + (b"\0\0\0\0prVt" + struct.pack(">I", zlib.crc32(b"prVt"))) * count + whole[33:]
 
 
 def rename(old: str, new: str) -> Callable[[Path], object]:
@@ -293,6 +337,18 @@ KINDS = [
     Kind("a truncated JPEG", bad(".jpg", lambda: half("JPEG")), ("bad.jpg", "truncated")),
     Kind("a truncated PNG", bad(".png", lambda: half("PNG")), ("bad.png", "truncated")),
     Kind("a PNG with half of its rows", bad(".png", half_of_the_rows), ("bad.png", "cut off")),
+    Kind("a PNG with one wrong bit in its pixels", bad(".png", lambda: flipped("PNG", 0.5)),
+         ("bad.png", "the checksum of its chunk 'IDAT' is wrong")),
+    Kind("a PNG with one wrong bit in its metadata", bad(".png", lambda: flipped("PNG", b"a photograph")),
+         ("bad.png", "the checksum of its chunk 'tEXt' is wrong")),
+    Kind("a JPEG that ends, with its mark, half way", bad(".jpg", lambda: half("JPEG") + b"\xff\xd9"),
+         ("bad.jpg", "cut off")),
+    *(Kind(f"half of a {form}, where other code lets truncated files pass", careless(lambda form=form: half(form)),
+           ("bad.img", "cannot be read as an image")) for form in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")),
+    Kind("a file that is larger than memory", lambda root: os.truncate(bad(".png", b"")(root), 30 * 10**9),
+         ("bad.png", "it has 30.0 GB")),
+    Kind("a JPEG of a thousand scans", bad(".jpg", lambda: scans(1000)), ("bad.jpg", "scans of 2000 x 2000 pixels")),
+    Kind("a PNG of 200 000 chunks", bad(".png", lambda: chunks(200_000)), ("bad.png", "more than 100000 chunks")),
     Kind("no bytes", bad(".jpg", b""), ("bad.jpg", "empty (0 bytes)")),
     Kind("a page of text called .jpg", bad(".jpg", b"<html>404</html>"), ("bad.jpg", "it is none of JPEG")),
     Kind(
@@ -315,10 +371,13 @@ KINDS = [
          ("bad\\n\\x1b[2J\\u202e.png: cannot be read",)),
     Kind("a name that is not UTF-8", bytes_in_name, ("caf\\udce9.png", "not UTF-8")),
     Kind("a test image among the training images", same_as_a_test_image("bad.png"), ("bad.png", "a.png", "same")),
-    Kind("the same, in another format", same_as_a_test_image("bad.bmp", again=True), ("bad.bmp", "a.png", "same")),
+    Kind("the same, in another format", same_as_a_test_image("bad.bmp", again="RGB"), ("bad.bmp", "a.png", "same")),
     Kind("an image under two labels", lambda root: trees.write(
         root / f"{BAD}.png", (root / "train/running/a.png").read_bytes()),
          ("bad.png", "running/a.png", "same image under two labels")),
+    Kind("the same, with a channel that hides nothing", same_as_a_test_image("bad.png", again="RGBA"),
+         ("bad.png", "a.png", "same")),
+    Kind("the same, in 16 bits", grey_twins, ("bad.png", "a.png", "same")),
     Kind("a symbolic link in a circle", link(f"{BAD}.png"), ("bad.png", "a link that leads nowhere or in a circle")),
     Kind("a symbolic link to nowhere", link("gone.png"), ("bad.png", "a link that leads nowhere or in a circle")),
     Kind("a folder that leads back into itself", lambda root: (root / "train/deeper").symlink_to(root / "train"),
@@ -428,8 +487,11 @@ KINDS = [
 def trial(kind: Kind, root: Path) -> tuple[bool, str]:
     """Whether a kind is handled as required, and the result in one line: warnings, then the error."""
     SETS[kind.data](root)
-    kind.spoil(root)
-    result = read_as_training_does(kind.data, root)
+    try:
+        kind.spoil(root)
+        result = read_as_training_does(kind.data, root)
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
     message = f"{result.error} (warned: {result.messages})" if result.messages else result.error
     message = re.sub(r" in ROOT|ROOT: |ROOT/| \(`favor-lab data.*?`[^)]*\)", "", message.replace(str(root), "ROOT"))
     line = " ".join(message.split())

@@ -1,4 +1,5 @@
-"""The silent traps of transformers and Qwen2-VL: each with its protection, removed once to show that it is needed.
+"""The silent traps of transformers, Qwen2-VL and image files: each with its protection, removed once to show that it
+is needed.
 
     python tests/promises/traps.py
 
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import socket
+import struct
 import sys
 import tempfile
 import textwrap
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,14 +30,19 @@ from types import CodeType
 from typing import Any, NamedTuple
 from unittest import mock
 
+import numpy as np
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image, ImageFile
 from torch import Tensor
 
+from favor_lab.activities import ActivityData, Record, few_shot, fewshot, formats, images
 from favor_lab.activities.images import prepare_image
 from favor_lab.grpo import losses, sampling
 from favor_lab.grpo.sampling import Rollout, encode_completions, sample_groups, score_completions
+from favor_lab.study import leakage
+from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm import adapters, loading, prefix, processing, processor
 from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
 from favor_lab.vlm.fast.packed import PackedAttention, packed_hidden
@@ -54,6 +63,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # help
 from tiny import LABELS, make_checkpoint, make_examples, make_policy, plain_row
 
 GROUP, LENGTH = 2, 6
+SPLITS = ("train", "test")
 
 # ------------------------------------------------------------------------------------- taking something out of a source
 
@@ -471,6 +481,63 @@ class Trap(NamedTuple):
 
 CONFIG, DELTAS = "policy.base.generation_config", "policy.base.model.rope_deltas"
 TEXT = "(prompts.attention_mask.cumsum(1) - 1).clamp(min=0)"  # positions of a text
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+
+
+def test_images_among_the_training_images(checkpoint: Path) -> None:
+    """The first test image is once more among the training images, with an alpha channel that hides nothing."""
+    pictures = {f"{split} {number}": noise(10 * ("test" in split) + number) for split in SPLITS for number in range(3)}
+    pictures["train 1"] = pictures["test 0"].convert("RGBA")
+    records = {split: [Record("reading", f"{split} {number}") for number in range(3)] for split in SPLITS}
+    data = ActivityData("a set", ["reading"], records, pictures.__getitem__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        draws = [few_shot(data, 2, seed, validation=0, test=3) for seed in range(4)]
+    trained = {prepare_image(example).tobytes() for shots in draws for example in shots.train}
+    shared = trained & {prepare_image(example).tobytes() for example in draws[0].test}
+    assert not shared, f"{len(shared)} of 3 test images are trained on"
+
+
+def images_of_a_shared_adapter(checkpoint: Path) -> None:
+    examples = make_examples()
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder) / "run")
+        leakage.save_training_images(run, examples[:2])
+        leakage.share_training_images(run, Path(folder))
+        left = leakage.without_training_images(examples, leakage.training_images(folder) or set())
+    assert len(left) == len(examples) - 2, f"{len(left)} of {len(examples)} images are tested, 2 of them trained on"
+
+
+def truncated_images_where_other_code_lets_them_pass(checkpoint: Path) -> None:
+    with mock.patch.object(ImageFile, "LOAD_TRUNCATED_IMAGES", True):
+        for form in ("JPEG", "PNG"):
+            content = io.BytesIO()
+            noise(0).save(content, form)
+            must_refuse(content.getvalue()[: len(content.getvalue()) // 2], f"half of a {form}")
+
+
+def images_that_end_early(checkpoint: Path) -> None:
+    content = io.BytesIO()
+    noise(0).save(content, "JPEG")
+    must_refuse(content.getvalue()[: len(content.getvalue()) * 2 // 3] + b"\xff\xd9", "two thirds of a JPEG")
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(41 * 20)))]
+    pieces = [(len(body), name + body) for name, body in (*parts, (b"IEND", b""))]
+    png = [struct.pack(">I", length) + text + struct.pack(">I", zlib.crc32(text)) for length, text in pieces]
+    must_refuse(b"\x89PNG\r\n\x1a\n" + b"".join(png), "half of a PNG")
+
+
+def must_refuse(content: bytes, what: str) -> None:
+    try:
+        images.decode_image(content, what)
+    except ValueError:
+        return
+    raise AssertionError(f"{what} is read")
+
+
 CHUNKED = "chunk_features = torch.cat(chunk_features).chunk(len(chunk))"
 DROPPED = Edit(prefix._language_model, "if any(layer.training for layer in layers):", "if False:")
 
@@ -647,6 +714,35 @@ TRAPS = [
         [
             [Edit(losses.grpo_loss, "((reference - logps).abs() > MAX_LOG_RATIO)", "False")],
             [Edit(losses.grpo_loss, "((now - old).abs() > MAX_LOG_RATIO)", "False")],
+        ],
+    ),
+    Trap(
+        "a test image that was trained on", "design: few_shot draws by content", test_images_among_the_training_images,
+        "The same pixels in another file, with another name and an alpha channel, are the same image to a policy.",
+        [
+            [Edit(fewshot._Draw.take, "if content not in self.first:", "if True:")],
+            [Edit(images.Example.content, "_digest(prepare_image(self))", "_digest(image)")],
+        ],
+    ),
+    Trap(
+        "an adapter that is tested on its own images", "guard: leakage.training_images", images_of_a_shared_adapter,
+        "Whoever tests a shared adapter draws other test images than its run did, out of the same folder.",
+        [
+            [Edit(leakage.share_training_images, "sorted(known)", "[]")],
+            [Edit(leakage.without_training_images, "if not known &", "if True or known &")],
+        ],
+    ),
+    Trap(
+        "truncated images", "design: only_complete_files", truncated_images_where_other_code_lets_them_pass,
+        "One line in any library lets Pillow read half an image, and fill the rest with black or grey.",
+        [[Edit(formats.only_complete_files, "ImageFile.LOAD_TRUNCATED_IMAGES, False", "False, True")]],
+    ),
+    Trap(
+        "an image that ends early", "guard: check_png_rows, check_jpeg_rows", images_that_end_early,
+        "A decoder fills what is missing of a PNG with black, of a JPEG with grey, and says nothing.",
+        [
+            [Edit(formats.check_png_rows, "if size < expected:", "if False:")],
+            [Edit(formats.check_jpeg_rows, "if marker == END:", "if False:")],
         ],
     ),
     Trap(
