@@ -94,10 +94,11 @@ def memory_of_card(policy: PolicyOptions) -> float | None:
 
 def adapter_rank(policy: PolicyOptions) -> int:
     """Rank of the adapter that will be trained: a saved one brings its own."""
-    from favor_lab.vlm.hub import read_json
+    from favor_lab.vlm.adapters import plain_lora
+    from favor_lab.vlm.untrusted import read_json
 
     config = None if policy.adapter is None else policy.adapter / "adapter_config.json"
-    return policy.lora_rank if config is None or not config.is_file() else read_json(config).get("r", policy.lora_rank)
+    return policy.lora_rank if config is None or not config.is_file() else plain_lora(read_json(config), config)["r"]
 
 
 def preset_rate(policy: PolicyOptions, method: str = "GRPO") -> float:

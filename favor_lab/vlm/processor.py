@@ -7,6 +7,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
@@ -99,8 +100,13 @@ def read_image_processor(name: str, local_files_only: bool = False) -> tuple[Any
             budget_of_type = [getattr(image_processor, field), *budget.values()]
             if not all(type(number) is int and number > 0 for number in budget_of_type):
                 raise ValueError(f"{field}, min_pixels and max_pixels must be whole numbers above 0")
-        if not all(number > 0 for number in image_processor.image_std):
-            raise ValueError("image_std must be numbers above 0")
+        mean, std = (
+            np.asarray(getattr(image_processor, name), dtype=np.float32) for name in ("image_mean", "image_std")
+        )
+        if not (np.isfinite(mean / std).all() and (std > 0).all()):
+            raise ValueError(
+                "image_mean and image_std must be numbers of the size of a pixel's value, image_std above 0"
+            )
     return image_processor, budget
 
 

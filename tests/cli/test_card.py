@@ -154,7 +154,8 @@ def test_the_rate_belongs_to_the_method_and_to_what_moves(planned):
 
 def test_an_adapter_brings_its_rank(planned, tmp_path, monkeypatch):
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text('{"r": 64}')
+    config = {"peft_type": "LORA", "r": 64, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     asked = []
     monkeypatch.setattr(
         "favor_lab.budget.fits.recommend", lambda *args, **fixed: asked.append(fixed) or recommend(*args, **fixed)

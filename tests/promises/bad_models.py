@@ -107,7 +107,7 @@ def spoil_text(path: Path, draw: random.Random) -> str:
         "empty": lambda: b"",
         "byte order mark": lambda: b"\xef\xbb\xbf" + text.encode(),
         "UTF-16": lambda: text.encode("utf-16"),
-        "Latin-1": lambda: text.replace('"', '"\xe9', 1).encode("latin-1"),
+        "Latin-1": lambda: text.replace('"', '"\xe9', 1).encode("latin-1", "replace"),
         "a list": lambda: b"[1]",
         "a string": lambda: b'"x"',
         "null": lambda: b"null",
