@@ -72,7 +72,7 @@ def few_shot(dataset: ActivityData, shots: int, seed: int = 0, validation: int =
     (16, 16, 0, 16)
     """
     for name, count, least in (("shots", shots, 1), ("validation", validation, 0), ("test", test, 0)):
-        if count < least:
+        if isinstance(count, bool) or not hasattr(count, "__index__") or count < least:
             raise ValueError(f"{name} counts images per label and must be at least {least}, not {count}")
     return _draw(dataset, {"test": test, "validation": validation, "train": shots}, seed)
 

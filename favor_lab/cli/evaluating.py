@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from favor_lab.cli.options import named_labels, need_one
+from favor_lab.arguments import check_choice, check_count
+from favor_lab.cli.options import named_labels
 from favor_lab.files import jsonable
-from favor_lab.grpo.support.settings import changed_settings
-from favor_lab.runs.options import DataOptions, FolderOptions, PolicyOptions, open_policy, open_set
+from favor_lab.grpo.support.settings import Style, changed_settings
+from favor_lab.runs.options import (
+    DataOptions,
+    FolderOptions,
+    PolicyOptions,
+    check_asked,
+    check_outside,
+    check_policy,
+    open_policy,
+    open_set,
+)
 from favor_lab.runs.predicting import NoLabels, Trained, read_trained
 from favor_lab.runs.run import note, tell
 from favor_lab.versions import need, versions
@@ -46,6 +56,14 @@ class AskOptions(FolderOptions, AskedSet):
     out: Path | None = None  # New folder for the answers, a confusion matrix and a report; left out: print only.
     json: bool = False  # Print one line of JSON and nothing else, for programs that read it.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("test", "max_new_tokens", "batch_size"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), least=1)
+        if self.style is not None:
+            check_choice("style", self.style, get_args(Style))
+
 
 def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     """Ask a policy, or what a run trained, about the test images of a set; never about images that the run trained on.
@@ -61,14 +79,17 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     from favor_lab.study.run_folder import RunFolder
     from favor_lab.vlm.question import Question
 
-    need_one(test=test.test, max_new_tokens=test.max_new_tokens, batch_size=test.batch_size)
     if test.out is not None:
         need("matplotlib", "the figures of a report")
+    check_asked(policy)
     trained = who_is_tested(test, policy)
+    check_policy(trained.policy, trains=False)
     data, images = images_to_test(test, trained)
     images, labels = labels_to_ask(test, images, trained)
     style, tokens = test.style or trained.style, test.max_new_tokens or trained.max_new_tokens
     question = Question(labels, style)
+    if test.out is not None:
+        check_outside(test.out, data.root)
     examples, left_out = unseen_examples(images, data, trained.policy)
     folder = None if test.out is None else RunFolder.create(test.out)
     model = open_policy(trained.policy)

@@ -6,15 +6,18 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from favor_lab.cli.options import DrawOptions, need_one
+from favor_lab.arguments import ArgumentError
+from favor_lab.cli.options import DrawOptions
 from favor_lab.files import write_whole
 from favor_lab.progress import progress_bar
 from favor_lab.runs.options import open_set, read_exclude
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
+OF_IMAGES: tuple[str, ...] = ("sheet", "out", "decode", "write_exclude", "exclude", "person_crop", "per_label", "split")
 
-def data(draw: DrawOptions, typed: Collection[str] = ()) -> None:
+
+def data(draw: DrawOptions, typed: Collection[str]) -> None:
     """Where to get a public set and what it is; check a folder of images; list, show or draw a set.
 
     favor-lab data stanford40
@@ -39,14 +42,15 @@ def data(draw: DrawOptions, typed: Collection[str] = ()) -> None:
     tell(f"{images.name}: {len(images.labels)} labels ({', '.join(images.labels)})")
     for split, records in images.splits.items():
         tell(f"{split:<12}{len(records)} images")
+    if draw.split not in images.splits and draw.sheet is not None:
+        message = f"{images.name} has no split {draw.split!r}; it has {', '.join(images.splits)}"
+        raise ArgumentError("split", message)
     if draw.out is not None:
         tell(f"{len(export_folder(draw.data, draw.out, per_label=draw.per_label))} images written to {draw.out}")
     if draw.sheet is not None:  # one picture of the first images of each label
         need("matplotlib", "a sheet of images")
         from favor_lab.show.evaluations import plot_examples
 
-        if draw.split not in images.splits:
-            raise ValueError(f"{images.name} has no split {draw.split!r}; it has {', '.join(images.splits)}")
         by_label = [[r for r in images.splits[draw.split] if r.label == label] for label in images.labels]
         pictures = [images.read(record) for records in by_label for record in records[: draw.per_label]]
         plot_examples(pictures, columns=8).savefig(draw.sheet)
@@ -54,25 +58,23 @@ def data(draw: DrawOptions, typed: Collection[str] = ()) -> None:
 
 
 def refuse_ignored(draw: DrawOptions, typed: Collection[str]) -> None:
-    """ValueError for options that were given and would do nothing, and for a sheet of no images; FileExistsError for a
-    list that is there already."""
+    """ArgumentError for an option that would have no effect with the others."""
     from favor_lab.activities.public.catalogue import PUBLIC
     from favor_lab.activities.world import SETS
 
-    need_one(per_label=draw.per_label)
-    if draw.write_exclude is not None and draw.write_exclude.exists():
-        raise FileExistsError(f"{draw.write_exclude} is there already: name a new file")
-    has_images = draw.root is not None or draw.data not in (*PUBLIC, "folder")
-    needs = {
-        f"a drawn set ({', '.join(SETS)})": ["out"] * (draw.data not in SETS),
-        "--root ROOT": ["decode", "write_exclude", "exclude", "person_crop"] * (draw.root is None)
-        + ["sheet"] * (not has_images),
-        "--sheet FILE.png": ["split"] * (draw.sheet is None),
-        "--sheet FILE.png or --out FOLDER": ["per_label"] * (draw.sheet is None and draw.out is None),
-    }
-    for needed, names in needs.items():
-        if ignored := [f"--{name.replace('_', '-')}" for name in names if name in typed]:
-            raise ValueError(f"{', '.join(ignored)} would do nothing: it needs {needed}")
+    if draw.root is None and draw.data in (*PUBLIC, "folder"):
+        ignored, why = OF_IMAGES, f"it needs --root, the folder of {draw.data}"
+    elif draw.data in SETS:
+        ignored, why = ("decode", "write_exclude"), f"{draw.data} is drawn, so there is nothing to check"
+    else:
+        ignored, why = ("out",), "it writes a drawn set as files, and these images are files"
+    for name in ignored:
+        if name in typed:
+            raise ArgumentError(name, f"{name} would have no effect: {why}")
+    if "per_label" in typed and draw.sheet is None and draw.out is None:
+        raise ArgumentError("per_label", "per_label would have no effect: it needs --sheet or --out")
+    if "split" in typed and draw.sheet is None:
+        raise ArgumentError("split", "split would have no effect: it is the part on a --sheet")
 
 
 def check(draw: DrawOptions, root: Path) -> bool:

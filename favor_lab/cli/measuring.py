@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.cli.options import CardOptions, FitOptions, ProfileOptions, ShareOptions, StudyOptions, need_one
+from favor_lab.arguments import ArgumentError
+from favor_lab.cli.options import CardOptions, FitOptions, ProfileOptions, ShareOptions, StudyOptions
+from favor_lab.cli.training import refuse_ignored
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 from favor_lab.progress import progress_bar
@@ -20,6 +22,9 @@ from favor_lab.runs.options import (
     FolderOptions,
     PolicyOptions,
     adapter_folder,
+    check_images,
+    check_outside,
+    check_policy,
     load_shots,
     open_policy,
     read_exclude,
@@ -50,8 +55,12 @@ def profile(
     from favor_lab.budget.profiling import profile_step
     from favor_lab.study.run_folder import RunFolder
 
-    need_one(repeats=measure.repeats)
-    plan = fitted_plan(RunPlan("profile", data, policy, settings), typed, card.gpu_gb, card.check)
+    check_policy(policy)
+    plan = RunPlan("profile", data, policy, settings)
+    fitted = fitted_plan(plan, typed, card.gpu_gb, card.check)
+    refuse_ignored(plan, fitted, card, typed)
+    plan = fitted
+    check_images(replace(data, test=0))
     policy, settings = plan.policy, replace(settings, **vars(plan.settings))
     if measure.out is not None:
         need("matplotlib", "the figure of a profile")
@@ -71,7 +80,7 @@ def profile(
         tell(f"figure       {path}")
 
 
-def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> None:
+def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions, typed: Collection[str]) -> None:
     """Compare methods cell by cell: training, test images, every response kept, one table with intervals.
 
     favor-lab study --methods zero-shot grpo --sets cartoon --shots 1 4 --seeds 2
@@ -82,7 +91,10 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions) -> 
     from favor_lab.runs.experiments import run_study
     from favor_lab.runs.tables import write_tables
 
+    check_policy(policy)
+    check_outside(study.out, images.root)
     cells = cells_of(study)
+    refuse_untrained(cells, typed)
     name = study.preset or ("pocket" if policy.policy == "pocket" else "lora")
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
@@ -121,6 +133,17 @@ def cells_of(study: StudyOptions) -> list[Cell]:
     return whole_study(study.cells)
 
 
+def refuse_untrained(cells: Sequence[Cell], typed: Collection[str]) -> None:
+    """ArgumentError for variants that none of the methods has, and for options of training if nothing is trained."""
+    variants = {cell.variant for cell in cells}
+    if "variants" in typed and variants <= {""}:
+        raise ArgumentError("variants", "variants are of grpo and grpo-answer, and neither is among the methods")
+    if not any(cell.trains for cell in cells):
+        for name in ("shots", "seeds", "steps", "micro_batch"):
+            if name in typed:
+                raise ArgumentError(name, f"{name} would have no effect: none of the methods trains")
+
+
 def share(share: ShareOptions) -> None:
     """Put what a run trained into a folder to give away: weights, a model card, settings and results.
 
@@ -132,10 +155,6 @@ def share(share: ShareOptions) -> None:
     """
     from favor_lab.sharing import export
 
-    if share.public and share.push is None:
-        raise ValueError("--public says who sees what is pushed: it needs --push USER/NAME")
-    if share.dtype != "auto" and not share.merged:
-        raise ValueError("--dtype says how a merged checkpoint is stored: it needs --merged")
     options: dict[str, Any] = {"merged": share.merged, "push_to": share.push, "private": not share.public}
     options |= {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
     export.share(share.run, share.out, **options)

@@ -10,15 +10,9 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from favor_lab.arguments import ArgumentError, check_choice, check_count, check_list, check_number
 from favor_lab.runs.options import SetOptions
 from favor_lab.runs.trackers import TrackerName
-
-
-def need_one(**counts: int | None) -> None:
-    """ValueError, with the option's name, for a count below 1; None: not given."""
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {count}, but must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -30,6 +24,9 @@ class FitOptions:
     """Memory of the card in GB, as it is sold: one of 12 GB has 12 GiB. None: the card in this machine."""
     check: bool = True
     """Estimate before the weights are loaded whether training fits on the card, and refuse what does not."""
+
+    def __post_init__(self) -> None:
+        check_card(self.gpu_gb)
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,9 @@ class RunOptions:
     writes into the run's folder. wandb and trackio may send to their servers: wandb does unless WANDB_MODE=offline,
     trackio to the one that TRACKIO_SPACE_ID names."""
     quiet: bool = False  # Print nothing but errors and the last line, which names the report.
+
+    def __post_init__(self) -> None:
+        check_count("checkpoint_every", self.checkpoint_every, least=1)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ class DrawOptions(SetOptions):
     sheet: Path | None = None  # Write one picture with all the images and their labels to this file (.png).
     out: Path | None = None  # New folder to write a drawn set to, as files: train and test, a folder per label.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("per_label", self.per_label, least=1)
+        if self.sheet is not None:
+            if self.sheet.suffix.lower() != ".png":
+                raise ArgumentError("sheet", f"sheet is {self.sheet}, but must end in .png")
+            check_file("sheet", self.sheet)
+        if self.write_exclude is not None:
+            check_file("write_exclude", self.write_exclude, new=True)
+
 
 @dataclass(frozen=True)
 class StudyOptions:
@@ -115,6 +125,17 @@ class StudyOptions:
     """Folder of the finished cells and their tables. Cells that are there are not run again: kill it and start it again
     as often as you like."""
 
+    def __post_init__(self) -> None:
+        for name in ("methods", "sets", "shots"):
+            check_list(name, getattr(self, name))
+        for count in self.shots:
+            check_count("shots", count, least=1)
+        for name in ("seeds", "test", "steps"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), least=1)
+        if self.micro_batch is not None:
+            check_count("micro_batch", self.micro_batch)
+
 
 @dataclass(frozen=True)
 class ProfileOptions:
@@ -123,6 +144,9 @@ class ProfileOptions:
     repeats: int = 5  # Timed runs of the step, after two to warm up; the table shows medians.
     fixed_length: bool = False  # Give every completion --max-new-tokens tokens, so that the work is always the same.
     out: Path | None = None  # New folder for profile.json and profile.png; left out: print only.
+
+    def __post_init__(self) -> None:
+        check_count("repeats", self.repeats, least=1)
 
 
 @dataclass(frozen=True)
@@ -141,6 +165,11 @@ class ShareOptions:
     """USER/NAME: also make this repository on the Hub and upload OUT. Left out: nothing leaves this machine."""
     public: bool = False  # With --push: everybody sees the repository, not you alone.
 
+    def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+        if self.public and self.push is None:
+            raise ArgumentError("public", "--public says who sees what is pushed: it needs --push USER/NAME")
+
 
 @dataclass(frozen=True)
 class CardOptions:
@@ -152,6 +181,23 @@ class CardOptions:
     model: str | None = None
     """Published name, checkpoint directory, or a Hub name that was downloaded; None: Qwen/Qwen2-VL-2B-Instruct."""
     json: bool = False  # Print one line of JSON and nothing else, for programs that read it.
+
+    def __post_init__(self) -> None:
+        check_card(self.gpu_gb)
+
+
+def check_card(gpu_gb: float | None) -> None:
+    """ArgumentError for a card without memory."""
+    if gpu_gb is not None:
+        check_number("gpu_gb", gpu_gb, positive=True)
+
+
+def check_file(name: str, path: Path, new: bool = False) -> None:
+    """ArgumentError unless a file can be written there; new: unless there is none yet."""
+    if path.is_dir() or (new and path.exists()):
+        raise ArgumentError(name, f"{path} is there already: name a new file")
+    if not path.absolute().parent.is_dir():
+        raise ArgumentError(name, f"there is no folder {path.parent} to write {path.name} to")
 
 
 def named_labels(labels: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,12 +17,12 @@ from typing import Any
 
 import tyro
 
+from favor_lab.arguments import ArgumentError, check_list
 from favor_lab.cli.evaluating import evaluate
 from favor_lab.cli.images import data
 from favor_lab.cli.measuring import doctor, profile, share, study
 from favor_lab.cli.predicting import app, predict
 from favor_lab.cli.training import demo, sft, train
-from favor_lab.grpo.support.settings import TrainSettings
 from favor_lab.runs.config import config_arguments
 from favor_lab.terminal import print_line
 
@@ -68,9 +69,30 @@ def complain(text: str) -> None:
 
 
 def unchecked(kind: type) -> type:
-    """Settings whose values are not checked while they are parsed, so that the error is ours, in one line."""
+    """Options whose values are not checked while they are parsed, so that the error is ours, in one line."""
     members = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), members) if issubclass(kind, TrainSettings) else kind
+    return type(kind.__name__, (kind,), members) if hasattr(kind, "__post_init__") else kind
+
+
+def check_arguments(arguments: Sequence[str], kinds: Mapping[str, Any]) -> None:
+    """ArgumentError for an empty value, which an unset variable of the shell leaves, and for digits of other scripts.
+    kinds: of the values of the options, by name."""
+    name = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            name, argument = name.replace("-", "_"), value if equals else "--"
+        if argument == "" and name != "recipe":
+            raise ArgumentError(name, f"{name} is empty" if name else "an argument is empty")
+        if re.search(r"\b(int|float)\b", str(kinds.get(name))) and not argument.isascii():
+            raise ArgumentError(name, f"{name} is {argument!r}, but a number is written in the digits 0 to 9")
+
+
+def check_twice(values: Mapping[str, Any]) -> None:
+    """ArgumentError for an option that has a value twice."""
+    for name, value in values.items():
+        if isinstance(value, tuple) and value and name != "reward_weights":
+            check_list(name, value)
 
 
 def typed_names(arguments: Sequence[str]) -> frozenset[str]:
@@ -92,8 +114,10 @@ def run(arguments: Sequence[str]) -> None:
     groups, given = option_groups(named) if named else {}, list(arguments)
     parsed = parse(given, {named: groups})
     values = {name: value for group in groups for name, value in vars(getattr(parsed, group)).items()}
+    check_arguments(given[1:], option_kinds(groups))
     if named and (config := values.pop("config", None)):
         from_file = config_arguments(config, named, values)
+        check_arguments(from_file, option_kinds(groups))
         try:
             parse([named, *from_file], {named: groups})
         except SystemExit:
@@ -101,6 +125,8 @@ def run(arguments: Sequence[str]) -> None:
         given = [named, *from_file, *arguments[1:]]
         parsed = parse(given, {named: groups})
     command = COMMANDS[type(parsed).__name__]
+    for group in groups:
+        check_twice(vars(getattr(parsed, group)))
     more = {"typed": typed_names(given)} if "typed" in typing.get_type_hints(command) else {}
     command(**{name: kind(**vars(getattr(parsed, name))) for name, kind in groups.items()}, **more)
 
@@ -109,6 +135,20 @@ def option_groups(command: str) -> dict[str, type]:
     """The parameters of a command's function that are groups of options."""
     hints = typing.get_type_hints(COMMANDS[command])
     return {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
+
+
+def option_kinds(groups: Mapping[str, type]) -> dict[str, Any]:
+    """The kinds of the values of all options, as they are written."""
+    return {item.name: item.type for kind in groups.values() for item in dataclasses.fields(kind)}
+
+
+def named_option(error: BaseException, arguments: Sequence[str]) -> str:
+    """The option that an error is about, as it is typed, to stand before the message; "" if it is about none."""
+    if not isinstance(error, ArgumentError) or not arguments or arguments[0] not in COMMANDS:
+        return ""
+    option = f"--{error.name.replace('_', '-')}"
+    is_known = error.name in option_kinds(option_groups(arguments[0])) and option not in str(error)
+    return f"{option}: " if is_known else ""
 
 
 def print_completion(shells: Sequence[str]) -> None:
@@ -168,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError, ArithmeticError, MemoryError) as error:
         if debug:
             raise
-        complain(f"error: {error}")
+        complain(f"error: {named_option(error, given)}{error}")
         return 2
     except Exception as error:
         if debug:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from tyro.conf import Positional
 
-from favor_lab.cli.options import named_labels, need_one
-from favor_lab.grpo.support.settings import changed_settings
-from favor_lab.runs.options import PolicyOptions, open_policy
+from favor_lab.arguments import ArgumentError, check_choice, check_count
+from favor_lab.cli.options import check_file, named_labels
+from favor_lab.grpo.support.settings import Style, changed_settings
+from favor_lab.runs.options import PolicyOptions, check_asked, check_policy, open_policy
 from favor_lab.runs.predicting import Trained
 from favor_lab.runs.run import note, tell
 
@@ -28,6 +30,14 @@ class NewImageOptions:
     style: str | None = None  # Response: think (reasoning, then the answer) or answer; None: as in the run, else think.
     max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None:
+            check_count("max_new_tokens", self.max_new_tokens, least=1)
+        if self.style is not None:
+            check_choice("style", self.style, get_args(Style))
+        if self.labels and self.open_vocabulary:
+            raise ArgumentError("labels", "labels are to choose from, and --open-vocabulary names none: leave one out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(NewImageOptions):
@@ -39,12 +49,26 @@ class PredictOptions(NewImageOptions):
     json: bool = False  # Print one line of JSON per image and nothing else, for programs that read it.
     batch_size: int = 16  # Images answered at a time; changes no result.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.threshold <= 1.0:
+            message = f"--threshold is {self.threshold}, but a probability is between 0 and 1"
+            raise ArgumentError("threshold", message)
+        if self.csv is not None:
+            check_file("csv", self.csv, new=True)
+        check_count("batch_size", self.batch_size, least=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions(NewImageOptions):
     """Who is asked, and where the page is."""
 
     port: int | None = None  # Port on this machine; None: the first that is free from 7860 on.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.port is not None:
+            check_count("port", self.port, least=1, most=65535)
 
 
 def predict(images: PredictOptions, policy: PolicyOptions) -> None:
@@ -65,11 +89,6 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     from favor_lab.runs.predicting import predict as predictions_of
     from favor_lab.study.leakage import images_of
 
-    need_one(batch_size=images.batch_size)
-    if not 0.0 <= images.threshold <= 1.0:
-        raise ValueError(f"--threshold is {images.threshold}, but a probability is between 0 and 1")
-    if images.csv is not None and images.csv.exists():
-        raise FileExistsError(f"{images.csv} is there already: name a new file")
     asked, paths = who_is_asked(images, policy), image_paths(images.paths)
     seen = images_of(asked.policy.starts) or ()
     model, predictions = open_policy(asked.policy), []
@@ -121,9 +140,7 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
     from favor_lab.runs.predicting import read_trained
     from favor_lab.vlm.question import Question
 
-    need_one(max_new_tokens=images.max_new_tokens)
-    if images.labels and images.open_vocabulary:
-        raise ValueError("--open-vocabulary asks without a list of labels: leave out --labels")
+    check_asked(policy)
     if images.run is not None:
         trained = read_trained(images.run, needs_labels=not images.labels and not images.open_vocabulary)
     else:
@@ -134,8 +151,10 @@ def who_is_asked(images: NewImageOptions, policy: PolicyOptions) -> Trained:
             )
     labels = named_labels(images.labels) or trained.labels
     question = Question(None if images.open_vocabulary else labels, images.style or trained.style)  # refuses bad ones
+    asked_policy = dataclasses.replace(trained.policy, **changed_settings(policy))
+    check_policy(asked_policy, trains=False)
     return Trained(
-        dataclasses.replace(trained.policy, **changed_settings(policy)),
+        asked_policy,
         None if question.labels is None else list(question.labels),
         question.style,
         images.max_new_tokens or trained.max_new_tokens,

@@ -10,10 +10,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from favor_lab.arguments import ArgumentError
 from favor_lab.cli.options import DemoOptions, FitOptions, RecipeOptions, RunOptions
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.runs.card import fitted_plan
-from favor_lab.runs.options import DataOptions, PolicyOptions, room_for_test
+from favor_lab.runs.options import DataOptions, PolicyOptions, check_device, room_for_test
 from favor_lab.runs.run import RunPlan, note, resumed_plan, run_training, tell
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Col
 
     if run.resume is None:
         heard = {"tell": silent, "note": silent} if run.quiet else {}
-        plan = fitted_plan(plan, typed, card.gpu_gb, card.check, **heard)
+        check_device(plan.policy.device)
+        fitted = fitted_plan(plan, typed, card.gpu_gb, card.check, **heard)
+        refuse_ignored(plan, fitted, card, typed)
+        plan = fitted
         if plan.data.root is not None and "test" not in typed:
             room, asked = room_for_test(plan.data), plan.data.test
             if 0 < room < asked:
@@ -95,6 +99,20 @@ def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Col
     if names := [f"--{name.replace('_', '-')}" for name in changed]:
         raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {', '.join(names)}")
     start(replace(resumed, tracker=run.tracker or resumed.tracker), folder=folder, quiet=run.quiet)
+
+
+def refuse_ignored(plan: RunPlan, fitted: RunPlan, card: FitOptions, typed: Collection[str]) -> None:
+    """ArgumentError for an option that has no effect with the others."""
+    if card.gpu_gb is not None:
+        if plan.policy.device == "cpu":
+            raise ArgumentError("gpu_gb", "gpu_gb is of a card, and --device is cpu: leave one out")
+        if fitted is plan:
+            raise ArgumentError("gpu_gb", f"{plan.policy.policy} is small and fits on any card: leave out gpu_gb")
+    settings = fitted.settings
+    rows = settings.prompts_per_step * getattr(settings, "group_size", 1)
+    if "micro_batch" in typed and settings.micro_batch > rows:
+        message = f"micro_batch is {settings.micro_batch}, but a step has {rows} rows: 0 takes all at once"
+        raise ArgumentError("micro_batch", message)
 
 
 def silent(text: str) -> None:

@@ -45,6 +45,7 @@ from favor_lab.grpo.support.steps import (
     Select,
     call,
     check_rewards,
+    check_weights,
     in_context,
     named_rewards,
     names,
@@ -194,6 +195,7 @@ def train(
     state = (resume or TrainingState.start(policy, settings)).go_on(
         policy, shots.train, settings, question=description, recipe=recipe
     )
+    check_weights(settings, functions)
     if settings.beta:
         with policy.reference():  # a policy without a reference: a ValueError now, not after the first rollout
             pass

@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.grpo.training import train
+from favor_lab.arguments import ArgumentError
+from favor_lab.grpo.rewards import accuracy_reward, format_reward
+from favor_lab.grpo.support.settings import changed_settings
+from favor_lab.grpo.support.steps import check_weights, named_rewards
+from favor_lab.grpo.training import check_steps, train
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import FewShot
@@ -34,9 +38,20 @@ class Recipe:
     steps: Mapping[str, Any] = field(default_factory=dict)
 
     def applied_to(self, settings: GRPOSettings) -> GRPOSettings:
-        """The settings as the recipe changes them; coefficients that they name already stay."""
+        """The settings as the recipe changes them; coefficients that they name already stay. ArgumentError for a
+        setting that was changed to something else than the recipe's."""
+        for name, value in changed_settings(settings).items():
+            if name in self.settings and value != self.settings[name]:
+                message = f"{name} is {value!r}, but the recipe {self.name} sets it to {self.settings[name]!r}"
+                raise ArgumentError(name, f"{message}: leave out one of the two")
         coefficients = {**self.coefficients, **settings.coefficients}
         return replace(settings, **self.settings, coefficients=coefficients)
+
+    def check(self, settings: GRPOSettings) -> None:
+        """ValueError for settings that this recipe cannot be trained with."""
+        slots = {slot: step for slot, step in self.steps.items() if slot != "rewards"}
+        rewards = named_rewards(self.steps.get("rewards", (accuracy_reward, format_reward)))
+        check_weights(check_steps(self.applied_to(settings), slots, rewards), rewards)
 
     def train(
         self, policy: Policy, shots: FewShot, settings: GRPOSettings, resume: TrainingState | None = None

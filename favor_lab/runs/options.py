@@ -8,10 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from favor_lab.activities.world.catalogue import SETS
+from favor_lab.arguments import ArgumentError, check_count, check_number
+
 if TYPE_CHECKING:
     from favor_lab.activities.data import ActivityData
     from favor_lab.activities.fewshot import FewShot
     from favor_lab.vlm.policy import Policy
+
+
+TOKEN_PIXELS = 784  # of an image token, 28 x 28: a smaller image has none
+MOST_RANK = 2**16  # of an adapter; more than any layer has
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,11 @@ class FolderOptions:
     """stanford40: crop to the person, widened on each side by this share of the box; None: whole images."""
     exclude: Path | None = None
     """Text file with images to leave out, one path relative to ROOT per line, as `favor-lab data` names them."""
+
+    def __post_init__(self) -> None:
+        """ArgumentError for a value that can only go wrong."""
+        if self.person_crop is not None:
+            check_number("person_crop", self.person_crop)
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,11 @@ class DataOptions(SetOptions):
     shots: int = 4  # Training images per label.
     test: int = 8  # Test images per label, never trained on; 0: no evaluation before and after.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("shots", self.shots, least=1)
+        check_count("test", self.test)
+
 
 @dataclass(frozen=True)
 class PolicyOptions:
@@ -63,6 +80,16 @@ class PolicyOptions:
     dtype: str = "auto"  # auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16 or float16.
     max_pixels: int | None = None
     """Most pixels of an image; 784 pixels are one image token. None: the checkpoint's limit, at most 401408."""
+
+    def __post_init__(self) -> None:
+        """ArgumentError for a value that can only go wrong."""
+        if not self.policy:
+            raise ArgumentError("policy", "policy is empty: name one, or leave it out for pocket")
+        check_count("lora_rank", self.lora_rank, most=MOST_RANK)
+        if self.lora_alpha is not None:
+            check_count("lora_alpha", self.lora_alpha, least=1)
+        if self.max_pixels is not None:
+            check_count("max_pixels", self.max_pixels, least=TOKEN_PIXELS)
 
     @property
     def start(self) -> Path | None:
@@ -93,14 +120,23 @@ def with_absolute_paths(data: DataOptions, policy: PolicyOptions) -> tuple[DataO
 
 def read_exclude(path: Path | None) -> list[str]:
     """The lines of a file of images to leave out, without blank ones and comments (#)."""
-    lines = [] if path is None else Path(path).read_text(encoding="utf-8-sig").split("\n")  # not U+2028
+    try:
+        lines = [] if path is None else Path(path).read_text(encoding="utf-8-sig").split("\n")  # not U+2028
+    except (OSError, ValueError) as error:
+        raise ArgumentError("exclude", f"{path} cannot be read as a text file: {error}") from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def open_set(options: SetOptions) -> ActivityData:
-    """The set of images that the options name; its images are not read yet."""
+    """The set of images that the options name; its images are not read yet. ArgumentError for an option that a drawn
+    set does not have."""
     from favor_lab.activities import load_activities
 
+    if options.data in SETS:
+        for name in ("root", "exclude", "person_crop"):
+            if getattr(options, name) is not None:
+                what = f"{options.data!r} is drawn and takes no {name}"
+                raise ArgumentError(name, f"{what}; images on disk are the set 'folder'")
     exclude = read_exclude(options.exclude)
     return load_activities(options.data, options.root, person_crop=options.person_crop, exclude=exclude)
 
@@ -110,6 +146,82 @@ def load_shots(data: DataOptions, seed: int) -> FewShot:
     from favor_lab.activities import few_shot
 
     return few_shot(open_set(data), data.shots, seed, validation=0, test=data.test)
+
+
+def check_images(options: DataOptions) -> None:
+    """ValueError for images that a run cannot draw: an unknown set, a folder with faults, labels with too few images.
+    Images are listed, not read."""
+    from favor_lab.activities.fewshot import check_counts
+
+    check_counts(open_set(options), {"test": options.test, "validation": 0, "train": options.shots})
+
+
+def check_outside(out: Path, root: Path | None) -> None:
+    """ArgumentError for a folder of results among the images, which would be one of their labels from then on."""
+    if root is not None and Path(out).resolve().is_relative_to(Path(root).resolve()):
+        raise ArgumentError("out", f"the folder {out} would be among the images in {root}: name one elsewhere")
+
+
+def check_policy(options: PolicyOptions, trains: bool = True) -> None:
+    """ArgumentError for options of a policy that cannot work and, if it trains, for those that have no effect beside
+    the others. Nothing is loaded or downloaded."""
+    from favor_lab.vlm.hub import check_family, check_files, locate
+    from favor_lab.vlm.loading import DTYPES, QUANTIZE
+
+    folder = locate(options.policy)
+    if folder is not None:
+        check_family(folder, options.policy)
+        check_files(folder, options.policy)
+    if folder is not None and options.revision is not None:
+        message = f"{options.policy} is a directory here, which has no revision {options.revision!r}: leave it out"
+        raise ArgumentError("revision", message)
+    if options.dtype not in ("auto", *DTYPES):
+        raise ArgumentError("dtype", f"unknown dtype {options.dtype!r}; valid: auto, {', '.join(DTYPES)}")
+    device = check_device(options.device)
+    if options.quantize is not None:
+        if options.quantize not in QUANTIZE:
+            known = ", ".join(map(repr, QUANTIZE))
+            raise ArgumentError("quantize", f"unknown quantize {options.quantize!r}; valid: None, {known}")
+        if device != "cuda":
+            message = f"quantize={options.quantize!r} needs a CUDA device, and this policy is for {device}"
+            raise ArgumentError("quantize", message)
+        if options.lora_rank == 0 and options.adapter is None:
+            raise ArgumentError("quantize", "4-bit weights cannot be trained themselves: use lora_rank > 0")
+    if options.adapter is not None:
+        if not (adapter_folder(options.adapter) / "adapter_config.json").is_file():
+            message = f"there is no adapter in {options.adapter}: it has no adapter_config.json"
+            raise ArgumentError("adapter", message)
+        for name in ("lora_rank", "lora_alpha"):
+            if trains and getattr(options, name) != getattr(PolicyOptions, name):
+                raise ArgumentError(name, f"{options.adapter} brings its own rank and scale: leave out {name}")
+    if trains and options.lora_rank == 0 and options.lora_alpha is not None:
+        raise ArgumentError("lora_alpha", "lora_alpha is the scale of an adapter, and lora_rank is 0: leave one out")
+
+
+def check_asked(options: PolicyOptions) -> None:
+    """ArgumentError for options of training, where a policy is only asked."""
+    for name in ("lora_rank", "lora_alpha"):
+        if getattr(options, name) != getattr(PolicyOptions, name):
+            raise ArgumentError(name, f"{name} is of an adapter that is trained, and nothing is trained here")
+
+
+def check_device(name: str) -> str:
+    """The type of the device that `auto`, cpu, cuda or cuda:1 names; ArgumentError for one that is not here."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ArgumentError("device", f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:1 ...") from None
+    if device.type == "meta":
+        raise ArgumentError("device", "the device meta holds no numbers; valid: auto, cpu, cuda, cuda:1 ...")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        here = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+        raise ArgumentError("device", f"device is {name!r}, but there is {here} here")
+    return device.type
 
 
 def room_for_test(data: DataOptions) -> int:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from favor_lab.arguments import check_count
 from favor_lab.files import locked
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.progress import progress_bar
@@ -23,6 +24,9 @@ from favor_lab.runs.options import (
     DataOptions,
     PolicyOptions,
     base_digests,
+    check_images,
+    check_outside,
+    check_policy,
     load_shots,
     open_policy,
     with_absolute_paths,
@@ -64,6 +68,9 @@ class RunPlan:
     checkpoint_every: int = 10
     recipe: str = ""  #: a published variant by its name in `favor_lab.recipes`, or "" for plain GRPO
     tracker: str | None = None  #: where the numbers of each step go as well, by its name in `favor_lab.runs.trackers`
+
+    def __post_init__(self) -> None:
+        check_count("checkpoint_every", self.checkpoint_every, least=1)
 
     @property
     def method(self) -> str:
@@ -133,6 +140,7 @@ def run_training(
     if folder is not None:
         with locked(folder.path):
             return run_in(folder, plan, tell, note, progress)
+    check_plan(plan, out)
     data, options = with_absolute_paths(plan.data, plan.policy)
     with new_run_folder(out, Path("runs") / f"{plan.command}-{plan.data.data}") as folder:
         return run_in(folder, replace(plan, data=data, policy=options), tell, note, progress)
@@ -171,6 +179,17 @@ def run_in(folder: RunFolder, plan: RunPlan, tell: Tell, note: Tell, progress: b
     folder.save_manifest(state.step, base)
     report_run(plan, shots, folder, evaluations, weights, tell, note)
     return folder
+
+
+def check_plan(plan: RunPlan, out: Path | None = None) -> None:
+    """ValueError for a plan that cannot be run; nothing is loaded or written. out: its folder, if it is named."""
+    from favor_lab.recipes import find_recipe
+
+    check_policy(plan.policy)
+    check_outside(out or Path("runs"), plan.data.root)
+    if isinstance(plan.settings, GRPOSettings):
+        find_recipe(plan.recipe).check(plan.settings)
+    check_images(plan.data)
 
 
 def report_run(

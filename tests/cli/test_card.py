@@ -123,9 +123,11 @@ def test_typed_names():
 
 
 def test_the_pocket_policy_and_small_checkpoints_keep_their_defaults(planned, tiny_checkpoint, capsys):
-    assert planned("favor-lab train --gpu-gb 12").settings == GRPOSettings()
-    assert planned(f"favor-lab train --policy {tiny_checkpoint} --gpu-gb 12").settings == GRPOSettings()
+    assert planned("favor-lab train").settings == GRPOSettings()
+    assert planned(f"favor-lab train --policy {tiny_checkpoint}").settings == GRPOSettings()
     assert capsys.readouterr().out == ""
+    for more in ("", f"--policy {tiny_checkpoint}", f"--policy {B2} --device cpu"):
+        assert "--gpu-gb: " in refused(f"favor-lab train --gpu-gb 12 {more}", capsys)
 
 
 def test_a_folder_counts_by_its_configuration_not_by_its_name(planned, tmp_path):

@@ -130,7 +130,7 @@ def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch, capsys):
         main(["doctor", "--debug"])
 
 
-# ----------------------------------------------------------------------------------- the command, as a shell starts it
+# ------------------------------------------------------------------------------------ the command, as a shell starts it
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:

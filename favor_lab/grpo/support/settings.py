@@ -156,7 +156,7 @@ class GRPOSettings(TrainSettings):
             message = f"clip_high is {self.clip_high}, but must not be below clip, which is {self.clip}"
             raise ArgumentError("clip_high", message)
         if self.reward_weights is not None:
-            check_weights(self.reward_weights)  # a list, as read from a file, becomes the tuple it was
+            check_reward_weights(self.reward_weights)  # a list, as read from a file, becomes the tuple it was
             object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
         if not isinstance(self.coefficients, Mapping):
             raise ArgumentError("coefficients", f"coefficients is {self.coefficients!r}, but must be a dictionary")
@@ -166,10 +166,10 @@ class GRPOSettings(TrainSettings):
                 raise ArgumentError("coefficients", message)
 
 
-def check_weights(weights: Any) -> None:
+def check_reward_weights(weights: Any) -> None:
     """ArgumentError unless the weights are finite numbers, of which one is not 0.
 
-    >>> check_weights([0.0, 0.0])
+    >>> check_reward_weights([0.0, 0.0])
     Traceback (most recent call last):
     ...
     favor_lab.arguments.ArgumentError: reward_weights are all 0, so nothing would be learned

@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from favor_lab.activities.labels import refuse_string
+from favor_lab.arguments import ArgumentError
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ def settings_with_coefficients(
 ) -> GRPOSettings:
     """The settings with the coefficients of all steps of your own; ValueError for a step that cannot run with them, and
     for a coefficient that no step takes."""
+    if not isinstance(settings, GRPOSettings):
+        raise ArgumentError("settings", f"settings is of {type(settings).__name__}, but must be of GRPOSettings")
     coefficients, steps = dict[str, Any](), list(own_steps)
     for slot, function in steps:
         check_step(slot, function, settings)
@@ -208,6 +211,14 @@ def named_rewards(rewards: Rewards) -> dict[str, Callable[..., Any]]:
     if len(named) != len(rewards) or not named:
         raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
     return named
+
+
+def check_weights(settings: GRPOSettings, rewards: Mapping[str, Any]) -> None:
+    """ArgumentError for weights that are not one per reward."""
+    weights = settings.reward_weights
+    if weights is not None and len(weights) != len(rewards):
+        message = f"reward_weights has {len(weights)} numbers for {len(rewards)} rewards: {', '.join(rewards)}"
+        raise ArgumentError("reward_weights", message)
 
 
 def check_rewards(name: str, rewards: Iterable[Any], count: int) -> list[Any]:
