@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -11,6 +12,7 @@ from favor_lab.arguments import check_choice, check_count
 from favor_lab.cli.options import named_labels
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import Style, changed_settings
+from favor_lab.runs.folders import new_run_folder
 from favor_lab.runs.options import (
     DataOptions,
     FolderOptions,
@@ -21,7 +23,7 @@ from favor_lab.runs.options import (
     open_policy,
     open_set,
 )
-from favor_lab.runs.predicting import NoLabels, Trained, read_trained
+from favor_lab.runs.predicting import NoLabels, Trained, other_base, read_trained
 from favor_lab.runs.run import note, tell
 from favor_lab.versions import need, versions
 
@@ -76,7 +78,6 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     """
     from favor_lab.show.report import draw_figures, write_report
     from favor_lab.study.evaluation import evaluate
-    from favor_lab.study.run_folder import RunFolder
     from favor_lab.vlm.question import Question
 
     if test.out is not None:
@@ -91,21 +92,24 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     if test.out is not None:
         check_outside(test.out, data.root)
     examples, left_out = unseen_examples(images, data, trained.policy)
-    folder = None if test.out is None else RunFolder.create(test.out)
-    model = open_policy(trained.policy)
-    result = evaluate(
-        model, examples, question.labels, style, tokens, test.batch_size, None if test.json else "test images"
-    )
-    if folder is not None:
-        resolved = {**asdict(test), **asdict(data), "labels": labels, "style": style, "max_new_tokens": tokens}
-        settings = {"command": "evaluate", "test": resolved, "policy": asdict(trained.policy), "versions": versions()}
-        result.save(folder.path / "evaluation.json")
-        evaluations, title = {model.name: result}, f"{model.name} on {data.root or data.data}"
-        figures, path = draw_figures(folder.figures, evaluations, examples), folder.path / "report.html"
-        report = write_report(path, title, evaluations, figures, settings, examples, left_out)
-        folder.save("settings.json", settings)  # last: without it the folder is not complete
-        if not test.json:
-            tell(f"report   {report}")
+    with new_run_folder(test.out, test.out) if test.out is not None else nullcontext() as folder:
+        model = open_policy(trained.policy)
+        if text := other_base(trained.policy, model):
+            note(text)
+        result = evaluate(
+            model, examples, question.labels, style, tokens, test.batch_size, None if test.json else "test images"
+        )
+        if folder is not None:
+            resolved = {**asdict(test), **asdict(data), "labels": labels, "style": style, "max_new_tokens": tokens}
+            settings = {"command": "evaluate", "test": resolved, "policy": asdict(trained.policy)}
+            settings["versions"] = versions()
+            result.save(folder.path / "evaluation.json")
+            evaluations, title = {model.name: result}, f"{model.name} on {data.root or data.data}"
+            figures, path = draw_figures(folder.figures, evaluations, examples), folder.path / "report.html"
+            report = write_report(path, title, evaluations, figures, settings, examples, left_out)
+            folder.save("settings.json", settings)  # last: without it the folder is not complete
+            if not test.json:
+                tell(f"report   {report}")
     tell(json.dumps(jsonable(result.rates())) if test.json else result.summary())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,9 @@ def data(draw: DrawOptions, typed: Collection[str]) -> None:
 
         by_label = [[r for r in images.splits[draw.split] if r.label == label] for label in images.labels]
         pictures = [images.read(record) for records in by_label for record in records[: draw.per_label]]
-        plot_examples(pictures, columns=8).savefig(draw.sheet)
+        sheet = io.BytesIO()
+        plot_examples(pictures, columns=8).savefig(sheet, format=draw.sheet.suffix[1:] or "png")
+        write_whole(draw.sheet, sheet.getvalue())
         tell(f"sheet written to {draw.sheet}")
 
 

@@ -85,13 +85,15 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     """
     from tqdm import tqdm
 
-    from favor_lab.runs.predicting import as_json, image_paths, write_csv
+    from favor_lab.runs.predicting import as_json, image_paths, other_base, write_csv
     from favor_lab.runs.predicting import predict as predictions_of
     from favor_lab.study.leakage import images_of
 
     asked, paths = who_is_asked(images, policy), image_paths(images.paths)
     seen = images_of(asked.policy.starts) or ()
     model, predictions = open_policy(asked.policy), []
+    if text := other_base(asked.policy, model):
+        note(text)
     answers = predictions_of(model, paths, asked.labels, asked.style, asked.max_new_tokens, images.batch_size, seen)
     for prediction in tqdm(answers, "predict", len(paths), unit="image", leave=False, disable=None):
         predictions.append(prediction)

@@ -158,6 +158,18 @@ def warn_of_an_earlier_step(home: Path, steps: int | None) -> None:
             warnings.warn(f"{what}: the run was resumed and has not ended (--resume {home})", stacklevel=3)
 
 
+def other_base(options: PolicyOptions, policy: Policy) -> str:
+    """What of the policy's base, by content, is not as it was when the adapter's run was trained on it, in a sentence;
+    empty if nothing is, or if that is not known."""
+    if options.adapter is None or not (manifest := options.adapter.parent / MANIFEST).is_file():
+        return ""
+    then, now = read_object(manifest).get("base"), policy.base_digests
+    if not isinstance(then, dict) or not then.keys() & now.keys():
+        return ""
+    changed = ", ".join(name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name))
+    return f"{options.adapter} was trained on another base than this {policy.name}: {changed} differ" if changed else ""
+
+
 def image_paths(places: Sequence[str | Path]) -> list[str]:
     """The image files of some files, folders (searched to any depth) and patterns such as `photos/*.jpg`, in order and
     without duplicates. A file that is named is taken whatever its suffix.

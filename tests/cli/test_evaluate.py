@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from favor_lab.cli import main
 from favor_lab.runs.options import DataOptions, load_shots
@@ -286,3 +287,17 @@ def test_weights_of_an_earlier_step_are_said(capsys):
     Path("run/settings.json").write_text(json.dumps(settings))
     assert main(["evaluate", "--run", "run", "--test", "1"]) == 0
     assert "note: what run holds was trained for 2 of 9 steps: the run was resumed" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:the adapter in")
+def test_an_adapter_on_weights_that_it_was_not_trained_on_is_said(tiny_checkpoint, capsys):
+    """By content: a base that was copied is the same, one whose weights changed is not."""
+    copy = Path(shutil.copytree(tiny_checkpoint, f"elsewhere/{tiny_checkpoint.name}"))
+    asking = ["evaluate", "--run", "run", "--policy", str(copy), "--test", "1"]
+    assert main(asking) == 0 and "another base" not in capsys.readouterr().err
+    weights = load_file(copy / "model.safetensors")
+    save_file({name: 1.01 * weight for name, weight in weights.items()}, copy / "model.safetensors", {"format": "pt"})
+    assert main(asking) == 0
+    assert (
+        f"note: run/adapter was trained on another base than this {copy}: model.safetensors" in capsys.readouterr().err
+    )

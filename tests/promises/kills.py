@@ -7,11 +7,16 @@ moment; the others come while a checkpoint is written: in the middle of the file
 it, and while older ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four
 times at most, before it may end. Its step records (except wall times), weights, optimiser and answers must then be
 bit-identical to those of the unbroken run. The exit status is 1 where they are not.
+
+Then the commands beside training are killed while they write: what they leave must not be taken for the complete thing
+by the command that reads it, and the same command, run again, must complete it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import itertools
 import json
 import os
@@ -41,11 +46,39 @@ PLACES = {
 }
 VARIABLE = "FAVOR_LAB_KILL"  # tells a child where to end: a place, and the number of the save
 KILLS_A_RUN = 4
+RUN = "train --data cartoon --shots 1 --test 1 --steps 1 --group-size 2 --max-new-tokens 4 --style answer --out run"
+STUDY = "study --methods zero-shot-answer sft --sets cartoon --shots 1 --seeds 1 --steps 1 --test 1 --out cells"
+DRAW, SHARE, ASK = "data cartoon --per-label 1 --out drawn", "share run --out given", "evaluate --run run --out asked"
+BESIDE = [  # a command, and the call of a function in which it is killed
+    (DRAW, "PIL.Image:Image.save 20"), (DRAW, "pathlib:Path.rename 2"), (SHARE, "favor_lab.sharing.export:flush 3"),
+    (ASK, "favor_lab.show.report:write_report 1"), (STUDY, "favor_lab.runs.experiments:evaluate 2"),
+    (STUDY, "os:replace 1"),
+]  # fmt: skip
+
+
+def deadly(place: str) -> None:
+    """Let a call of a function kill this process: "module:name number"."""
+    name, _, number = place.partition(" ")
+    module, _, attribute = name.partition(":")
+    *owners, attribute = attribute.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    function, count = getattr(owner, attribute), itertools.count(1)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(count) == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+
+    setattr(owner, attribute, call)
 
 
 def child(arguments: list[str]) -> int:
     """The command line in this process, which kills itself at the given place."""
     from favor_lab import cli
+
+    if ":" in os.environ.get(VARIABLE, ""):
+        deadly(os.environ[VARIABLE])
+        return cli.main(arguments)
     from favor_lab.grpo.support import checkpoints
 
     place, _, number = os.environ.get(VARIABLE, "").partition(" ")
@@ -185,6 +218,51 @@ def run(kills: int, seed: int, folder: Path, say: Any = tqdm.write) -> int:
     return identical
 
 
+def is_complete(place: Path) -> bool:
+    """Whether what a command beside training left is taken for the complete thing by whoever reads it."""
+    from favor_lab import load_activities
+    from favor_lab.runs.cells import load_results
+    from favor_lab.runs.predicting import read_trained
+    from favor_lab.study.run_folder import RunFolder
+
+    readers = {
+        "drawn": lambda: load_activities("folder", place),
+        "given": lambda: read_trained(place),
+        "asked": lambda: RunFolder.open(place),
+        "cells": lambda: [result.evaluation for result in load_results(place)][1] and (place / "table.md").read_text(),
+    }
+    try:
+        return bool(readers[place.name]())
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def beside(folder: Path, say: Any = tqdm.write) -> int:
+    """Kill the commands beside training while they write; how many left nothing that passes for complete, and were
+    completed by the same command."""
+
+    def command(line: str, where: str = "") -> int:
+        arguments = [sys.executable, __file__, "--child", *line.split()]
+        return subprocess.run(arguments, env=os.environ | {VARIABLE: where}, cwd=folder, capture_output=True).returncode
+
+    if command(RUN):
+        raise RuntimeError(f"`favor-lab {RUN}` failed")
+    good = 0
+    for line, where in BESIDE:
+        place = folder / line.split()[-1]
+        was_killed = command(line, where) == -signal.SIGKILL
+        passed = is_complete(place)
+        if line in (DRAW, ASK):  # they ask for a new folder
+            shutil.rmtree(place, ignore_errors=True)
+        completed = command(line) == 0 and is_complete(place)
+        shutil.rmtree(place, ignore_errors=True)
+        good += was_killed and completed and not passed
+        left = "passed for complete" if passed else "was seen to be incomplete"
+        say(f"   {line.split()[0]} killed at {where}: {left}, {'' if completed else 'NOT '}completed by the next")
+    print(f"{good} of {len(BESIDE)} kills beside training left nothing that passes for complete")
+    return good
+
+
 def main() -> int:
     if sys.argv[1:2] == ["--child"]:
         return child(sys.argv[2:])
@@ -193,7 +271,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return int(run(options.kills, options.seed, Path(folder)) != options.kills)
+        identical = run(options.kills, options.seed, Path(folder))
+        (Path(folder) / "beside").mkdir()
+        return int(identical != options.kills or beside(Path(folder) / "beside") != len(BESIDE))
 
 
 if __name__ == "__main__":

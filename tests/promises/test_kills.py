@@ -15,6 +15,12 @@ def test_a_run_that_was_killed_ends_like_the_unbroken_one(tmp_path):
     assert sum("killed" in line for line in lines) == 4
 
 
+@pytest.mark.slow
+def test_a_command_beside_training_that_was_killed_leaves_nothing_that_passes_for_complete(tmp_path):
+    lines = []
+    assert kills.beside(tmp_path, say=lines.append) == len(kills.BESIDE) == len(lines), "\n".join(lines)
+
+
 def test_the_comparison_sees_a_bit():
     one = {"a": [torch.tensor([1.0, float("nan")]), ("x", 1)], "b": None}
     other = {"a": [torch.tensor([1.0, float("nan")]), ("x", 1)], "b": None}
