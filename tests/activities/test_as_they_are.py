@@ -6,6 +6,7 @@ import shutil
 import struct
 import warnings
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 import trees
 from favor_lab.activities import few_shot, formats, images, load_activities
 from favor_lab.activities.checks import check_folder
-from favor_lab.activities.data import SPLIT_NAMES
+from favor_lab.activities.data import SPLIT_NAMES, ActivityData, Record
 from favor_lab.activities.images import decode_image, open_image
 from favor_lab.cli import main
 from pictures import picture
@@ -487,6 +488,66 @@ def test_har15_with_duplicates_gives_shots_without_them(tmp_path, seed):
     assert [e.source for e in shots.train] == [e.source for e in again.train]
     assert [e.source for e in shots.train][: 3 * 15] == [e.source for e in fewer.train], "more shots contain the fewer"
     assert [e.source for e in shots.test] == [e.source for e in fewer.test] == [e.source for e in other_seed.test]
+
+
+HAR15_TWINS = {("train", "train"): 56, ("test", "test"): 8, ("train", "test"): 47}  # of the genuine set
+
+
+def test_no_draw_of_a_set_like_har15_stops_for_its_111_duplicates():
+    """12 600 images of 15 labels, a quarter set aside as a test set, 111 of them twice, most of them "sleeping"."""
+    pools = {"train": 630, "test": 210}
+    splits = {split: [Record(label, f"{split} {label} {i}") for label in trees.HAR15 for i in range(count)]
+              for split, count in pools.items()}  # fmt: skip
+    numbers = {record.source: i for i, record in enumerate(record for pool in splits.values() for record in pool)}
+    twins = 0
+    for (one, other), count in HAR15_TWINS.items():
+        for k in range(count):  # by label: its images from the front repeat those from the back
+            label = "sleeping" if k % 4 else trees.HAR15[k % 15]
+            numbers[f"{one} {label} {k}"] = numbers[f"{other} {label} {pools[other] - 1 - k}"]
+            twins += 1
+
+    def draw(source: str) -> Image.Image:
+        return Image.frombytes("RGB", (1, 1), numbers[source].to_bytes(3, "big"))
+
+    data, passed_over = ActivityData("like har15", list(trees.HAR15), splits, draw), 0
+    assert twins == 111
+    for number in range(40):
+        shots = (1, 2, 4, 8, 16)[number % 5]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            drawn = few_shot(data, shots, seed=number, validation=0, test=(8, 40)[number % 2])
+        passed_over += bool(caught)
+        contents = [example.content for example in drawn.train + drawn.test]
+        assert len(set(contents)) == len(contents), "an image is trained on and tested, or twice in one part"
+    assert passed_over
+
+
+@pytest.mark.parametrize("name", ["folder", "stanford40", "ucf101", "ppmi"])
+@pytest.mark.filterwarnings("ignore:.*labels have no image", "ignore:.*passed over")
+def test_no_loader_lets_a_test_image_be_trained_on_in_another_file(tmp_path, name):
+    if name == "folder":
+        for split in ("train", "test"):
+            for number in range(4):
+                label = ("reading", "running")[number % 2]
+                picture(tmp_path / split / label / f"{number // 2}.png", number + 10 * (split == "test"))
+    else:
+        getattr(trees, name)(tmp_path, **({"train": 3} if name == "stanford40" else {}))
+    data = load_activities(name, tmp_path)
+    (learnt, *_), (tested, *_) = (
+        [record for record in data.splits[split] if record.label == data.splits["train"][0].label]
+        for split in ("train", "test")
+    )
+    with Image.open(tested.source) as image:
+        image.convert("RGBA").save(learnt.source, format="PNG")  # other bytes, an alpha channel, any suffix
+    (leak,) = [fault for fault in check_folder(name, tmp_path, decode=True).fatal if fault.kind == "leak"]
+    assert Path(learnt.source).name in leak.where and Path(tested.source).name in leak.what
+    fewest = min(Counter(record.label for record in data.splits["train"]).values())
+    counts = {"validation": 0, "test": min(Counter(record.label for record in data.splits["test"]).values())}
+    shots = few_shot(data, fewest - 1, **counts)
+    assert not {example.content for example in shots.train} & {example.content for example in shots.test}
+    with pytest.raises(ValueError, match="without duplicates too few images are left") as error:
+        few_shot(data, fewest, **counts)
+    assert learnt.source in str(error.value) and tested.source in str(error.value)
 
 
 def two_labels(root: Path, count: int = 4) -> Path:
