@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from favor_lab.arguments import ArgumentError
 from favor_lab.grpo.advantages import group_advantages, is_flat, spread, to_groups
 from favor_lab.grpo.losses import as_floats, grpo_loss
 from favor_lab.grpo.rewards import accuracy_reward, format_reward, is_right
@@ -250,6 +251,9 @@ def check_steps(
 ) -> GRPOSettings:
     """The settings with the coefficients of all steps of your own; ValueError for a step that cannot run with them."""
     defaults = {sample_groups, keep_all, group_advantages, grpo_loss, accuracy_reward, format_reward}
+    for slot, step in slots.items():
+        if not (step is None or callable(step) or isinstance(step, Question)):
+            raise ArgumentError(slot, f"{slot} is {step!r}, which is no function")
     steps = [(slot, step) for slot, step in slots.items() if callable(step) and not isinstance(step, Question)]
     steps += [("reward", function) for function in rewards.values()]
     return settings_with_coefficients(settings, [(slot, step) for slot, step in steps if step not in defaults])

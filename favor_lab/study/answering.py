@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from favor_lab.activities.images import Picture, as_example
+from favor_lab.arguments import check_count
 from favor_lab.grpo.rewards import extract_answer, normalise_label
 from favor_lab.grpo.sampling import encode_completions, score_completions
 from favor_lab.progress import progress_bar
@@ -58,8 +59,8 @@ def answer(
     examples = [as_example(picture, f"image {number}") for number, picture in enumerate(pictures, 1)]
     if not examples:
         raise ValueError("no images to ask about")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_count("batch_size", batch_size, least=1)
+    check_count("max_new_tokens", max_new_tokens, least=1)
     answers: list[Answer] = []
     with progress_bar(total=len(examples), desc=progress, unit="image", show=progress is not None) as bar:
         for first in range(0, len(examples), batch_size):

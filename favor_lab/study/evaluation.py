@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from favor_lab.arguments import check_count
 from favor_lab.files import write_json
 from favor_lab.progress import progress_bar
 from favor_lab.study.rounding import rounded
@@ -175,8 +176,7 @@ def batches(examples: Sequence[Example], batch_size: int, verb: str) -> list[sli
     """Slices of at most `batch_size` examples. ValueError for no examples (to `verb`), and for a batch_size below 1."""
     if not examples:
         raise ValueError(f"no examples to {verb}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_count("batch_size", batch_size, least=1)
     return [slice(first, first + batch_size) for first in range(0, len(examples), batch_size)]
 
 
@@ -197,6 +197,7 @@ def evaluate(
     from favor_lab.activities.labels import check_labels, normalise_label
     from favor_lab.vlm.processing import encode_prompts
 
+    check_count("max_new_tokens", max_new_tokens, least=1)
     slices = batches(examples, batch_size, "evaluate")
     names = list(dict.fromkeys(example.label for example in examples)) if labels is None else labels
     check_labels(names)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from favor_lab.arguments import ArgumentError
 from favor_lab.grpo.losses import aggregate
 from favor_lab.grpo.sampling import encode_completions, score_completions
 from favor_lab.grpo.support.checkpoints import TrainingState
@@ -53,7 +54,11 @@ def sft(
     `reasoning`, a function from an example to its reasoning, prompt and targets have style "think".
     resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`.
     """
-    settings = settings or (resume.settings if resume else TrainSettings())
+    settings = (resume.settings if resume else TrainSettings()) if settings is None else settings
+    if not isinstance(settings, TrainSettings):
+        raise ArgumentError("settings", f"settings is of {type(settings).__name__}, but must be of TrainSettings")
+    if not shots.train:
+        raise ArgumentError("shots", "shots has no training images")
     state = (resume or TrainingState.start(policy, settings)).go_on(policy, shots.train, settings)
     texts = [target(example.label, reasoning(example) if reasoning else None) for example in shots.train]
     all_targets = encode_completions(policy, texts, range(len(texts)), origin="target")

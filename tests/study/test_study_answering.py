@@ -95,5 +95,5 @@ def test_what_cannot_be_asked_about_is_named(tiny_policy, tmp_path):
         answer(tiny_policy, [tmp_path / "notes.txt"], LABELS)
     with pytest.raises(ValueError, match="no images to ask about"):
         answer(tiny_policy, [], LABELS)
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size is 0, but must be above 0"):
         answer(tiny_policy, favor_lab.draw_scene("cartoon", "test", 0).image, LABELS, batch_size=0)

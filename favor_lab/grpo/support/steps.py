@@ -210,6 +210,8 @@ def named_rewards(rewards: Rewards) -> dict[str, Callable[..., Any]]:
     named = dict(rewards) if isinstance(rewards, Mapping) else {step_name(function): function for function in rewards}
     if len(named) != len(rewards) or not named:
         raise ValueError("rewards need one function at least, and different names: pass {name: function, ...}")
+    if strangers := [name for name, function in named.items() if not callable(function)]:
+        raise ArgumentError("rewards", f"rewards has {strangers[0]!r}, which is no function")
     return named
 
 
