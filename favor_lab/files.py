@@ -227,12 +227,18 @@ def append_json_line(path: str | Path, data: Any) -> None:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, [] if there is no such file; reading stops at an incomplete line, which a
-    machine leaves when it dies while writing."""
+    """The rows of a file of JSON lines, [] if there is no such file; without an incomplete last line, which a machine
+    leaves when it dies while writing. ValueError, with the number of the line, for any other damage."""
     rows: list[dict[str, Any]] = []
-    for line in Path(path).read_text(encoding="utf-8").split("\n") if Path(path).exists() else []:  # not U+2028
+    *lines, last = Path(path).read_bytes().split(b"\n") if Path(path).exists() else [b""]  # not at U+2028
+    for number, line in enumerate([*lines, last] if last else lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it holds no object")
+            rows.append(row)
+        except ValueError as error:
+            if number > len(lines):  # no line end: it was being written
+                break
+            raise ValueError(f"line {number} of {path} is damaged: {error}") from error
     return rows

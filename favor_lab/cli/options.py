@@ -38,8 +38,8 @@ class RunOptions:
     in it is relative to the folder that the command runs in."""
     out: Path | None = None  # New folder for the run. None: runs/COMMAND-DATA, with a number if that is taken.
     resume: Path | None = None
-    """Resume the run in this folder, with its own options; only --steps and what bounds memory
-    (--micro-batch, --gradient-checkpointing, --offload-tower) may be changed."""
+    """Resume the run in this folder, with its own options; only --steps, what bounds memory
+    (--micro-batch, --gradient-checkpointing, --offload-tower) and the place of the images (--root) may be changed."""
     checkpoint_every: int = 10  # Steps between two checkpoints; one more after Ctrl-C or SIGTERM and at the end.
     tracker: TrackerName | None = None
     """Also give the numbers of each step to this tracker, which is installed by its name: pip install NAME. tensorboard

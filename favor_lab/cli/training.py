@@ -20,6 +20,8 @@ from favor_lab.runs.run import RunPlan, note, resumed_plan, run_training, tell
 if TYPE_CHECKING:
     from favor_lab.study.run_folder import RunFolder
 
+MAY_MOVE = ("root", "exclude")  # where the images of a run that is resumed are: they are compared by content
+
 
 def demo(demo: DemoOptions) -> None:
     """Few-shot GRPO from beginning to end on the pocket policy: minutes on two CPU cores.
@@ -92,9 +94,10 @@ def start_or_resume(plan: RunPlan, run: RunOptions, card: FitOptions, typed: Col
         return start(plan, run.out, quiet=run.quiet)
     folder = RunFolder.open(run.resume)
     changes = {item.name: getattr(plan.settings, item.name) for item in fields(plan.settings) if item.name in typed}
-    resumed = resumed_plan(folder, plan.command, changes)
+    moved = {name: getattr(plan.data, name) for name in MAY_MOVE if name in typed}
+    resumed = resumed_plan(folder, plan.command, changes, moved)
     parts = (plan.data, plan.policy, card, RecipeOptions(plan.recipe), run, plan.settings)
-    may_change = {"resume", "quiet", "tracker", *RESUMABLE_CHANGES}
+    may_change = {"resume", "quiet", "tracker", *MAY_MOVE, *RESUMABLE_CHANGES}
     changed = [item.name for part in parts for item in fields(part) if item.name in {*typed} - may_change]
     if names := [f"--{name.replace('_', '-')}" for name in changed]:
         raise ValueError(f"--resume takes the options of the run in {run.resume}: leave out {', '.join(names)}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from favor_lab.activities.world.catalogue import SETS
 from favor_lab.arguments import ArgumentError, check_count, check_number
+from favor_lab.files import digest
 
 if TYPE_CHECKING:
     from favor_lab.activities.data import ActivityData
@@ -252,9 +253,8 @@ def open_policy(options: PolicyOptions, seed: int = 0) -> Policy:
     return load_policy(arguments.pop("policy"), **arguments, seed=seed)
 
 
-def base_digests(options: PolicyOptions, policy: Policy) -> dict[str, str]:
-    """What the base's files are, by name: the commit of a name on the Hub, or the digests of a folder's files."""
-    from favor_lab.vlm import hub
-
-    folder = hub.locate(options.policy)
-    return {"commit": str(policy.revision)} if folder is None else hub.digests(folder)
+def start_digests(options: PolicyOptions, policy: Policy) -> dict[str, str]:
+    """What a run starts from, by content: `Policy.base_digests`, and the files of an adapter."""
+    folder = None if options.adapter is None else adapter_folder(options.adapter)
+    names = ("adapter_config.json", "adapter_model.safetensors") if folder is not None else ()
+    return policy.base_digests | {f"adapter/{name}": digest(Path(folder or "") / name) for name in names}

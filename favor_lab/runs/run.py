@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.arguments import check_count
-from favor_lab.files import locked
+from favor_lab.files import locked, sweep
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.progress import progress_bar
 from favor_lab.runs.config import write_config
@@ -23,13 +23,22 @@ from favor_lab.runs.folders import new_run_folder
 from favor_lab.runs.options import (
     DataOptions,
     PolicyOptions,
-    base_digests,
+    absolute,
     check_images,
     check_outside,
     check_policy,
     load_shots,
     open_policy,
+    start_digests,
     with_absolute_paths,
+)
+from favor_lab.runs.resuming import (
+    check_files,
+    check_same,
+    evaluation_file,
+    identities,
+    read_evaluation,
+    rename_sources,
 )
 from favor_lab.runs.trackers import need_tracker, open_tracker
 from favor_lab.terminal import print_line
@@ -111,13 +120,20 @@ def resume_command(plan: RunPlan, folder: RunFolder) -> str:
     return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {folder.path}"
 
 
-def resumed_plan(folder: RunFolder, command: str, settings: Mapping[str, Any]) -> RunPlan:
-    """The plan of an earlier run, with those of the new settings, by name, that may change on resume."""
-    plan = RunPlan.load(folder.settings)
+def resumed_plan(
+    folder: RunFolder, command: str, settings: Mapping[str, Any], moved: Mapping[str, Path] | None = None
+) -> RunPlan:
+    """The plan of an earlier run, with those of the new settings, by name, that may change on resume. moved: where its
+    images are now, `root` and `exclude`. ValueError for a settings.json that is damaged."""
+    try:
+        plan = RunPlan.load(folder.settings)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder.path / 'settings.json'} is damaged, or no run of training: {error!r}") from error
+    data = replace(plan.data, **{name: absolute(path) for name, path in (moved or {}).items()})  # type: ignore[arg-type]
     if (plan.command == "sft") != (command == "sft"):
         raise ValueError(f"{folder.path} is a run of {plan.command}: resume it with `{resume_command(plan, folder)}`")
     changes = {name: value for name, value in settings.items() if name in RESUMABLE_CHANGES}
-    return replace(plan, settings=replace(plan.settings, **changes))
+    return replace(plan, settings=replace(plan.settings, **changes), data=data)
 
 
 def run_training(
@@ -150,11 +166,19 @@ def run_in(folder: RunFolder, plan: RunPlan, tell: Tell, note: Tell, progress: b
     """The run, in a folder that nobody else writes to."""
     from favor_lab.runs.notes import notes_on_labels
 
+    resumed = (folder.path / "settings.json").exists()
+    if resumed:
+        check_files(folder, plan.settings, plan.data.root)
     shots, earlier = kept_apart(plan, folder, note)
     policy = open_policy(plan.policy, plan.settings.seed)
-    base = base_digests(plan.policy, policy)
+    if policy.revision is not None:  # a branch may have moved on when the run is resumed
+        plan = replace(plan, policy=replace(plan.policy, revision=policy.revision))
+    start = start_digests(plan.policy, policy)
     state = open_state(plan, policy, folder)
-    save_plan(plan, folder, policy, state, shots, earlier, base, note)
+    if resumed:
+        new_names = check_same(folder, state, plan.settings, shots, start, plan.policy.adapter is not None)
+        rename_sources(folder, new_names)
+    save_plan(plan, folder, policy, state, shots, earlier, start, note)
     tell(policy.report())
     tell(f"{len(shots.labels)} labels, {len(shots.train)} training and {len(shots.test)} test images")
     for text in notes_on_labels(shots.labels, plan.policy, policy, plan.settings):
@@ -176,7 +200,7 @@ def run_in(folder: RunFolder, plan: RunPlan, tell: Tell, note: Tell, progress: b
         raise FloatingPointError(f"{error}\n{kept}; try a smaller --learning-rate") from error
     finally:
         tracker.close()
-    folder.save_manifest(state.step, base)
+    folder.save_manifest(state.step, start, identities(shots.test))
     report_run(plan, shots, folder, evaluations, weights, tell, note)
     return folder
 
@@ -257,20 +281,22 @@ def save_plan(
     state: TrainingState,
     shots: FewShot,
     earlier: set[str],
-    base: Mapping[str, str],
+    start: Mapping[str, str],
     note: Tell,
 ) -> None:
-    """Write settings.json, run.toml and training_images.json, and for a new run a manifest without results; say what
-    could make a resumed run differ."""
+    """Write settings.json, run.toml and training_images.json, and before training a manifest; say what could make a
+    resumed run differ."""
     from favor_lab.grpo.support.checkpoints import differences
     from favor_lab.study.leakage import save_training_images
 
     versions = folder.load("settings.json", {}).get("versions", {})
-    if not versions:
-        folder.save_manifest(0, base)
+    for part in (folder.path, folder.adapter, folder.path / "policy"):
+        sweep(part)
     folder.save_settings({**asdict(plan), "labels": list(shots.labels)}, policy.device)
     plan.write_config(folder.path / "run.toml")
     save_training_images(folder, shots.train, earlier)
+    if not state.step:
+        folder.save_manifest(0, start, identities(shots.test))
     if versions and (changes := differences(versions, folder.settings["versions"])):
         other = f"this run was started with different versions ({'; '.join(changes)})"
         note(f"{other}: from here on results may no longer be bit-identical")
@@ -352,7 +378,7 @@ def evaluate_start(
         before = evaluate_test(plan, policy, shots, folder, "before", tell, again=False, progress=progress)
     if plan.policy.adapter is None:
         return {"zero-shot": before}
-    if state.step and not (folder.path / "evaluation_start.json").exists():  # a run of an earlier version
+    if state.step and not evaluation_file(folder, "start").exists():  # a run of an earlier version
         return {"before": before}
     start = evaluate_test(plan, policy, shots, folder, "start", again=False, progress=progress)
     return {"zero-shot": before, "earlier adapter": start}
@@ -370,12 +396,12 @@ def evaluate_test(
 ) -> Evaluation:
     """Greedy answers to the test images, and for GRPO (but for "start") one image sampled G times, its group saved and
     its answers printed; `again=False` takes what is on disk."""
-    from favor_lab.study.evaluation import Evaluation, evaluate
+    from favor_lab.study.evaluation import evaluate
     from favor_lab.study.groups import sample_judged_groups
 
-    file, question = folder.path / f"evaluation_{when}.json", plan.question(shots.labels)
+    file, question = evaluation_file(folder, when), plan.question(shots.labels)
     if file.exists() and not again:
-        return Evaluation.load(file)
+        return read_evaluation(file)
     if isinstance(plan.settings, GRPOSettings) and when != "start":
         # of the first sixteen images, the one whose group has the widest rewards before training; then the same one
         groups = folder.load("groups.json", {})

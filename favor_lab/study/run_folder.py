@@ -6,7 +6,7 @@ training_images.json     fingerprints of the images that it trained on, see `fav
 records.jsonl            one step record per line, written as they arrive
 checkpoint/, adapter/    the state to resume from, the adapter to load
 evaluation_*.json        answers before and after training, each with its text; before: those of the base
-manifest.json            the step that all this belongs to, and digests: of each result, and of the base's files
+manifest.json            the step that all this belongs to; digests of each result, the base's files, the test images
 figures/*.png            the figures
 report.html              all of it on one page, without network or scripts
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,15 +78,20 @@ class RunFolder:
         write_json(self.path / name, data)
 
     def load(self, name: str, default: Any = None) -> Any:
+        """The data of a JSON file, the default if there is none. ValueError, with the file, for a damaged one."""
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged and cannot be read: {error}") from error
 
     def append(self, record: Any) -> None:
         """Append one step record to `records.jsonl`; it is on the disk when this returns."""
         append_json_line(self.path / "records.jsonl", record)
 
     def records(self) -> list[dict[str, Any]]:
-        """The step records so far, without an incomplete last line (left by a machine that died)."""
+        """The step records so far, without an incomplete last line (left by a machine that died). ValueError, with the
+        line, for other damage."""
         return read_json_lines(self.path / "records.jsonl")
 
     def follow(
@@ -116,9 +121,12 @@ class RunFolder:
         paths = sorted(path for pattern in RESULTS for path in self.path.glob(pattern) if path.is_file())
         return {path.relative_to(self.path).as_posix(): digest(path) for path in paths}
 
-    def save_manifest(self, step: int, base: Mapping[str, str]) -> None:
-        """Write down that the results, as they are now, are those of this step and of this base (digests by file)."""
-        self.save(MANIFEST, {"step": step, "base": dict(base), "results": self.results()})
+    def save_manifest(
+        self, step: int, base: Mapping[str, str], test: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Write down that the results, as they are now, are those of this step, of this base (digests by file) and of
+        these test images (label and fingerprint by source)."""
+        self.save(MANIFEST, {"step": step, "base": base, "test": test or {}, "results": self.results()})
 
     def check_results(self) -> None:
         """ValueError, with the files, unless all results are those of one step: a run that was resumed and killed has

@@ -202,7 +202,8 @@ def test_a_run_that_starts_from_another_leaves_its_images_out_and_measures_the_b
         assert answers[when] == [answer for answer in asked(when).answers if answer.source in sources], when
     assert [a.text for a in answers["before"]] != [a.text for a in answers["start"]]
     assert "zero-shot " in output.out and "earlier adapter " in output.out
-    Path("second/evaluation_before.json").unlink()
+    for name in ("evaluation_before.json", "manifest.json"):  # a run of an earlier version, which had no manifest
+        Path("second", name).unlink()
     Path("run", FILE).unlink()  # the second run has noted what the first trained on
     shutil.rmtree("run/checkpoint")
     assert main(["sft", "--resume", "second", "--steps", "2"]) == 0
@@ -215,7 +216,8 @@ def test_a_run_without_adapter_is_known_too_and_resumes_with_the_base(place, tin
     assert main([*train, "--lora-rank", "0", "--out", "whole"]) == 0
     before = Evaluation.load("whole/evaluation_before.json").answers
     assert Evaluation.load("whole/evaluation_after.json").answers != before
-    Path("whole/evaluation_before.json").unlink()
+    for name in ("evaluation_before.json", "manifest.json"):
+        Path("whole", name).unlink()
     assert main(["sft", "--resume", "whole", "--steps", "2"]) == 0
     assert Evaluation.load("whole/evaluation_before.json").answers == before
     assert main(["evaluate", "--run", "whole", "--test", "8", "--out", "out"]) == 0
@@ -225,9 +227,12 @@ def test_a_run_without_adapter_is_known_too_and_resumes_with_the_base(place, tin
     assert "whole holds a checkpoint, not an adapter: leave out --policy" in capsys.readouterr().err
 
 
-def test_resume_measures_the_base_though_training_has_begun(place):
+def test_resume_of_an_earlier_version_measures_the_base_though_training_has_begun(place, capsys):
     before = Evaluation.load("run/evaluation_before.json").answers
     Path("run/evaluation_before.json").unlink()
+    assert main(["sft", "--resume", "run", "--steps", "3"]) == 2, "a run of this version lost it"
+    assert "evaluation_before.json is missing" in capsys.readouterr().err
+    Path("run/manifest.json").unlink()
     assert main(["sft", "--resume", "run", "--steps", "3"]) == 0
     assert Evaluation.load("run/evaluation_before.json").answers == before
     assert Evaluation.load("run/evaluation_after.json").answers != before

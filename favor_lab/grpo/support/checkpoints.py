@@ -120,6 +120,16 @@ class TrainingState:
     def __post_init__(self) -> None:
         check_precision(self.optimiser)
 
+    def check_images(self, examples: Sequence[Example]) -> dict[str, str]:
+        """The new names of the images trained on, by their old ones; ValueError for other images."""
+        images = fingerprints(examples)
+        return new_names(self.images if self.step else images, images, "the run to resume has seen other images")
+
+    def rename_sources(self, names: Mapping[str, str]) -> None:
+        """Give the images of a rollout that has updates left their new names."""
+        if self.batch is not None and self.batch.prompts is not None:
+            self.batch.prompts.sources = [names.get(source, source) for source in self.batch.prompts.sources]
+
     def go_on(
         self, policy: Policy, examples: Sequence[Example], settings: TrainSettings, question: str = "", recipe: str = ""
     ) -> TrainingState:
@@ -128,14 +138,14 @@ class TrainingState:
         if self.policy is not policy:
             raise ValueError("the state to resume belongs to another policy object: pass the one it was made with")
         images, steps = fingerprints(examples), {"question": question, "recipe": recipe}
+        self.rename_sources(self.check_images(examples))
         names = [item.name for item in fields(settings) if item.name not in RESUMABLE_CHANGES]
         then, now = ({name: getattr(of, name, "nothing") for name in names} for of in (self.settings, settings))
-        old_images, old_steps = self.images, {"question": self.question, "recipe": self.recipe}
+        old_steps = {"question": self.question, "recipe": self.recipe}
         if not self.step:  # a new state does not know yet its images, nor what the steps and the question bring along
             then |= {name: now[name] for name in ("coefficients", "style", "open_vocabulary") if name in now}
-            old_images, old_steps = images, steps
+            old_steps = steps
         for what, old, new, advice in (
-            ("seen other images", old_images, images, "draw the same shots with the same seed, from the same files"),
             ("other settings", then, now, "pass its own, state.settings"),
             ("other steps", old_steps, steps, "pass the same ones"),
         ):
@@ -143,6 +153,19 @@ class TrainingState:
                 raise ValueError(f"the run to resume has {what} ({'; '.join(changes)}): {advice}")
         self.settings, self.images, self.question, self.recipe = settings, images, question, recipe
         return self
+
+
+def new_names(then: Mapping[str, Any], now: Mapping[str, Any], otherwise: str) -> dict[str, str]:
+    """The new name of each image by its old one: the same images, in their order, may have moved. ValueError, which
+    begins as `otherwise`, for other images.
+
+    >>> new_names({"old/a.png": "reading, 0bad"}, {"new/a.png": "reading, 0bad"}, "other images")
+    {'old/a.png': 'new/a.png'}
+    """
+    if list(then.values()) == list(now.values()):
+        return dict(zip(then, now, strict=True))
+    changes = "; ".join(differences(then, now)) or "in another order"
+    raise ValueError(f"{otherwise} ({changes}): draw the same shots with the same seed, from the same files")
 
 
 def fingerprints(examples: Sequence[Example]) -> dict[str, str]:
