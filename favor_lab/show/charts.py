@@ -13,7 +13,7 @@ import numpy as np
 
 from favor_lab.show.layout import grid_of_axes, titled_figure
 from favor_lab.show.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, VERMILLION, WIDTH, house_style, new_figure
-from favor_lab.show.text import CENTRED
+from favor_lab.show.text import CENTRED, drawn_name, printable
 from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import rounded
 
@@ -57,15 +57,15 @@ def plot_shots(
             x, points = zip(*[(counts.index(count), line[count]) for count in sorted(line)], strict=True)
             low, mean, high = 100 * np.array([(point.low, point.mean, point.high) for point in points]).T
             axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
-            axes.plot(x, mean, color=colour, marker=mark, markersize=5, linewidth=1.6, label=method)
+            axes.plot(x, mean, color=colour, marker=mark, markersize=5, linewidth=1.6, label=drawn_name(method))
         for method, share in (untrained or {}).get(name, {}).items():
             colour, _ = look(method)
-            axes.axhline(100 * share, color=colour, linewidth=1.2, linestyle=":", label=method)
-        axes.set(title=name, xlabel="shots per label")
+            axes.axhline(100 * share, color=colour, linewidth=1.2, linestyle=":", label=drawn_name(method))
+        axes.set(title=drawn_name(name), xlabel="shots per label")
         axes.set_xticks(range(len(counts)), map(str, counts))
         axes.grid(axis="y")
     for axes in panels[::4]:
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel(printable(ylabel))
     handles = {text: handle for axes in panels for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     look_of_legend = {"ncols": min(len(handles), 6), "frameon": False, "fontsize": 9}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", **look_of_legend)
@@ -90,9 +90,10 @@ def plot_transfer(shares: Mapping[str, Mapping[tuple[str, str], float]], sets: S
                 ink = "white" if grid[row, column] > low + 0.55 * (high - low) else INK
                 weight = "bold" if row == column else "normal"
                 axes.text(column, row, rounded(grid[row, column], 0), fontsize=9.5, weight=weight, color=ink, **CENTRED)
-        axes.set(title=method, xlabel="tested on")
-        axes.set_xticks(range(len(sets)), sets, rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(sets)), sets if panel % columns == 0 else [])
+        axes.set(title=drawn_name(method), xlabel="tested on")
+        names = [drawn_name(name) for name in sets]
+        axes.set_xticks(range(len(sets)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(sets)), names if panel % columns == 0 else [])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     for axes in panels[::columns]:
@@ -162,8 +163,8 @@ def _panels_with_rows(figure: Figure, names: Sequence[str], measures: Mapping[st
     """A panel for each measure under its heading, with a row for each name, the first on top."""
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, heading in zip(panels, measures.values(), strict=True):
-        axes.set_title(heading, fontsize=10)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_title(drawn_name(heading), fontsize=10)
+        axes.set_yticks(range(len(names)), [drawn_name(name) for name in names])
         axes.set(xlabel=unit, ylim=(len(names) - 0.4, -0.6))
         axes.grid(axis="x")
     return panels

@@ -11,7 +11,7 @@ import numpy as np
 
 from favor_lab.show.layout import grid_of_axes, titled_figure
 from favor_lab.show.style import BLUE, CYCLE, FAINT, GREY, INK, VERMILLION, house_style
-from favor_lab.show.text import printable, short_name
+from favor_lab.show.text import drawn_name, printable, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +119,7 @@ def plot_records(records: Sequence[Any], title: str = "") -> Figure:
             if None not in low + high:
                 axes.fill_between(steps, low, high, color=BLUE, alpha=0.12, linewidth=0, label="shortest to longest")
         for curve in curves:
-            draw_curve(axes, steps, curve.values, curve.colour, curve.name)
+            draw_curve(axes, steps, curve.values, curve.colour, drawn_name(curve.name))
         if any(curve.name for curve in curves):
             axes.legend(loc="upper left", ncols=2 if field == "rewards" else 1, columnspacing=1.2)
         finish_curves(axes, ticks=6)
@@ -167,7 +167,7 @@ def plot_coverage(records: Sequence[Any], title: str = "") -> Figure:
         look |= {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
         axes.text(1.01, y, f"{right[label]} of {completions[label]}", **look)
         axes.axhline(y, color=FAINT, linewidth=0.6, zorder=0)
-    axes.set_yticks(range(len(order)), [printable(label) for label in order])
+    axes.set_yticks(range(len(order)), [drawn_name(label) for label in order])
     axes.set(xlabel="optimiser step", ylim=(-0.7, len(order) - 0.3))
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", integer=True)
@@ -200,6 +200,6 @@ def plot_curves(curves: Sequence[Curve], steps: Sequence[int], title: str = "") 
     figure = titled_figure(1.9 * max(-(-len(curves) // 4), 1), title, room=0.35)
     for axes, curve in zip(grid_of_axes(figure, len(curves), 4), curves, strict=True):
         draw_curve(axes, list(steps), curve.values, curve.colour)
-        axes.set(title=curve.name, ylabel=curve.unit)
+        axes.set(title=drawn_name(curve.name), ylabel=curve.unit)
         finish_curves(axes, ticks=4)
     return figure

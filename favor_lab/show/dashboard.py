@@ -268,7 +268,10 @@ class Dashboard(Shown):
                 return example.image
         if is_pocket_source(source):
             return scene_from_source(source).image
-        return open_image(source) if Path(source).is_file() else None
+        try:
+            return open_image(source) if Path(source).is_file() else None
+        except (OSError, ValueError):  # moved, damaged, or no name that a file can have
+            return None
 
     def __repr__(self) -> str:
         """The same at every step, because a saved notebook stores it beside the picture and is compared strictly."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from favor_lab.show.layout import fade, for_figure, titled_figure
 from favor_lab.show.style import BLUE, CYCLE, FAINT, GREY, INK, MARKERS, VERMILLION, WIDTH, house_style, new_figure
-from favor_lab.show.text import RIGHT_MARK, WRONG_MARK, printable
+from favor_lab.show.text import LONGEST_TITLE, RIGHT_MARK, WRONG_MARK, drawn_name, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,11 +35,11 @@ def plot_confusion(evaluation: Evaluation, title: str = "") -> Figure:
     for mask, colour in ((diagonal, BLUE), (~diagonal, VERMILLION)):
         axes.imshow(np.ma.masked_array(share, ~mask), cmap=fade("white", colour), vmin=0, vmax=1)
     axes.axvline(size - 0.5, color=GREY, linewidth=1)
-    names = [printable(label) for label in evaluation.labels]
+    names = [drawn_name(label) for label in evaluation.labels]
     axes.set_xticks(range(size + 1), [*names, "no valid answer"], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
-    heading = printable(title or f"{evaluation.policy}: {evaluation.accuracy:.0%} of {len(evaluation)} right")
-    axes.set(xlabel="answer", ylabel="gold label", title=heading)
+    heading = title or f"{drawn_name(evaluation.policy)}: {evaluation.accuracy:.0%} of {len(evaluation)} right"
+    axes.set(xlabel="answer", ylabel="gold label", title=printable(heading, LONGEST_TITLE))
     axes.tick_params(length=0)
     axes.spines[:].set(visible=True, color=FAINT)
     if size <= 24:
@@ -66,10 +66,10 @@ def plot_examples(
     figure = new_figure(rows * (side + (0.38 if evaluation else 0.2)) + (0.4 if title else 0.1), columns * side)
     for axes, example in zip(figure.subplots(rows, columns, squeeze=False).flat, examples, strict=False):
         axes.imshow(for_figure(example.image))
-        axes.set_xlabel(printable(example.label), fontsize=9, labelpad=3)
+        axes.set_xlabel(drawn_name(example.label), fontsize=9, labelpad=3)
         if answer := answers.get(example.source):
             mark, colour = (RIGHT_MARK, BLUE) if answer.correct else (WRONG_MARK, VERMILLION)
-            wrong_answer = "" if answer.correct else printable(answer.answer or "no answer")
+            wrong_answer = "" if answer.correct else drawn_name(answer.answer or "no answer")
             axes.set_xlabel(f"{axes.get_xlabel()}\n{mark} {wrong_answer}", color=colour)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
@@ -99,12 +99,12 @@ def plot_before_after(evaluations: Mapping[str, Evaluation], title: str = "") ->
         size, face = (90, "white") if i == 0 else (40, colours[name])
         right.scatter(
             [100 * accuracy[label] for label in labels], range(len(labels)), s=size, facecolor=face,
-            edgecolor=colours[name], linewidth=2, marker=MARKERS[i % len(MARKERS)], label=printable(name), zorder=3,
+            edgecolor=colours[name], linewidth=2, marker=MARKERS[i % len(MARKERS)], label=drawn_name(name), zorder=3,
         )  # fmt: skip
     for row, label in enumerate(labels):
         line = [100 * accuracy[label] for accuracy in by_label]
         right.plot([min(line), max(line)], [row, row], color=FAINT, linewidth=3, zorder=1)
-    right.set_yticks(range(len(labels)), [printable(label) for label in labels])
+    right.set_yticks(range(len(labels)), [drawn_name(label) for label in labels])
     right.set(xlim=(-4, 104), xlabel="accuracy by label, %")
     right.grid(axis="x")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(evaluations))

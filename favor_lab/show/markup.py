@@ -16,7 +16,7 @@ from favor_lab.activities.images import to_rgb
 from favor_lab.responses import split_tags
 from favor_lab.show.curves import Curve, running_mean
 from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, encoded
-from favor_lab.show.text import RIGHT_MARK, WRONG_MARK, short_name, signed
+from favor_lab.show.text import RIGHT_MARK, WRONG_MARK, short_name, signed, utf8
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,14 +78,19 @@ def element(tag: str, *content: str, **attributes: Any) -> Element:
     >>> element("p", "1 < 2", element("br"), class_="fl-note")
     '<p class="fl-note">1 &lt; 2<br></p>'
     """
-    pairs = [f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for name, value in attributes.items()]
+    pairs = [f' {name.rstrip("_").replace("_", "-")}="{escaped(str(value))}"' for name, value in attributes.items()]
     end = "" if tag in ("br", "img") else f"</{tag}>"
     return Element(f"<{tag}{''.join(pairs)}>{joined(*content)}{end}")
 
 
 def joined(*content: str) -> Element:
     """Strings, escaped, and elements, one after the other."""
-    return Element("".join(part if isinstance(part, Element) else escape(part) for part in content))
+    return Element("".join(part if isinstance(part, Element) else escaped(part) for part in content))
+
+
+def escaped(text: str) -> Element:
+    """Text as markup that shows it."""
+    return Element(escape(utf8(text)))
 
 
 def curve_svg(curve: Curve, steps: Sequence[int], shown: int | None = None) -> Element:

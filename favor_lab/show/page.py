@@ -103,7 +103,7 @@ def build_page(policy: Policy, question: Question, max_new_tokens: int, title: s
         return ask(Example(scenes[index].image, "", scenes[index].source))
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(60, 60)) as page:
-        gradio.Markdown(f"## {title}")
+        gradio.Markdown(element("h2", " ".join(title.split())))  # in HTML a folder's name is no Markdown
         with gradio.Row():
             with gradio.Column(scale=1):
                 file = gradio.File(label="Drop an image", file_types=["image"], type="binary", height=140)

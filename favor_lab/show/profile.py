@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from favor_lab.show.layout import titled_figure
 from favor_lab.show.style import BLUE, PAPER, SKY, house_style
+from favor_lab.show.text import drawn_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def plot_profile(profile: Any, title: str = "") -> Figure:
             text, (max(time, bound), row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5,
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-    axes.set_yticks(rows, list(phases))
+    axes.set_yticks(rows, [drawn_name(name) for name in phases])
     axes.invert_yaxis()
     axes.set(xlabel="milliseconds of an optimiser step", xlim=(0, 1.45 * max(times + bounds)))
     axes.tick_params(axis="y", length=0)

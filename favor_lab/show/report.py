@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,8 @@ def draw_figures(
         figures["what was measured at each step"] = "records", plot_records(records)
         if any(record["labels"] for record in records):
             figures["when the right answer was sampled"] = "coverage", plot_coverage(records)
-    for name, evaluation in evaluations.items():
-        stem = re.sub(r"\W+", "_", name)
+    for name, stem in file_stems(evaluations).items():
+        evaluation = evaluations[name]
         figures[f"{name}: what was taken for what"] = f"confusion_{stem}", plot_confusion(evaluation, name)
         if examples:
             sheet = plot_examples(examples[:12], evaluation, title=f"{name}: the first test images")
@@ -57,6 +58,21 @@ def draw_figures(
         folder.mkdir(exist_ok=True)
         figure.savefig(paths[caption])
     return paths
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """Names as parts of names of files, on every system: short, without signs, and no two alike in any case of letters.
+
+    >>> file_stems(["zero-shot", "Zero shot", "4-shot GRPO"])
+    {'zero-shot': 'zero_shot', 'Zero shot': 'Zero_shot_2', '4-shot GRPO': '4_shot_GRPO'}
+    """
+    stems: dict[str, str] = {}
+    for name in names:
+        stem = re.sub(r"[^a-zA-Z0-9]+", "_", name)[:40]
+        taken = {other.lower() for other in stems.values()}
+        tries = (f"{stem}_{i}" if i > 1 else stem for i in itertools.count(1))
+        stems[name] = next(one for one in tries if one.lower() not in taken)
+    return stems
 
 
 def write_report(

@@ -7,6 +7,7 @@ from typing import Any
 
 CJK_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Microsoft YaHei", "PingFang SC", "Malgun Gothic")
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
+LONGEST_NAME, LONGEST_TITLE = 32, 60  # characters
 RIGHT_MARK, WRONG_MARK, MINUS = "\N{CHECK MARK}", "\N{BALLOT X}", "\N{MINUS SIGN}"
 
 
@@ -19,6 +20,16 @@ def font_families() -> list[str]:
     return ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
 
 
+def utf8(text: str) -> str:
+    r"""Text that can be saved and sent: what UTF-8 cannot write, such as a file's name in another encoding, becomes
+    backslash escapes.
+
+    >>> utf8("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @functools.lru_cache(maxsize=4096)
 def _has_glyph(character: str) -> bool:
     from matplotlib import font_manager
@@ -27,10 +38,23 @@ def _has_glyph(character: str) -> bool:
     return any(font.get_char_index(ord(character)) for font in fonts)
 
 
-def printable(text: str) -> str:
-    """`text` on one line, with a replacement mark for every character that no installed font can draw."""
+def printable(text: str, longest: int | None = None) -> str:
+    """`text` on one line, with a replacement mark for every character that no installed font can draw; of more than
+    `longest` characters the first ones, with an ellipsis."""
     flat = " ".join(str(text).split())
+    flat = flat if longest is None or len(flat) <= longest else flat[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return "".join(c if c.isprintable() and _has_glyph(c) else "\N{REPLACEMENT CHARACTER}" for c in flat)
+
+
+def drawn_name(name: str) -> str:
+    """A name at a tick, in a title or in a legend: printable, of at most LONGEST_NAME characters, and never hidden, as
+    matplotlib hides what begins with an underscore.
+
+    >>> drawn_name("riding a bike"), drawn_name("riding a bike on a road that leads along a river")
+    ('riding a bike', 'riding a bike on a road that le…')
+    """
+    text = printable(name, LONGEST_NAME)
+    return f"\N{HAIR SPACE}{text}" if text.startswith("_") else text
 
 
 @functools.lru_cache(maxsize=4096)

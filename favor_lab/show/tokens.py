@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 from PIL import ImageColor
 
 from favor_lab.show.layout import canvas
-from favor_lab.show.markup import Element, element, joined
+from favor_lab.show.markup import Element, element, escaped, joined
 from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, WIDTH, house_style
 from favor_lab.show.text import printable, signed, text_width
 from favor_lab.study.tokens import Token
@@ -95,7 +94,7 @@ def tokens_html(tokens: Sequence[Token], name: str) -> Element:
     for number, token in enumerate(tokens, start=1):
         kinds = " ".join(["fl-token"] + ["fl-muted"] * token.muted + ["fl-end"] * token.end)
         hint, style = token_hint(token, number, len(tokens)), _style(quantity.distance(token) / limit)
-        text = Element(escape(visible(token)).replace("\n", "<br>"))
+        text = Element(escaped(visible(token)).replace("\n", "<br>"))
         spans.append(element("span", text, class_=kinds, style=style, title=hint))
     ends = [element("span", number, style=_style(share)) for share, number in scale_ends(tokens, quantity)]
     note = element("span", scale_note(tokens, quantity), class_="fl-note")

@@ -19,7 +19,7 @@ from favor_lab.grpo.support.steps import step_name
 from favor_lab.show.frontend import Shown, can_show_widgets, stack, styled_box
 from favor_lab.show.groups import plot_samples
 from favor_lab.show.markup import cards_html, element, group_html, image_html
-from favor_lab.show.text import short_name, signed
+from favor_lab.show.text import short_name, signed, utf8
 from favor_lab.show.tokens import QUANTITIES, THOUSANDTHS, plot_tokens, tokens_html
 from favor_lab.study.groups import REWARDS, sample_and_score
 from favor_lab.study.tokens import Token, token_losses, token_table
@@ -187,7 +187,7 @@ def _controls(shots: FewShot, choices: GroupChoices) -> dict[str, Any]:
     def control(kind: Any, name: str, description: str, **options: Any) -> Any:
         return kind(value=getattr(choices, name), description=description, **LOOK | options)
 
-    images = [(f"{example.label} ({example.source})", i) for i, example in enumerate(shots.train)]
+    images = [(utf8(f"{example.label} ({example.source})"), i) for i, example in enumerate(shots.train)]
     tenths = {"min": 0.1, "max": 2.0, "step": 0.1, "readout_format": ".1f", "continuous_update": False}
     narrow = {"style": LOOK["style"] | {"button_width": "74px"}}
     controls = {
@@ -280,7 +280,7 @@ class _TokenView:
         self.microscope = microscope
         options = []
         for row, text in enumerate(microscope.rollout.texts):
-            options.append((f"{row}: A = {microscope.advantage(row)}, {text[-60:]}", row))
+            options.append((f"{row}: A = {microscope.advantage(row)}, {utf8(text[-60:])}", row))
         look = {"layout": {"width": "620px"}, "style": {"description_width": "90px"}}
         self.which = w.Dropdown(description="completion", options=options, value=microscope.completion, **look)
         look = {"layout": {"width": "auto"}, "style": {"description_width": "90px", "button_width": "132px"}}
