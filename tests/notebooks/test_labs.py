@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import favor_lab
 import labs
 
 pytestmark = pytest.mark.slow
@@ -44,6 +45,20 @@ def test_the_check_rejects_a_wrong_answer_and_says_why(exercise, wrong, students
     assert message is not None, f"the check takes this answer, though: {wrong.mistake}"
     assert labs.re.search(wrong.hint, message), f"{wrong.mistake}: the check says {message!r}"
     assert len(message) >= LEAST_MESSAGE
+
+
+#: exercises that ask for what the library has: none of its functions may stand in the answer's place
+IN_THE_LIBRARY = {"interval": "wilson", "strict-accuracy": "answer_of accuracy", "group-advantages": "advantages"}
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if e.name in IN_THE_LIBRARY], ids=title)
+def test_no_function_of_the_library_is_an_answer(exercise, students):
+    for name in IN_THE_LIBRARY[exercise.name].split():
+        for public in favor_lab.__all__:
+            message = students[exercise.lab].answer(
+                exercise, f"{exercise.solution}\nfrom favor_lab import {public} as {name}"
+            )
+            assert message and "library" in message, public
 
 
 @pytest.mark.parametrize("name", NAMES)

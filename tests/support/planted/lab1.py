@@ -202,6 +202,22 @@ def split(records, shots, test, seed):
     ],
     "interval": [
         Wrong(
+            "the library's own interval, imported",
+            "from favor_lab.study.evaluation import wilson_interval as wilson\n" + PICTURES,
+            "nothing imported from the library",
+        ),
+        Wrong(
+            "a call of the library's own interval",
+            """
+import favor_lab as lab
+
+def wilson(right, pictures):
+    return tuple(bound for bound in lab.wilson_interval(right, pictures))
+"""
+            + PICTURES,
+            "nothing imported from the library",
+        ),
+        Wrong(
             "the textbook interval",
             """
 def wilson(right, pictures):

@@ -88,6 +88,29 @@ def each_first(parts, weights):
 PLANTED: dict[str, list[Wrong]] = {
     "strict-accuracy": [
         Wrong(
+            "the library's own functions, imported",
+            "from favor_lab import accuracy_reward as accuracy, extract_answer as answer_of",
+            "nothing from the library",
+        ),
+        Wrong(
+            "a call of the library's own answer",
+            """
+def content(text):
+    from favor_lab.grpo import rewards
+    return rewards.extract_answer(text)
+
+def answer_of(text):
+    return content(text)
+"""
+            + ACCURACY,
+            "nothing from the library",
+        ),
+        Wrong(
+            "an object in place of a function",
+            "import functools\nanswer_of = functools.partial(extract_answer)" + ACCURACY,
+            "nothing from the library",
+        ),
+        Wrong(
             "the whole text where there is no tag",
             changed(ANSWER, "return None\n    found", 'return text if "<" not in text else None\n    found') + ACCURACY,
             "do not fall back",
@@ -448,6 +471,19 @@ def described(completions, source):
         ),
     ],
     "group-advantages": [
+        Wrong(
+            "the library's own function, imported",
+            "from favor_lab import group_advantages as advantages",
+            "nothing from the library",
+        ),
+        Wrong(
+            "a call of the library's own function",
+            """
+def advantages(rewards, eps=1e-4):
+    return torch.cat([group_advantages(group[None], eps=eps) for group in rewards])
+""",
+            "nothing from the library",
+        ),
         Wrong(
             "std with n, not n - 1",
             """
