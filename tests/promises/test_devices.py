@@ -20,6 +20,7 @@ from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, s
 from favor_lab.grpo.support.settings import HOWS, GRPOSettings, TrainSettings
 from favor_lab.grpo.training import train
 from favor_lab.runs.variants import VARIANTS
+from favor_lab.show import report
 from favor_lab.show.explanations import plot_explanation
 from favor_lab.study.answering import answer
 from favor_lab.study.evaluation import Evaluation, evaluate
@@ -28,6 +29,7 @@ from favor_lab.study.groups import sample_judged_groups
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.study.sft import sft
 from favor_lab.study.tokens import token_losses, token_table, token_weights
+from favor_lab.vlm.fast.decoding import StaticDecoder
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 from favor_lab.vlm.question import Question
@@ -312,40 +314,116 @@ def test_a_policy_is_loaded_checked_reported_and_saved(cuda, tiny_checkpoint, tm
     assert load_policy(tmp_path / "whole").device.type == "cuda"
 
 
-# ---------------------------------------------------------------------------------------------------- command line
-
-SMALL = ["--shots", "1", "--test", "1", "--prompts-per-step", "2", "--steps", "2", "--max-new-tokens", "4"]
+# --------------------------------------------------------------------------------------------- host synchronisations
 
 
 @pytest.mark.slow
-def test_the_command_line(cuda, tiny_checkpoint, tmp_path, monkeypatch, capsys):
-    """Every command that loads a policy: train, its resumption, evaluate, predict, share; sft, study, profile."""
+def test_sampling_waits_once_per_token(cuda, tiny_checkpoint, tiny_examples, capsys):
+    """And once per graph, and five times per rollout; also where rows leave at almost every second token."""
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", check=False)
+    prompts = encode_prompts(policy, tiny_examples, LABELS)
+    sample_groups(policy, prompts, 2, 2, seed=0)  # what is computed once per policy is there now
+    for decoding in ("graph", "static"):
+        for ends in ([], range(3, 300, 40)):
+            policy.end_token_ids = [*policy.end_token_ids[:1], *ends]
+            cuda.syncs.clear()
+            cuda.graphs.clear()
+            rollout = sample_groups(policy, prompts, 8, 32, seed=0, decoding=decoding)
+            waits, tokens, counts = len(cuda.syncs), rollout.mask.shape[1], cuda.counts()
+            with capsys.disabled():
+                ended = len(set(rollout.lengths.tolist()))
+                print(f"\n{decoding}: {waits} host synchronisations for {tokens} tokens of 32 rows, {ended} lengths")
+            assert waits <= tokens + len(cuda.graphs) + 5, counts
+            assert sum(graph.replays for graph in cuda.graphs) >= (20 if decoding == "graph" else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("buffer", ["tokens", "position", "future", "turn"])
+def test_a_graph_reads_the_buffers_that_it_was_captured_with(cuda, tiny_checkpoint, tiny_examples, monkeypatch, buffer):
+    """A decoder that puts something new in the place of a buffer samples other tokens: the pretence would notice."""
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", check=False)
+    prompts, step = encode_prompts(policy, tiny_examples, LABELS), StaticDecoder.step
+
+    def forgetful(decoder, tokens):
+        old = getattr(decoder, buffer)
+        new = [part.clone() for part in old] if isinstance(old, list) else old.clone()
+        setattr(decoder, buffer, new)
+        return step(decoder, tokens)
+
+    static, graph = (sample_groups(policy, prompts, 2, 12, seed=0, decoding=how) for how in ("static", "graph"))
+    assert torch.equal(graph.completion_ids, static.completion_ids)
+    monkeypatch.setattr(StaticDecoder, "step", forgetful)
+    wrong = sample_groups(policy, prompts, 2, 12, seed=0, decoding="graph")
+    assert not torch.equal(wrong.completion_ids, static.completion_ids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "most"), [({}, 51), ({"micro_batch": 8}, 96), ({"beta": 0.0}, 44)], ids=["one-pass", "four", "no-kl"]
+)
+def test_a_step_waits_for_its_numbers_together(cuda, tiny_checkpoint, shots, capsys, changes, most):
+    """Beside those of sampling: six for the times of its phases, and one for each pass, guard or table of numbers."""
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", check=False)
+    settings = GRPOSettings(steps=2, prompts_per_step=4, group_size=8, max_new_tokens=16, **changes)
+    records = train(policy, shots, settings, rewards=[even_ids, accuracy_reward])
+    next(records)
+    cuda.syncs.clear()
+    next(records)
+    sampling = sum(where.startswith("sampling.py") and what == "tolist" for what, where in cuda.syncs)
+    waits = len(cuda.syncs) - sampling
+    with capsys.disabled():
+        print(f"\n{changes}: {waits} host synchronisations in a step of 32 rows, and {sampling} of sampling")
+    assert sampling <= 16 and waits <= most, cuda.counts()
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+SMALL = ["--shots", "1", "--test", "1", "--steps", "2"]
+SHORT_STEPS = ["--prompts-per-step", "2", "--max-new-tokens", "4"]
+
+
+@pytest.fixture
+def without_figures(tmp_path, monkeypatch):
+    """A folder to work in, and no figures, which take most of a run's time: those of the demo are drawn."""
     monkeypatch.chdir(tmp_path)
-    policy = ["--policy", str(tiny_checkpoint)]
+    monkeypatch.setattr(report, "draw_figures", lambda *_: {})
+
+
+@pytest.mark.slow
+def test_a_run_is_that_of_the_cpu(cuda, tiny_checkpoint, without_figures):
     for device in ("cpu", "cuda"):
-        own = [*policy, "--device", device]
-        assert main(["train", *own, *SMALL, "--group-size", "2", "--out", f"run-{device}"]) == 0
-        assert main(["sft", *own, *SMALL, "--out", f"sft-{device}"]) == 0
-        assert main(["evaluate", "--run", f"run-{device}", "--out", f"evaluated-{device}"]) == 0
-    records = [RunFolder.open(f"{kind}-{device}").records() for kind in ("run", "sft") for device in ("cpu", "cuda")]
-    timeless = [[record | {"seconds": None} for record in some] for some in records]
-    assert timeless[0] == timeless[1] and timeless[2] == timeless[3]
-    for when in ("before", "after"):
-        cpu, gpu = (Evaluation.load(f"run-{device}/evaluation_{when}.json") for device in ("cpu", "cuda"))
-        assert cpu.answers == gpu.answers
-    assert RunFolder.open("run-cuda").settings["versions"]["device"] == "pretended"
-    assert main(["train", "--resume", "run-cuda", "--steps", "3"]) == 0
+        own = ["train", "--policy", str(tiny_checkpoint), "--device", device, *SMALL, *SHORT_STEPS]
+        assert main([*own, "--group-size", "2", "--out", device]) == 0
+    cpu, gpu = (RunFolder.open(device) for device in ("cpu", "cuda"))
+    assert [record | {"seconds": 0} for record in gpu.records()] == [r | {"seconds": 0} for r in cpu.records()]
+    for name in ("evaluation_before.json", "evaluation_after.json"):
+        assert Evaluation.load(gpu.path / name).answers == Evaluation.load(cpu.path / name).answers
+    assert gpu.settings["versions"]["device"] == "pretended"
+
+
+@pytest.mark.slow
+def test_what_a_run_is_used_for(cuda, tiny_checkpoint, without_figures, capsys):
+    """Supervised training, its resumption, and what is asked of a finished run; on the GPU, which "auto" takes."""
+    assert main(["sft", "--policy", str(tiny_checkpoint), *SMALL, *SHORT_STEPS, "--out", "run"]) == 0
+    assert main(["train", "--resume", "run", "--steps", "3"]) == 2, "not supervised training"
+    assert main(["sft", "--resume", "run", "--steps", "3"]) == 0
+    assert len(RunFolder.open("run").records()) == 3
+    assert main(["evaluate", "--run", "run", "--out", "evaluated"]) == 0
     draw_scene("cartoon", "test", 3).image.save("photo.png")
-    assert main(["predict", "photo.png", "--run", "run-cuda", "--csv", "answers.csv"]) == 0
-    assert main(["share", "run-cuda", "--out", "shared", "--merged"]) == 0
+    assert main(["predict", "photo.png", "--run", "run", "--csv", "answers.csv"]) == 0
+    assert main(["share", "run", "--out", "shared", "--merged"]) == 0
     assert main(["predict", "photo.png", "--run", "shared", "--open-vocabulary", "--device", "cuda"]) == 0
-    study = ["study", "--methods", "zero-shot", "sft-reasoning", "grpo", "--sets", "cartoon", "--seeds", "1"]
-    assert main([*study, "--shots", "1", *policy, "--device", "cuda", *SMALL[2:], "--out", "study"]) == 0
-    slow_rates = {"flops_per_second": 1e9, "bytes_per_second": 1e9}
-    monkeypatch.setattr(profiling, "machine_rates", lambda *_: slow_rates)  # its matrices are those of a GPU
-    profile = ["profile", *policy, "--device", "cuda", "--shots", "1", *SMALL[4:], "--group-size", "2"]
-    assert main([*profile[:-1], "2", "--repeats", "1", "--out", "profile"]) == 0
-    assert "pretended" in capsys.readouterr().out
+    assert "on cuda:0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_study_and_a_profile(cuda, tiny_checkpoint, without_figures, monkeypatch):
+    policy = ["--policy", str(tiny_checkpoint), "--device", "cuda"]
+    study = ["study", "--methods", "zero-shot", "sft", "grpo", "--sets", "cartoon", "--seeds", "1"]
+    assert main([*study, *policy, *SMALL, "--preset", "pocket", "--out", "study"]) == 0
+    rates = {"flops_per_second": 1e9, "bytes_per_second": 1e9}
+    monkeypatch.setattr(profiling, "machine_rates", lambda *_: rates)  # its matrices are as large as a GPU needs
+    assert main(["profile", *policy, "--shots", "1", *SHORT_STEPS, "--repeats", "1", "--out", "profile"]) == 0
 
 
 @pytest.mark.slow
