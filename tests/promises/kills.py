@@ -6,10 +6,12 @@ Each run is `favor-lab train` in a process of its own, with the pocket policy. E
 moment; the others come while a checkpoint is written: in the middle of the file, before the final rename, right after
 it, and while older ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four
 times at most, before it may end. Its step records (except wall times), weights, optimiser and answers must then be
-bit-identical to those of the unbroken run. The exit status is 1 where they are not.
+bit-identical to those of the unbroken run.
 
-Then the commands beside training are killed while they write: what they leave must not be taken for the complete thing
-by the command that reads it, and the same command, run again, must complete it.
+Then runs meet: a second process in a folder that is being trained, two that start at once without a folder of their
+own, and a resume beside files that are no checkpoints. Last, the commands beside training are killed while they write:
+what they leave must not be taken for the complete thing by the command that reads it, and the same command, run again,
+must complete it. The exit status is 1 where anything is lost or mixed.
 """
 
 from __future__ import annotations
@@ -109,10 +111,10 @@ def child(arguments: list[str]) -> int:
     return cli.main(arguments)
 
 
-def start(arguments: list[str], where: str = "") -> subprocess.Popen[str]:
+def start(arguments: list[str], where: str = "", cwd: Path | None = None) -> subprocess.Popen[str]:
     """A run in a process of its own, after its start: the policy is loaded and the first line is printed."""
     process = subprocess.Popen(
-        [sys.executable, __file__, "--child", *arguments],
+        [sys.executable, str(Path(__file__).resolve()), "--child", *arguments], cwd=cwd,
         env=os.environ | {VARIABLE: where}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -205,17 +207,74 @@ def run(kills: int, seed: int, folder: Path, say: Any = tqdm.write) -> int:
             ]
             say(f"run {number}")
             struck = trial(folder / f"run-{number}", plan, say)
-            result = outcome(folder / f"run-{number}")
-            unlike = [name for name in unbroken if not same(result[name], unbroken[name])]
-            say(f"   resumed to its end: {'unlike in ' + ', '.join(unlike) if unlike else 'identical'}")
-            hits, identical = hits + struck, identical + (0 if unlike else struck)
+            faults = unlike(folder / f"run-{number}", unbroken)
+            say(f"   resumed to its end: {'; '.join(faults) or 'identical'}")
+            hits, identical = hits + struck, identical + (0 if faults else struck)
             bar.update(struck)
-            if not unlike:
+            if not faults:
                 shutil.rmtree(folder / f"run-{number}")
             if hits == kills:
                 break
     print(f"{identical} of {hits} kills ended identical to the unbroken run")
     return identical
+
+
+def second_in_a_folder(place: Path, unbroken: dict[str, Any]) -> list[str]:
+    """What goes wrong where a folder that is being trained is asked for again."""
+    run, faults = place / "run", []
+    first = start([*TRAIN, "--out", str(run)])
+    for arguments in (["train", "--resume", str(run)], [*TRAIN, "--out", str(run)]):
+        command = [sys.executable, str(Path(__file__).resolve()), "--child", *arguments]
+        second = subprocess.run(command, capture_output=True, text=True)
+        if second.returncode != 2 or str(run) not in second.stderr:
+            faults.append(f"{arguments[:2]} ended with {second.returncode}: {second.stderr[-300:]}")
+        if "--resume" in arguments and f"process {first.pid}" not in second.stderr:
+            faults.append(f"the process is not named: {second.stderr[-300:]}")
+    finish(first)
+    return faults + unlike(run, unbroken)
+
+
+def two_without_a_folder(place: Path, unbroken: dict[str, Any]) -> list[str]:
+    """What goes wrong where two runs take the default folder at once."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", *TRAIN]
+    both = [subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        process.communicate()
+    runs = sorted((place / "runs").iterdir())
+    faults = [] if len(runs) == 2 else [f"two runs have {len(runs)} folders"]
+    return faults + [fault for run in runs for fault in unlike(run, unbroken)]
+
+
+def beside_strangers(place: Path, unbroken: dict[str, Any]) -> list[str]:
+    """What goes wrong where a person or a synchroniser put files beside the checkpoints."""
+    run = place / "run"
+    killed([*TRAIN, "--out", str(run)], "placed 3", 0.0)
+    newest = max((run / "checkpoint").glob("step-*.safetensors"))
+    for name in ("{} copy.safetensors", "{} (conflict).safetensors", "step-x.safetensors", "{}.safetensors.part"):
+        shutil.copy(newest, newest.with_name(name.format(newest.stem)))
+    newest.with_name(".tmpA1b2C3").write_bytes(b"what safetensors leaves when it is killed")
+    finish(start(["train", "--resume", str(run)]))
+    left = sorted(path.name for path in (run / "checkpoint").glob(".tmp*"))
+    return unlike(run, unbroken) + [f"{name} is left" for name in left]
+
+
+def unlike(run: Path, unbroken: dict[str, Any]) -> list[str]:
+    """In what a run differs from the unbroken one."""
+    result = outcome(run)
+    return [f"{run.name} is unlike in {name}" for name in unbroken if not same(result[name], unbroken[name])]
+
+
+MEETINGS = (second_in_a_folder, two_without_a_folder, beside_strangers)
+
+
+def meet(folder: Path, say: Any = print) -> list[str]:
+    """Let runs meet; what went wrong. `folder` holds the unbroken run."""
+    faults, unbroken = [], outcome(folder / "unbroken")
+    for meeting in MEETINGS:
+        (folder / meeting.__name__).mkdir()
+        faults += [f"{meeting.__name__}: {fault}" for fault in meeting(folder / meeting.__name__, unbroken)]
+    say(f"{len(faults)} losses where {len(MEETINGS)} kinds of runs met" + "".join(f"\n   {fault}" for fault in faults))
+    return faults
 
 
 def is_complete(place: Path) -> bool:
@@ -272,8 +331,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         identical = run(options.kills, options.seed, Path(folder))
+        faults = meet(Path(folder))
         (Path(folder) / "beside").mkdir()
-        return int(identical != options.kills or beside(Path(folder) / "beside") != len(BESIDE))
+        complete = beside(Path(folder) / "beside")
+        return int(identical != options.kills or bool(faults) or complete != len(BESIDE))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,13 @@ import kills
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    kills.finish(kills.start([*kills.TRAIN, "--out", str(folder)]))
+    return kills.outcome(folder)
+
+
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_like_the_unbroken_one(tmp_path):
     lines = []
@@ -19,6 +26,11 @@ def test_a_run_that_was_killed_ends_like_the_unbroken_one(tmp_path):
 def test_a_command_beside_training_that_was_killed_leaves_nothing_that_passes_for_complete(tmp_path):
     lines = []
     assert kills.beside(tmp_path, say=lines.append) == len(kills.BESIDE) == len(lines), "\n".join(lines)
+
+
+@pytest.mark.parametrize("meeting", kills.MEETINGS)
+def test_runs_that_meet_lose_nothing(meeting, tmp_path_factory, unbroken):
+    assert meeting(tmp_path_factory.mktemp(meeting.__name__), unbroken) == []
 
 
 def test_the_comparison_sees_a_bit():
