@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
@@ -142,8 +142,11 @@ def check_targets(targets: str | list[str], tensors: Iterable[str], path: Path) 
 
 
 def warn_of_another_base(directory: Path, made_for: Mapping[str, Any], name: str, revision: str | None) -> None:
-    """Warn if an adapter names another base, or another commit of it, than the one that it is put on."""
+    """Warn if an adapter names another base, or another commit of it, than the one that it is put on. Of a folder, an
+    adapter that was shared names the last part alone."""
     base, commit = made_for["base_model_name_or_path"], made_for["revision"]
+    if base != "pocket" and base == PureWindowsPath(name).name:
+        base = name
     places = [os.path.abspath(POCKET_DIR if place == "pocket" else place) for place in (base or name, name)]
     if places[0] != places[1]:
         made, put = repr(base), repr(name)

@@ -143,6 +143,7 @@ def test_what_was_shared_keeps_style_and_labels_and_knows_its_images_by_content_
     assert "shared does not say which images" in capsys.readouterr().err and len(asked("unknown")) == 24
 
 
+@pytest.mark.filterwarnings("ignore:the adapter in alone was made for")
 @pytest.mark.parametrize("who", ["adapter", "merged", "an adapter on a merged one"])
 def test_images_of_what_was_shared_are_left_out_however_it_is_named(place, tiny_checkpoint, capsys, who):
     export.share("run", "shared", merged=who != "adapter")

@@ -303,6 +303,12 @@ def test_an_adapter_on_its_own_base_is_loaded_without_a_word(tiny_checkpoint, ad
         for about in ({"base_model_name_or_path": None, "revision": None},
                       {"base_model_name_or_path": "pocket", "revision": "a"}):  # fmt: skip
             adapters.warn_of_another_base(adapter, about, "pocket", None)
+    shared = {"base_model_name_or_path": "my-base", "revision": None}
+    adapters.warn_of_another_base(tiny_checkpoint, shared, "/home/me/my-base", None)  # a warning would be an error here
+    for base, put_on in (("pocket", "/home/me/pocket"), ("my-base", "/home/me/another"), ("a/base", "b/base")):
+        with pytest.warns(UserWarning, match=f"was made for '{base}', and is put on '{put_on}'"):
+            about = {"base_model_name_or_path": base, "revision": None}
+            adapters.warn_of_another_base(tiny_checkpoint, about, put_on, None)
 
 
 # ------------------------------------------------------------------------------------------------- spoilt in one place
