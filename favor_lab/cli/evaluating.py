@@ -89,8 +89,7 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     images, labels = labels_to_ask(test, images, trained)
     style, tokens = test.style or trained.style, test.max_new_tokens or trained.max_new_tokens
     question = Question(labels, style)
-    if test.out is not None:
-        check_outside(test.out, data.root)
+    check_outside(test.out, data.root)
     examples, left_out = unseen_examples(images, data, trained.policy)
     with new_run_folder(test.out, test.out) if test.out is not None else nullcontext() as folder:
         model = open_policy(trained.policy)

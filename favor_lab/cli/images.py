@@ -11,7 +11,7 @@ from favor_lab.arguments import ArgumentError
 from favor_lab.cli.options import DrawOptions
 from favor_lab.files import write_whole
 from favor_lab.progress import progress_bar
-from favor_lab.runs.options import open_set, read_exclude
+from favor_lab.runs.options import check_outside, open_set, read_exclude
 from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
@@ -35,6 +35,7 @@ def data(draw: DrawOptions, typed: Collection[str]) -> None:
     from favor_lab.activities.public.catalogue import FOLDER_GUIDE, PUBLIC
 
     refuse_ignored(draw, typed)
+    check_outside(draw.sheet, draw.root, "sheet")
     if draw.root is None and draw.data in (*PUBLIC, "folder"):
         return tell(PUBLIC[draw.data].guide(draw.data) if draw.data in PUBLIC else FOLDER_GUIDE)
     if draw.root is not None and not check(draw, draw.root):

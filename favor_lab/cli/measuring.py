@@ -61,6 +61,7 @@ def profile(
     refuse_ignored(plan, fitted, card, typed)
     plan = fitted
     check_images(replace(data, test=0))
+    check_outside(measure.out, data.root)
     policy, settings = plan.policy, replace(settings, **vars(plan.settings))
     if measure.out is not None:
         need("matplotlib", "the figure of a profile")

@@ -74,18 +74,30 @@ def unchecked(kind: type) -> type:
     return type(kind.__name__, (kind,), members) if hasattr(kind, "__post_init__") else kind
 
 
+def given_values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The name and the value of each option that is given; of values before the first option the name is "".
+
+    >>> list(given_values(["photos", "--json", "--labels", "reading", "phoning", "--batch-size=2"]))
+    [('', 'photos'), ('labels', 'reading'), ('labels', 'phoning'), ('batch_size', '2')]
+    """
+    name = ""
+    for argument in arguments:
+        value, equals = argument, "="
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            name = name.replace("-", "_")
+        if equals:
+            yield name, value
+
+
 def check_arguments(arguments: Sequence[str], kinds: Mapping[str, Any]) -> None:
     """ArgumentError for an empty value, which an unset variable of the shell leaves, and for digits of other scripts.
     kinds: of the values of the options, by name."""
-    name = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            name, argument = name.replace("-", "_"), value if equals else "--"
-        if argument == "" and name != "recipe":
-            raise ArgumentError(name, f"{name} is empty" if name else "an argument is empty")
-        if re.search(r"\b(int|float)\b", str(kinds.get(name))) and not argument.isascii():
-            raise ArgumentError(name, f"{name} is {argument!r}, but a number is written in the digits 0 to 9")
+    for name, value in given_values(arguments):
+        if value == "" and name != "recipe":
+            raise ArgumentError(name, f"{name or 'a value'} is empty")
+        if re.search(r"\b(int|float)\b", str(kinds.get(name))) and not value.isascii():
+            raise ArgumentError(name, f"{name} is {value!r}, but a number is written in the digits 0 to 9")
 
 
 def check_twice(values: Mapping[str, Any]) -> None:
@@ -143,12 +155,18 @@ def option_kinds(groups: Mapping[str, type]) -> dict[str, Any]:
 
 
 def named_option(error: BaseException, arguments: Sequence[str]) -> str:
-    """The option that an error is about, as it is typed, to stand before the message; "" if it is about none."""
-    if not isinstance(error, ArgumentError) or not arguments or arguments[0] not in COMMANDS:
-        return ""
-    option = f"--{error.name.replace('_', '-')}"
-    is_known = error.name in option_kinds(option_groups(arguments[0])) and option not in str(error)
-    return f"{option}: " if is_known else ""
+    """The option that an error is about, as it is typed, to stand before the message: the one that it names, or else
+    the first whose text or path is in the message; "" if there is none, or the message names it."""
+    kinds = option_kinds(option_groups(arguments[0])) if {*arguments[:1]} & COMMANDS.keys() else {}
+    names = [error.name] if isinstance(error, ArgumentError) else []
+    text, file = str(error), str(getattr(error, "filename", None))  # where a folder cannot be made: one above it
+    for name, value in given_values(arguments):
+        is_place = "Path" in str(kinds.get(name)) or name in ("policy", "model")
+        quoted = rf"(?<![\w/.-]){re.escape(value)}(?![\w-])" if is_place else re.escape(repr(value))
+        if "--" not in text and (re.search(quoted, text) or (is_place and value.startswith(file + "/"))):
+            names.append(name)
+    options = [f"--{name.replace('_', '-')}" for name in names if name in kinds]
+    return f"{options[0]}: " if options and options[0] not in str(error) else ""
 
 
 def print_completion(shells: Sequence[str]) -> None:

@@ -157,22 +157,25 @@ def check_images(options: DataOptions) -> None:
     check_counts(open_set(options), {"test": options.test, "validation": 0, "train": options.shots})
 
 
-def check_outside(out: Path, root: Path | None) -> None:
-    """ArgumentError for a folder of results among the images, which would be one of their labels from then on."""
-    if root is not None and Path(out).resolve().is_relative_to(Path(root).resolve()):
-        raise ArgumentError("out", f"the folder {out} would be among the images in {root}: name one elsewhere")
+def check_outside(out: Path | None, root: Path | None, name: str = "out") -> None:
+    """ArgumentError for results among the images, which would be read with them from then on."""
+    if out is not None and root is not None and Path(out).resolve().is_relative_to(Path(root).resolve()):
+        raise ArgumentError(name, f"{out} would be among the images in {root}: name a place elsewhere")
 
 
 def check_policy(options: PolicyOptions, trains: bool = True) -> None:
     """ArgumentError for options of a policy that cannot work and, if it trains, for those that have no effect beside
-    the others. Nothing is loaded or downloaded."""
-    from favor_lab.vlm.hub import check_family, check_files, locate
+    the others. No weights are loaded or downloaded."""
+    from favor_lab.vlm.hub import check_family, check_files, fetch, locate
+    from favor_lab.vlm.known import KNOWN
     from favor_lab.vlm.loading import DTYPES, QUANTIZE
 
     folder = locate(options.policy)
     if folder is not None:
         check_family(folder, options.policy)
         check_files(folder, options.policy)
+    elif options.policy not in KNOWN:
+        check_family(fetch(options.policy, options.revision, config_only=True), options.policy)
     if folder is not None and options.revision is not None:
         message = f"{options.policy} is a directory here, which has no revision {options.revision!r}: leave it out"
         raise ArgumentError("revision", message)
