@@ -22,7 +22,10 @@ def write_config(path: Path, command: str, parts: Mapping[str, Mapping[str, Any]
     text += tomli_w.dumps({"command": command})
     for title, values in parts.items():
         options = {name.replace("_", "-"): plain(value) for name, value in values.items() if value is not None}
-        text += f"\n# {title}\n{tomli_w.dumps(options)}"
+        no_text = [name for name, value in options.items() if str(value) != str(value).encode(errors="ignore").decode()]
+        notes = [f"# {name} is no text in UTF-8: name it on the command line\n" for name in no_text]
+        text += f"\n# {title}\n{''.join(notes)}"
+        text += tomli_w.dumps({name: value for name, value in options.items() if name not in no_text})
     return write_whole(path, text)
 
 

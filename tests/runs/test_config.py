@@ -56,6 +56,15 @@ PLANS = {
 }  # fmt: skip
 
 
+def test_a_folder_whose_name_is_not_utf8_leaves_the_file_readable(tmp_path, planned):
+    """TOML holds no such name: the file says which option is missing."""
+    root = Path(b"caf\xe9".decode(errors="surrogateescape"))
+    plan = RunPlan("train", DataOptions("folder", root, shots=3), PolicyOptions(), GRPOSettings())
+    path = plan.write_config(tmp_path / "run.toml")
+    assert "# root is no text in UTF-8: name it on the command line" in path.read_text(encoding="utf-8")
+    assert planned("train", "--config", str(path), "--root", "photos", "--test", "1").data.shots == 3
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_that_was_written_is_read_again(name, planned):
     plan = PLANS[name]
