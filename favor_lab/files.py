@@ -33,6 +33,8 @@ else:
 UNFINISHED = re.compile(r".+\.[0-9]+\.tmp|\.tmp[A-Za-z0-9]{6}")
 LOCK = ".lock"  # the file of a folder that is locked
 IS_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # by another one; other numbers: no locks here
+DEVICES = re.compile(r"(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]) *(\..*)?", re.IGNORECASE)  # Windows' own names
+SIGNS = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[. ]$')  # that no name has there, or that it drops
 
 
 def data_path(*parts: str) -> Path:
@@ -57,6 +59,17 @@ def patiently(do: Callable[..., Done], *arguments: Any, **options: Any) -> Done:
                 raise
         time.sleep(seconds)
     return do(*arguments, **options)
+
+
+def check_name(path: str | Path) -> None:
+    """ValueError unless a new folder of this name is good for all that write there: safetensors writes to names in
+    UTF-8 alone, and Windows has names of devices and signs that no name has."""
+    text, parts = str(path), Path(path).parts[bool(Path(path).anchor) :]
+    if text.encode(errors="ignore").decode() != text:
+        raise ValueError(f"{text!r} is not UTF-8, which files of weights need: name another place")
+    for part in parts if os.name == "nt" else ():
+        if part != ".." and (DEVICES.fullmatch(part) or SIGNS.search(part)):
+            raise ValueError(f"{text}: Windows has no files called {part!r}: name another place")
 
 
 def sync(handle: int) -> None:

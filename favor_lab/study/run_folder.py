@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.files import LOCK, append_json_line, digest, read_json_lines, write_json, write_whole
+from favor_lab.files import LOCK, append_json_line, check_name, digest, read_json_lines, write_json, write_whole
 from favor_lab.versions import versions
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
         """Make the folder and check that it is writable, before any work is done. Raises FileExistsError for a folder
-        that is not empty, and OSError (NotADirectoryError, PermissionError) for a place that is not writable."""
+        that is not empty, OSError (NotADirectoryError, PermissionError) for a place that is not writable, and
+        ValueError for a name that not every file can have."""
+        check_name(path)
         folder = cls(path)
         try:
             if folder.path.is_dir() and any(path.name != LOCK for path in folder.path.iterdir()):
@@ -103,15 +105,18 @@ class RunFolder:
         `period` seconds. A run that is resumed repeats some steps: they are given once.
         """
         path, step, version = self.path / "records.jsonl", 0, None
+        last = time.monotonic()  # when something was written, by a clock that nobody sets
         while True:
             newest = (path if path.exists() else self.path / "settings.json").stat()
             if version != (newest.st_ino, newest.st_size, newest.st_mtime_ns):
+                age = max(time.time() - newest.st_mtime, 0.0) if version is None else 0.0
+                last = time.monotonic() - age
                 version = newest.st_ino, newest.st_size, newest.st_mtime_ns
                 for record in self.records():
                     if record["step"] > step:
                         step = record["step"]
                         yield record
-            is_over = step >= (self.steps or 0) > 0 or time.time() - newest.st_mtime > patience
+            is_over = step >= (self.steps or 0) > 0 or time.monotonic() - last > patience
             if is_over or stopped():
                 return
             time.sleep(period)

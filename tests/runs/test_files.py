@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from favor_lab import files
-from favor_lab.files import append_json_line, flush, patiently, read_json_lines, write_json, write_whole
+from favor_lab.files import append_json_line, check_name, flush, patiently, read_json_lines, write_json, write_whole
 from favor_lab.study.run_folder import RunFolder
 
 CANNOT = [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.ENOSYS]
@@ -133,3 +133,54 @@ def test_lines_end_alike_on_every_system(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", windows_open)
     append_json_line(tmp_path / "a.jsonl", {"text": "a\r\nb"})
     assert (tmp_path / "a.jsonl").read_bytes() == b'{"text": "a\\r\\nb"}\n'
+
+
+NOT_UTF8 = b"caf\xe9".decode(errors="surrogateescape")
+NOT_ON_WINDOWS = [
+    "con",
+    "runs/NUL",
+    "aux.txt",
+    "com1.2",
+    "LPT9 .x",
+    "a:b",
+    "why?",
+    "a<b>",
+    "run.",
+    "run ",
+    "a|b",
+    "tab\t",
+]
+
+
+def test_a_run_folder_that_weights_cannot_be_written_to_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match=r"caf\\udce9' is not UTF-8.*another place"):
+        RunFolder.create(tmp_path / NOT_UTF8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", NOT_ON_WINDOWS)
+def test_names_that_windows_does_not_have(name, monkeypatch):
+    check_name(name)  # elsewhere they are names as any other
+    monkeypatch.setattr(files, "os", SimpleNamespace(name="nt"))
+    with pytest.raises(ValueError, match="Windows has no files called"):
+        check_name(name)
+    for good in ("runs/demo-cartoon", "../run", "./a.b", "console", "com", "com10", "nullable", "é", "/tmp/run"):
+        check_name(good)
+
+
+def test_following_a_run_does_not_trust_the_clock_of_the_wall(tmp_path, monkeypatch):
+    """It is set while the run goes on: back by a day, or forward. Nor that of the file server."""
+    folder = RunFolder.create(tmp_path / "run")
+    folder.save_settings({"settings": {"steps": 3}})
+    folder.append({"step": 1})
+    followed, now = folder.follow(patience=5.0, period=0.001), time.time()
+    assert next(followed)["step"] == 1
+    monkeypatch.setattr(time, "time", lambda: now + 86400)
+    folder.append({"step": 2})
+    assert next(followed)["step"] == 2, "it waited on"
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert list(followed) == [], "nothing was written for the patience"
+    monkeypatch.setattr(time, "time", lambda: now + 86400)
+    assert [record["step"] for record in folder.follow()] == [1, 2], "nothing was written since yesterday"
