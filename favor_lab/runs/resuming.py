@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from favor_lab.activities.images import fingerprint
 from favor_lab.files import write_json
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
     from favor_lab.grpo.support.checkpoints import TrainingState
     from favor_lab.study.evaluation import Evaluation
+    from favor_lab.vlm.policy import Policy
 
+Options = TypeVar("Options")
 EVALUATIONS = ("before", "start", "after")
 SET_BY_STEPS = {"coefficients", "style", "open_vocabulary"}  # settings that a recipe may change: the loop compares them
 
@@ -42,6 +45,33 @@ def identities(examples: Sequence[Example]) -> dict[str, list[str]]:
     return {example.source: [example.label, fingerprint(example.image).hex()] for example in examples}
 
 
+def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """Options as they were saved. TypeError for a value of another type than its field's, or an unknown field."""
+    hints = get_type_hints(kind)
+    for name in values.keys() & hints.keys():
+        if not fits(values[name], hints[name]):
+            raise TypeError(f"{name} is {values[name]!r}")
+    return kind(**values)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value, as JSON gives it, is of a type. The choices of a Literal are checked by the settings themselves.
+
+    >>> fits(3, float), fits(True, int), fits(None, Path | None), fits([0.5], tuple[float, ...]), fits("4", int)
+    (True, False, True, True, False)
+    """
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if kind is Literal:
+        return value is None or isinstance(value, str)
+    if kind is tuple:
+        return isinstance(value, list | tuple) and all(fits(item, parts[0]) for item in value)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, {float: (int, float), Path: (str, Path)}.get(kind, kind))
+
+
 # ------------------------------------------------------------------------------------ before images and policy are read
 
 
@@ -54,6 +84,8 @@ def check_files(folder: RunFolder, settings: TrainSettings, root: Path | None) -
 
     if root is not None and not Path(root).exists():
         raise FileNotFoundError(f"the images of the run in {folder.path} are no longer in {root}: name their --root")
+    if not isinstance(folder.settings.get("versions", {}), dict):
+        raise ValueError(f"{folder.path / 'settings.json'} is damaged: its versions are no object")
     done = max(map(step_of, checkpoints(folder.checkpoint)), default=0)
     if settings.steps < done:
         raise ValueError(f"the run in {folder.path} has done {done} steps: --steps {settings.steps} is less than that")
@@ -115,6 +147,15 @@ def check_same(
         if [names.get(answer.source, answer.source) for answer in read_evaluation(path).answers] != asked:
             raise ValueError(f"{path} answers other images than the test images of the run are now")
     return names
+
+
+def open_state(settings: TrainSettings, policy: Policy, folder: RunFolder) -> TrainingState:
+    """The state to train from: a new one, or the last checkpoint of the run folder."""
+    from favor_lab.grpo.support.checkpoints import TrainingState, checkpoints, load_checkpoint
+
+    if checkpoints(folder.checkpoint):
+        return load_checkpoint(folder.checkpoint, policy)
+    return TrainingState.start(policy, settings)
 
 
 def check_records(folder: RunFolder, step: int) -> None:

@@ -35,8 +35,10 @@ from favor_lab.runs.options import (
 from favor_lab.runs.resuming import (
     check_files,
     check_same,
+    checked,
     evaluation_file,
     identities,
+    open_state,
     read_evaluation,
     rename_sources,
 )
@@ -109,10 +111,11 @@ class RunPlan:
         """The plan that a run's settings.json describes."""
         kind = TrainSettings if saved["command"] == "sft" else GRPOSettings
         own = {item.name for item in fields(kind)}  # older runs of sft were saved with settings of GRPO
-        settings = kind(**{name: value for name, value in saved["settings"].items() if name in own})
-        data, policy = DataOptions(**saved["data"]), PolicyOptions(**saved["policy"])
-        others = {name: saved[name] for name in ("recipe", "tracker") if name in saved}  # older runs have neither
-        return cls(saved["command"], data, policy, settings, saved["checkpoint_every"], **others)
+        settings = checked(kind, {name: value for name, value in saved["settings"].items() if name in own})
+        data, policy = checked(DataOptions, saved["data"]), checked(PolicyOptions, saved["policy"])
+        values = dict(data=data, policy=policy, settings=settings, command=saved["command"])
+        values |= {name: saved[name] for name in ("recipe", "tracker") if name in saved}  # older runs have neither
+        return checked(cls, values | {"checkpoint_every": saved["checkpoint_every"]})
 
 
 def resume_command(plan: RunPlan, folder: RunFolder) -> str:
@@ -130,6 +133,8 @@ def resumed_plan(
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder.path / 'settings.json'} is damaged, or no run of training: {error!r}") from error
     data = replace(plan.data, **{name: absolute(path) for name, path in (moved or {}).items()})  # type: ignore[arg-type]
+    if plan.command not in ("train", "demo", "sft") or plan.checkpoint_every < 1:
+        raise ValueError(f"{folder.path / 'settings.json'} is damaged, or no run of training: {plan.command}")
     if (plan.command == "sft") != (command == "sft"):
         raise ValueError(f"{folder.path} is a run of {plan.command}: resume it with `{resume_command(plan, folder)}`")
     changes = {name: value for name, value in settings.items() if name in RESUMABLE_CHANGES}
@@ -174,7 +179,7 @@ def run_in(folder: RunFolder, plan: RunPlan, tell: Tell, note: Tell, progress: b
     if policy.revision is not None:  # a branch may have moved on when the run is resumed
         plan = replace(plan, policy=replace(plan.policy, revision=policy.revision))
     start = start_digests(plan.policy, policy)
-    state = open_state(plan, policy, folder)
+    state = open_state(plan.settings, policy, folder)
     if resumed:
         new_names = check_same(folder, state, plan.settings, shots, start, plan.policy.adapter is not None)
         rename_sources(folder, new_names)
@@ -263,15 +268,6 @@ def kept_apart(plan: RunPlan, folder: RunFolder, note: Tell) -> tuple[FewShot, s
     if left_out := len(shots.test) - len(test):
         note(f"{left_out} of {len(shots.test)} test images are left out: {start} was trained on them")
     return replace(shots, test=test), earlier
-
-
-def open_state(plan: RunPlan, policy: Policy, folder: RunFolder) -> TrainingState:
-    """The state to train from: a new one, or the last checkpoint of the run folder."""
-    from favor_lab.grpo.support.checkpoints import TrainingState, checkpoints, load_checkpoint
-
-    if checkpoints(folder.checkpoint):
-        return load_checkpoint(folder.checkpoint, policy)
-    return TrainingState.start(policy, plan.settings)
 
 
 def save_plan(

@@ -131,7 +131,18 @@ DAMAGE = {
     "settings of another type": (
         changed_json("settings.json", lambda data: data["settings"].update(beta="much")), "run/settings.json"
     ),
-    "another seed": (
+    "shots are text": (
+        changed_json("settings.json", lambda data: data["data"].update(shots="2")), "run/settings.json", "shots is '2'"
+    ),
+    "steps are half": (
+        changed_json("settings.json", lambda data: data["settings"].update(steps=2.5)), "run/settings.json", "steps"
+    ),
+    "no checkpoint ever": (
+        changed_json("settings.json", lambda data: data.update(checkpoint_every=0)), "run/settings.json"
+    ),
+    "no such command": (changed_json("settings.json", lambda data: data.update(command="x")), "run/settings.json", "x"),
+    "versions are a list": (changed_json("settings.json", lambda data: data.update(versions=[1])), "run/settings.json"),
+    "another learning rate": (
         changed_json("settings.json", lambda data: data["settings"].update(learning_rate=0.5)),
         "run/settings.json is not that of the checkpoint", "learning_rate 0.001 then, 0.5 now",
     ),
