@@ -169,6 +169,8 @@ class ShareOptions:
         check_choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
         if self.public and self.push is None:
             raise ArgumentError("public", "--public says who sees what is pushed: it needs --push USER/NAME")
+        if self.dtype != "auto" and not self.merged:
+            raise ArgumentError("dtype", "--dtype says how a merged checkpoint is stored: it needs --merged")
 
 
 @dataclass(frozen=True)

@@ -437,19 +437,28 @@ SEPARATED = "a\u2028b\u2029c\x85d\x0be\x1cf\U000e0001g"
 
 
 def test_line_separators_read_back_as_written(run, tmp_path):
-    """In labels and responses, from the run's files to those that are shared, and to the code of the card."""
-    put(run, evaluation([1], SEPARATED, SEPARATED), evaluation([1], SEPARATED, SEPARATED, answer=SEPARATED))
+    """From the run's files to those that are shared. (Labels with line separators are refused before a run.)"""
+    put(run, evaluation([1], SEPARATED), evaluation([1], SEPARATED, answer=SEPARATED))
     records = run.records()
     records[0]["samples"] = [{"text": SEPARATED, "label": SEPARATED}]
-    (run.path / "records.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    (run.path / "records.jsonl").write_text(
+        "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8"
+    )
     assert run.records() == records
     folder = share(run, tmp_path / "out")
     after = Evaluation.load(folder / "evaluation_after.json")
-    assert after.labels[0] == after.answers[0].text == after.answers[0].answer == SEPARATED
+    assert after.answers[0].text == after.answers[0].answer == SEPARATED
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert len(card.splitlines()) == card.count("\n")
+
+
+def test_labels_of_the_card_s_code_read_back_as_written(run):
+    label = "a\u200bb\U000e0001c\u202ed\\u0065"
+    put(run, evaluation([1], label=label), evaluation([1], label=label))
+    card = model_card(run)
+    assert label not in card
     (line,) = [line for line in lines_to_ask(card).splitlines() if line.startswith("labels = ")]
-    assert ast.literal_eval(line.removeprefix("labels = ")) == [SEPARATED, "phoning"]
+    assert ast.literal_eval(line.removeprefix("labels = ")) == [label, "phoning"]
 
 
 @pytest.mark.parametrize("ticks", [1, 3, 4, 7])
@@ -736,7 +745,7 @@ def lines_of(run, change):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda r: [r], "look at line 2"), (lambda r: None, "look at line 2"),
+    (lambda r: [r], "holds no object"), (lambda r: None, "holds no object"),
     (lambda r: r | {"step": "2"}, "look at line 2"), (lambda r: r | {"labels": {"a": 3}}, "look at line 2"),
     (lambda r: r | {"reward": "1"}, "look at line 2"), (lambda r: r | {"seconds": [1]}, "look at line 2"),
     (lambda r: r | {"seconds": {"loss": "1"}}, "look at line 2"), (lambda r: r | {"labels": ["a"]}, "look at line 2"),
