@@ -9,6 +9,8 @@ import json
 import math
 import os
 import re
+import shlex
+import subprocess
 import sys
 import time
 import warnings
@@ -70,6 +72,15 @@ def check_name(path: str | Path) -> None:
     for part in parts if os.name == "nt" else ():
         if part != ".." and (DEVICES.fullmatch(part) or SIGNS.search(part)):
             raise ValueError(f"{text}: Windows has no files called {part!r}: name another place")
+
+
+def quoted(path: str | Path) -> str:
+    """A path as one word of a command that can be pasted into this system's shell.
+
+    >>> quoted("runs/mine"), quoted("my runs")
+    ('runs/mine', "'my runs'")
+    """
+    return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])
 
 
 def sync(handle: int) -> None:

@@ -6,7 +6,6 @@ folder = run_training(plan, out=Path("runs/mine"))  # its files: see `favor_lab.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.arguments import check_count
-from favor_lab.files import locked, sweep
+from favor_lab.files import locked, quoted, sweep
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.progress import progress_bar
 from favor_lab.runs.config import write_config
@@ -120,7 +119,7 @@ class RunPlan:
 
 def resume_command(plan: RunPlan, folder: RunFolder) -> str:
     """The command that resumes a run."""
-    return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {folder.path}"
+    return f"favor-lab {'sft' if plan.method == 'SFT' else 'train'} --resume {quoted(folder.path)}"
 
 
 def resumed_plan(
@@ -248,7 +247,7 @@ def report_run(
     for name, evaluation in evaluations.items():
         tell(f"{name:<12} {evaluation.summary()}")
     tell(f"weights      {weights}\nfigures      {folder.figures}\nreport       {report}")
-    tell(f"ask it       favor-lab predict IMAGE --run {shlex.quote(str(folder.path))}")
+    tell(f"ask it       favor-lab predict IMAGE --run {quoted(folder.path)}")
     if failure:
         note(f"this run did not learn to name an activity: {failure}. What the policy wrote instead is in the report")
 

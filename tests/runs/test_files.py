@@ -10,7 +10,16 @@ from types import SimpleNamespace
 import pytest
 
 from favor_lab import files
-from favor_lab.files import append_json_line, check_name, flush, patiently, read_json_lines, write_json, write_whole
+from favor_lab.files import (
+    append_json_line,
+    check_name,
+    flush,
+    patiently,
+    quoted,
+    read_json_lines,
+    write_json,
+    write_whole,
+)
 from favor_lab.study.run_folder import RunFolder
 
 CANNOT = [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.ENOSYS]
@@ -184,3 +193,9 @@ def test_following_a_run_does_not_trust_the_clock_of_the_wall(tmp_path, monkeypa
     assert list(followed) == [], "nothing was written for the patience"
     monkeypatch.setattr(time, "time", lambda: now + 86400)
     assert [record["step"] for record in folder.follow()] == [1, 2], "nothing was written since yesterday"
+
+
+def test_printed_commands_can_be_pasted_into_the_systems_shell(monkeypatch):
+    assert quoted("my runs/a$b") == "'my runs/a$b'" and quoted("runs/demo-cartoon") == "runs/demo-cartoon"
+    monkeypatch.setattr(files, "os", SimpleNamespace(name="nt"))
+    assert quoted("my runs") == '"my runs"' and quoted(r"runs\demo") == r"runs\demo", "cmd.exe knows no single quotes"
