@@ -164,6 +164,13 @@ def test_dropping_and_clicking_ask_the_policy(parts, asked):
     assert len(asked) == 17
 
 
+def test_a_folder_s_name_is_no_markdown(parts):
+    build_page("policy", QUESTION, 9, "runs/![x](http://tracker/x.png)\n\n# <script>alert(1)</script>")
+    heading = parts["Markdown"].values[0]
+    assert heading.startswith("<h2>") and heading.endswith("</h2>") and "\n" not in heading, "one block of HTML"
+    assert "<script" not in heading and "&lt;script&gt;" in heading
+
+
 def test_the_page_is_for_this_machine_alone(parts, monkeypatch):
     def interrupted(seconds):
         raise KeyboardInterrupt
