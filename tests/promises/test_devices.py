@@ -46,6 +46,7 @@ def test_tensors_on_two_devices_do_not_meet(cuda):
     for meet in (
         lambda: here + there,
         lambda: there.add_(here),
+        lambda: here.sum().add_(there.sum()),
         lambda: torch.cat([there, here]),
         lambda: torch.stack([there.sum(), here.sum()]),
         lambda: there.masked_fill(here > 2, 0.0),

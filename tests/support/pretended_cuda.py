@@ -65,6 +65,13 @@ def parts_of(index: Any) -> tuple[Any, ...]:
     return index if isinstance(index, tuple) else (index,)
 
 
+def is_in_place(name: str) -> bool:
+    """Whether a function of this name writes into its first argument."""
+    if name.startswith("__"):
+        return name == "__setitem__" or name.startswith("__i") and name not in ("__invert__", "__int__", "__index__")
+    return name.endswith("_")
+
+
 def storage_of(tensor: torch.Tensor) -> int:
     with torch._C.DisableTorchFunction():
         return tensor.untyped_storage()._cdata
@@ -192,8 +199,8 @@ class PretendedCuda(TorchFunctionMode):
             pinned.is_pinned_here = True
             return pinned
         kwargs.pop("pin_memory", None)
-        if self.capturing is not None and here and args:
-            self.keep_what_was_there(name, args[0])
+        if self.capturing is not None and here and given:
+            self.keep_what_was_there(name, given[0][0])
         result = func(*args, **kwargs)
         if name == "copy_" or name == "__setitem__":
             here = self.on_gpu(args[0])
@@ -232,8 +239,10 @@ class PretendedCuda(TorchFunctionMode):
             advanced = any(hasattr(part, "__len__") for part in parts_of(args[1]))
             if advanced and any(value.dim() and not self.on_gpu(value) for value in tensors_in(args[2:])):
                 raise RuntimeError(BOTH)
-        elif name not in CROSSING and any(tensor.dim() > 0 or name in NO_SCALAR for tensor in outside):
-            raise RuntimeError(f"{BOTH} (in {name})")
+        elif name not in CROSSING:
+            into_the_cpu = is_in_place(name) and not given[0][1]
+            if into_the_cpu or any(tensor.dim() > 0 or name in NO_SCALAR for tensor in outside):
+                raise RuntimeError(f"{BOTH} (in {name})")
 
     def must_wait(self, name: str, args: Any, kwargs: Any, given: list[tuple[torch.Tensor, bool]], here: bool) -> bool:
         if name == "copy_":
@@ -308,8 +317,7 @@ class PretendedCuda(TorchFunctionMode):
 
     def keep_what_was_there(self, name: str, tensor: torch.Tensor) -> None:
         """Before a call in a capture: copy what it is about to overwrite."""
-        in_place = name.removesuffix("_").isidentifier() and name.endswith("_") and not name.endswith("__")
-        if in_place or name == "__setitem__" or name.startswith("__i") and name != "__invert__":
+        if is_in_place(name):
             storage = tensor.untyped_storage()
             if storage._cdata not in self.written:
                 self.written[storage._cdata] = (storage, storage.clone())
