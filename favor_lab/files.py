@@ -182,7 +182,10 @@ def locked(folder: str | Path) -> Iterator[None]:
 def _take(path: Path) -> int:
     """Open and lock the file."""
     for _ in range(10):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise type(error)(f"cannot write to the folder {path.parent}: {error.strerror}") from error
         try:
             _lock(handle)
             if os.path.samestat(os.fstat(handle), os.stat(path)):

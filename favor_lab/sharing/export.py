@@ -26,7 +26,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from favor_lab.files import flush, locked, write_json
+from favor_lab.files import flush, locked, patiently, write_json
 from favor_lab.sharing.card import render_card
 from favor_lab.sharing.finished import CONFIG, HUB_NAME, WEIGHTS, FinishedRun, read_run, without_paths
 from favor_lab.study.leakage import share_training_images
@@ -116,7 +116,7 @@ def _written_atomically(directory: Path) -> Iterator[Path]:
                     flush(path)
                 if directory.exists():
                     directory.rmdir()
-                unfinished.rename(directory)
+                patiently(unfinished.rename, directory)
                 flush(directory.parent)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)

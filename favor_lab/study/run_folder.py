@@ -51,7 +51,8 @@ class RunFolder:
             if folder.path.is_dir() and any(path.name != LOCK for path in folder.path.iterdir()):
                 raise FileExistsError(f"the run folder {path} is not empty: name another one, or continue that run")
             folder.path.mkdir(parents=True, exist_ok=True)
-            probe = folder.path / f"{os.getpid()}.tmp"
+            # as long as the longest name inside: where that is too long for the system, nothing is begun
+            probe = folder.path / f"checkpoint.step-000000.safetensors.{os.getpid()}.tmp"
             probe.touch()
             probe.unlink()
         except OSError as error:

@@ -12,7 +12,7 @@ from PIL import Image
 from favor_lab.activities.data import ActivityData, Record
 from favor_lab.activities.world.catalogue import ACTIVITIES, SETS
 from favor_lab.activities.world.scenes import scene_from_source
-from favor_lab.files import flush
+from favor_lab.files import flush, patiently
 
 # Scenes per label that each split of a pocket set offers. A scene costs nothing until it is drawn.
 POCKET_POOLS = {"train": 256, "validation": 64, "test": 256}
@@ -64,7 +64,7 @@ def export_folder(
         for path in unfinished.rglob("*"):
             flush(path)
         for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "train"):
-            path.rename(directory / path.name)  # "train" last: without it this is no set that anything reads
+            patiently(path.rename, directory / path.name)  # "train" last: without it this is no set that anything reads
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         if is_new and not any(directory.iterdir()):

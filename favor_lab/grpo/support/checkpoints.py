@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from favor_lab.files import put_in_place, sweep
+from favor_lab.files import patiently, put_in_place, sweep
 from favor_lab.grpo.support.adamw import adamw, check_precision, exact_weights
 from favor_lab.grpo.support.rollout import Rollout
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, TrainSettings
@@ -272,7 +272,7 @@ def save_checkpoint(directory: str | Path, state: TrainingState) -> Path:
     for old in checkpoints(directory):
         # a later step belongs to a run that was resumed from an earlier one and trained otherwise
         if old not in checkpoints(directory)[:KEPT_CHECKPOINTS] or step_of(old) > state.step:
-            old.unlink()
+            patiently(old.unlink)
     sweep(directory)
     return path
 
