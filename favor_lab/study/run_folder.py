@@ -140,6 +140,8 @@ class RunFolder:
         manifest = self.load(MANIFEST)
         if manifest is None:
             return
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("results"), dict) or "step" not in manifest:
+            raise ValueError(f"{self.path / MANIFEST} is damaged: delete it and go on with --resume {self.path}")
         then, now = manifest["results"], self.results()
         if changed := [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]:
             raise ValueError(

@@ -173,3 +173,10 @@ def test_results_of_two_steps_are_named(finished, change, named):
     change(finished)
     with pytest.raises(ValueError, match=rf"not of one step: .*\(step 1\), {named} changed: go on with --resume"):
         finished.check_results()
+
+
+@pytest.mark.parametrize("content", [[], {}, "x", {"step": 1, "results": []}, {"results": {}}])
+def test_a_damaged_manifest_is_named(finished, content):
+    finished.save("manifest.json", content)
+    with pytest.raises(ValueError, match=r"manifest.json is damaged: delete it and go on with --resume"):
+        finished.check_results()
