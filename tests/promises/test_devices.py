@@ -420,7 +420,7 @@ def test_what_a_run_is_used_for(cuda, tiny_checkpoint, without_figures, capsys):
 @pytest.mark.slow
 def test_a_study_and_a_profile(cuda, tiny_checkpoint, without_figures, monkeypatch):
     policy = ["--policy", str(tiny_checkpoint), "--device", "cuda"]
-    study = ["study", "--methods", "zero-shot", "sft", "grpo", "--sets", "cartoon", "--seeds", "1"]
+    study = ["study", "--methods", "zero-shot", "grpo", "--sets", "cartoon", "--seeds", "1"]
     assert main([*study, *policy, *SMALL, "--preset", "pocket", "--out", "study"]) == 0
     rates = {"flops_per_second": 1e9, "bytes_per_second": 1e9}
     monkeypatch.setattr(profiling, "machine_rates", lambda *_: rates)  # its matrices are as large as a GPU needs
