@@ -29,7 +29,8 @@ from favor_lab.runs.options import (
     open_policy,
     read_exclude,
 )
-from favor_lab.runs.run import RunPlan, tell
+from favor_lab.runs.plan import RunPlan
+from favor_lab.runs.run import tell
 from favor_lab.versions import need
 
 if TYPE_CHECKING:

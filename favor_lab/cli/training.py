@@ -15,7 +15,8 @@ from favor_lab.cli.options import DemoOptions, FitOptions, RecipeOptions, RunOpt
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.runs.card import fitted_plan
 from favor_lab.runs.options import DataOptions, PolicyOptions, check_device, room_for_test
-from favor_lab.runs.run import RunPlan, note, resumed_plan, run_training, tell
+from favor_lab.runs.plan import RunPlan, resumed_plan
+from favor_lab.runs.run import note, run_training, tell
 
 if TYPE_CHECKING:
     from favor_lab.study.run_folder import RunFolder

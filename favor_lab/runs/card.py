@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.grpo.support.settings import GRPOSettings, changed_settings
-from favor_lab.runs.run import RunPlan, Tell, note, tell
+from favor_lab.runs.plan import RunPlan
+from favor_lab.runs.run import Tell, note, tell
 
 if TYPE_CHECKING:
     from favor_lab.budget.fits import Fit

@@ -20,7 +20,7 @@ from favor_lab.cli.parser import COMMANDS, typed_names
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.runs.card import LARGE, configuration_of, fitted_plan
 from favor_lab.runs.options import DataOptions, PolicyOptions
-from favor_lab.runs.run import RunPlan
+from favor_lab.runs.plan import RunPlan
 from favor_lab.study.run_folder import RunFolder
 from pictures import picture
 

@@ -10,7 +10,7 @@ from favor_lab.cli import main, parser
 from favor_lab.cli.parser import COMMANDS
 from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 from favor_lab.runs.options import DataOptions, PolicyOptions
-from favor_lab.runs.run import RunPlan
+from favor_lab.runs.plan import RunPlan
 from favor_lab.study.run_folder import RunFolder
 
 SMALL = ["--shots", "1", "--test", "0", "--steps", "2", "--prompts-per-step", "1", "--max-new-tokens", "2"]

@@ -60,9 +60,7 @@ def test_a_file_counts_where_the_file_system_cannot_flush(number, only, tmp_path
             write_json(tmp_path / "settings.json", {"steps": step})
             append_json_line(tmp_path / "records.jsonl", {"step": step})
     assert read_json_lines(tmp_path / "records.jsonl") == [{"step": 1}, {"step": 2}]
-    assert (
-        read_json_lines(tmp_path / "settings.json") == [] and '"steps": 2' in (tmp_path / "settings.json").read_text()
-    )
+    assert '"steps": 2' in (tmp_path / "settings.json").read_text()
     assert ["after a power cut" in str(note.message) for note in notes] == [True], "said once"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["records.jsonl", "settings.json"]
 

@@ -7,7 +7,8 @@ import pytest
 from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 from favor_lab.runs.notes import notes_on_labels
 from favor_lab.runs.options import DataOptions, PolicyOptions
-from favor_lab.runs.run import RunPlan, run_training
+from favor_lab.runs.plan import RunPlan
+from favor_lab.runs.run import run_training
 from favor_lab.study import evaluation as evaluating
 from pictures import picture
 
