@@ -22,6 +22,7 @@ from favor_lab.runs.options import (
     FolderOptions,
     PolicyOptions,
     adapter_folder,
+    check_drawn,
     check_images,
     check_outside,
     check_policy,
@@ -95,6 +96,8 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions, typ
 
     check_policy(policy)
     check_outside(study.out, images.root)
+    for name in study.sets:
+        check_drawn(name, images)
     cells = cells_of(study)
     refuse_untrained(cells, typed)
     name = study.preset or ("pocket" if policy.policy == "pocket" else "lora")

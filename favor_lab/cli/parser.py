@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 import tyro
@@ -187,7 +188,7 @@ def parse(arguments: Sequence[str], groups: Mapping[str | None, Mapping[str, typ
         made.__doc__ = about if own_groups else about.split("\n")[0]
         return made
 
-    with wide_enough():
+    with wide_enough(), errors_shown():
         return tyro.extras.subcommand_cli_from_dict(
             {command: options(command) for command in COMMANDS},
             prog="favor-lab",
@@ -195,6 +196,18 @@ def parse(arguments: Sequence[str], groups: Mapping[str | None, Mapping[str, typ
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """While the block runs, what is written to standard error is held back, and printed afterwards as `print_line`
+    does: tyro repeats values as they are, also those of a config file."""
+    try:
+        with redirect_stderr(io.StringIO()) as messages:
+            yield
+    finally:
+        if text := messages.getvalue():
+            print_line(text.rstrip("\n"), sys.stderr)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def config_arguments(path: Path, command: str, options: Iterable[str]) -> list[str]:
-    """The options of a config file as arguments of the command. options: the names that the command has.
+def config_arguments(path: Path, command: str, options: Mapping[str, Any]) -> list[str]:
+    """The options of a config file as arguments of the command. options: those that the command has, with a value.
 
-    Raises FileNotFoundError for no such file, ValueError for one that is not TOML or is of another command, and for an
-    unknown option, with the name that comes closest.
+    Raises FileNotFoundError for no such file, ValueError for one that is not TOML or is of another command, for an
+    unknown option, with the name that comes closest, for one that is there twice (with - and with _), and for a text
+    where true or false is meant.
     """
     if not path.is_file():
         raise FileNotFoundError(f"--config: there is no file {path}")
@@ -60,6 +61,10 @@ def config_arguments(path: Path, command: str, options: Iterable[str]) -> list[s
         if name not in names:
             closest = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.0)[0]
             raise ValueError(f"{path}: favor-lab {command} has no option {key!r}; the closest is {closest!r}")
+        if key.replace("-", "_") in values and "-" in key:
+            raise ValueError(f"{path} has {key} twice, with - and with _")
+        if isinstance(options[name.replace("-", "_")], bool) and not isinstance(value, bool):
+            raise ValueError(f"{path}: {name} is {value!r}, but must be true or false")
         arguments += option_arguments(name, value)
     return arguments
 

@@ -128,16 +128,19 @@ def read_exclude(path: Path | None) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def check_drawn(data: str, options: FolderOptions) -> None:
+    """ArgumentError for an option about files where the set is drawn."""
+    for name in ("root", "exclude", "person_crop"):
+        if data in SETS and getattr(options, name) is not None:
+            message = f"{data!r} is drawn and takes no {name}; images on disk are the set 'folder'"
+            raise ArgumentError(name, message)
+
+
 def open_set(options: SetOptions) -> ActivityData:
-    """The set of images that the options name; its images are not read yet. ArgumentError for an option that a drawn
-    set does not have."""
+    """The set of images that the options name; its images are not read yet."""
     from favor_lab.activities import load_activities
 
-    if options.data in SETS:
-        for name in ("root", "exclude", "person_crop"):
-            if getattr(options, name) is not None:
-                what = f"{options.data!r} is drawn and takes no {name}"
-                raise ArgumentError(name, f"{what}; images on disk are the set 'folder'")
+    check_drawn(options.data, options)
     exclude = read_exclude(options.exclude)
     return load_activities(options.data, options.root, person_crop=options.person_crop, exclude=exclude)
 
