@@ -22,7 +22,7 @@ from favor_lab.grpo.training import train
 from favor_lab.runs.variants import VARIANTS
 from favor_lab.show import report
 from favor_lab.show.explanations import plot_explanation
-from favor_lab.study.answering import answer
+from favor_lab.study.answering import answer, answer_probabilities, label_probabilities
 from favor_lab.study.evaluation import Evaluation, evaluate
 from favor_lab.study.explanations import explain
 from favor_lab.study.groups import sample_judged_groups
@@ -295,6 +295,8 @@ def test_what_is_asked_of_a_policy(as_on_the_cpu, tiny_examples):
         seen += [explain(policy, example, None, max_new_tokens=6).text]
         seen += [sample_judged_groups(policy, tiny_examples[:2], LABELS, SHORT)]
         prompts = encode_prompts(policy, tiny_examples[:2], LABELS)
+        seen += [label_probabilities(policy, prompts, [response, ""], LABELS)]
+        seen += [answer_probabilities(policy, prompts, encode_completions(policy, [response, "two wheels"], [0, 1]))]
         rollout = sample_groups(policy, prompts, 2, 6, seed=0, top_k=20, top_p=0.9)
         advantages = torch.tensor([1.0, -1.0, 0.5, -0.5], device=policy.device)
         parts = token_losses(rollout.logps, rollout.logps, rollout.logps, advantages, rollout.mask)
