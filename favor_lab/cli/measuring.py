@@ -159,12 +159,15 @@ def share(share: ShareOptions) -> None:
     No file names a path of this machine, or an image file of your own folder.
     """
     from favor_lab.sharing import export
+    from favor_lab.study.leakage import FILE
 
     options: dict[str, Any] = {"merged": share.merged, "push_to": share.push, "private": not share.public}
     options |= {"base_model": share.base_model, "license": share.license, "dtype": share.dtype}
     export.share(share.run, share.out, **options)
     size = sum(path.stat().st_size for path in share.out.rglob("*") if path.is_file())
     tell(f"{size / 1e6:.1f} MB      {share.out}\nmodel card   {share.out / 'README.md'}")
+    if (share.out / FILE).exists():
+        tell(f"fingerprints {FILE}: whoever has a training image can see that; delete it if that is too much")
     if share.license is None:
         tell("no licence   whoever gets it may not use it until you name one: --license, or in the card's first lines")
     if share.push is not None:

@@ -1,6 +1,6 @@
 """Plants faults in the four steps and the shared prefix, one at a time, and counts those that the tests notice.
 
-    python tests/promises/mutants.py                                     # every mutant of the five modules
+    python tests/promises/mutants.py                                     # every mutant of all modules
     python tests/promises/mutants.py --module losses --sample 40         # a sample, for a quick look
     python tests/promises/mutants.py --module losses --only "ratio_max"  # the mutants whose change has this text
 
@@ -44,6 +44,7 @@ MODULES = {  # the modules, and the test files that, besides the doctests, must 
     "sampling": ("favor_lab/grpo/sampling.py", ["tests/grpo/test_sampling.py", "tests/grpo/test_steps.py"]),
     "rollout": ("favor_lab/grpo/support/rollout.py", ["tests/grpo/test_rollout.py", "tests/grpo/test_sampling.py"]),
     "rewards": ("favor_lab/grpo/rewards.py", ["tests/grpo/test_rewards.py", "tests/promises/test_attacks.py"]),
+    "labels": ("favor_lab/activities/labels.py", ["tests/activities/test_labels.py", "tests/promises/test_attacks.py"]),
     "advantages": ("favor_lab/grpo/advantages.py", ["tests/grpo/test_advantages.py"]),
     "losses": ("favor_lab/grpo/losses.py", ["tests/grpo/test_losses.py"]),
     "prefix": ("favor_lab/vlm/prefix.py", ["tests/vlm/test_vlm_prefix.py"]),
@@ -91,43 +92,26 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a batch of prompts takes a tensor of rows too"
         ),
         "for text, row in zip(texts, rows[-, strict=True-]):": SAME_LENGTH,
-        "rows = [row[keep][-.tolist()-] for row, keep in zip(ids, mask, strict=True)]": (
-            "the tokenizer decodes tensors too"
-        ),
     },
     "rollout": {
-        "return ~torch.isin(last, torch.tensor(self.end_token_ids[-, dtype=last.dtype-], device=last.device))": (
-            "isin compares whole numbers of any type"
-        ),
-        "return ~torch.isin(last, torch.tensor(self.end_token_ids, dtype=last.dtype[-, device=last.device-]))": ON_CPU,
-        "texts=[self.texts[i] for i in index[-.tolist()-]],": INDEX,
-        "origin=[self.origin[i] for i in index[-.tolist()-]],": INDEX,
         "return torch.stack([w * values for w, values in zip(weights, rewards.values()[-, strict=True-])])"
-        ".sum(dim=0)": "the lengths were compared just before",
+        ".sum(dim=0)": "the lengths were compared just before"
     },
     "rewards": {
         '"think": re.compile(r"\\s*<think>(.[-+?-]{+++})</think>\\s*<answer>(.+?)</answer>\\s*", re.DOTALL),': COUNTED,
         '"think": re.compile(r"\\s*<think>(.+?)</think>\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
         '"answer": re.compile(r"\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
-        'return re.sub(r"[\\s_\\-\\u2010-\\u2015]+", " ", text).strip().rstrip([-". "-]{+\'XX. \'+})': (
-            "the text is in lower case and has no X"
-        ),
-        "return [float(is_right(completion_text(text), gold)) for text, gold in zip(completions, labels"
-        "[-, strict=True-])]": SAME_LENGTH,
     },
     "advantages": {
         "return advantages.masked_fill(is_flat(rewards)[:, None], 0.0).nan_to_num([-nan=0.0-])": DEFAULT,
         "deviation = (rewards - rewards.nanmean(dim=1, keepdim=True)).nan_to_num([-nan=0.0-])": DEFAULT,
-        "group = groups[-.to(values.device)-].unique(return_inverse=True)[1]": ON_CPU,
     },
     "losses": {
         "values = per_token[-.expand(mask.shape)-].masked_fill(~mask, 0.0)": "masked_fill broadcasts by itself",
-        'name: aggregate(value[-.detach()-] * 1.0, mask, "dapo", total_tokens=total_tokens).item()': (
-            "the number is the same; without it a graph is built and dropped"
-        ),
-        'name: aggregate(value.detach() [-*-]{+/+} 1.0, mask, "dapo", total_tokens=total_tokens).item()': (
-            "either makes a float of a truth value"
-        ),
+        'name: aggregate(value[-.detach()-] * 1.0, mask, "dapo", total_tokens=total_tokens) for name, value in '
+        "values.items()": ("the number is the same; without it a graph is built and dropped"),
+        'name: aggregate(value.detach() [-*-]{+/+} 1.0, mask, "dapo", total_tokens=total_tokens) for name, value in '
+        "values.items()": ("either makes a float of a truth value"),
     },
     "prefix": {
         "cache = DynamicCache([-config=language_model.config-])": (
