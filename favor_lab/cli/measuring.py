@@ -167,7 +167,7 @@ def share(share: ShareOptions) -> None:
     size = sum(path.stat().st_size for path in share.out.rglob("*") if path.is_file())
     tell(f"{size / 1e6:.1f} MB      {share.out}\nmodel card   {share.out / 'README.md'}")
     if (share.out / FILE).exists():
-        tell(f"fingerprints {FILE}: whoever has a training image can tell that it was one; delete it if that is too much")
+        tell(f"fingerprints {FILE}: whoever has a training image can tell; delete it if that is too much")
     if share.license is None:
         tell("no licence   whoever gets it may not use it until you name one: --license, or in the card's first lines")
     if share.push is not None:
