@@ -8,6 +8,7 @@ from typing import Any
 CJK_FONTS = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "Microsoft YaHei", "PingFang SC", "Malgun Gothic")
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 LONGEST_NAME, LONGEST_TITLE = 32, 60  # characters
+JOINING = dict.fromkeys([0x200C, 0x200D, 0xFE0E, 0xFE0F])  # zero-width joiners, variation selectors
 RIGHT_MARK, WRONG_MARK, MINUS = "\N{CHECK MARK}", "\N{BALLOT X}", "\N{MINUS SIGN}"
 
 
@@ -40,8 +41,13 @@ def _has_glyph(character: str) -> bool:
 
 def printable(text: str, longest: int | None = None) -> str:
     """`text` on one line, with a replacement mark for every character that no installed font can draw; of more than
-    `longest` characters the first ones, with an ellipsis."""
-    flat = " ".join(str(text).split())
+    `longest` characters the first ones, with an ellipsis. Characters that join or vary others have nothing to draw and
+    are left out.
+
+    >>> printable("می\u200cخواهم \u2615\ufe0f") == "میخواهم \u2615", printable("a\x1b[2J")
+    (True, 'a�[2J')
+    """
+    flat = " ".join(str(text).translate(JOINING).split())
     flat = flat if longest is None or len(flat) <= longest else flat[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return "".join(c if c.isprintable() and _has_glyph(c) else "\N{REPLACEMENT CHARACTER}" for c in flat)
 
