@@ -55,14 +55,14 @@ LFS_POINTER = b"version https://git-lfs"  # how a file begins whose content Git 
 class LargeImage:
     """An image that is not kept decoded: it is read again whenever it is asked for."""
 
-    open: Callable[[], Image.Image]
+    reader: Callable[[], Image.Image]
     source: str
     size: tuple[int, int]
     content: bytes  # its fingerprint
 
     def read(self) -> Image.Image:
         """The image. Raises ValueError if it can no longer be read, or has other pixels than when it was read first."""
-        image = self.open()
+        image = self.reader()
         if fingerprint(image) != self.content:
             raise ValueError(f"{shown(self.source)}: the image has changed since it was first read")
         return image
@@ -105,12 +105,12 @@ Example.image = ImageField()  # type: ignore[assignment]  # for whoever reads it
 Picture = str | os.PathLike | Image.Image | Example  # what an image can be given as
 
 
-def read_example(open: Callable[[], Image.Image], label: str, source: str) -> Example:
-    """The example of an image that `open` reads; one of more than `HELD_PIXELS` is not kept, and is read again."""
-    image = open()
+def read_example(reader: Callable[[], Image.Image], label: str, source: str) -> Example:
+    """The example of an image that `reader` reads; one of more than `HELD_PIXELS` is not kept, and is read again."""
+    image = reader()
     if image.width * image.height <= HELD_PIXELS:
         return Example(image, label, source)
-    large: Any = LargeImage(open, source, image.size, fingerprint(image))
+    large: Any = LargeImage(reader, source, image.size, fingerprint(image))
     return Example(large, label, source)
 
 
