@@ -74,7 +74,8 @@ def load_processor(
     if not token_pixels <= min_pixels <= max_pixels:
         raise ValueError(
             f"min_pixels={min_pixels}, max_pixels={max_pixels}: need {token_pixels} <= min_pixels <= max_pixels"
-            f" ({token_pixels} pixels are one image token)"
+            f" ({token_pixels} pixels are one image token; what is not given is in preprocessor_config.json or"
+            f" processor_config.json of {name})"
         )
     image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     processor = ImageTextProcessor(image_processor, tokenizer)

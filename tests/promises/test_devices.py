@@ -273,9 +273,10 @@ def test_a_checkpoint_goes_on_where_it_was_and_on_the_other_device(cuda, tiny_ch
         policy = load(first)
         state = TrainingState.start(policy, settings)
         begun = timeless(islice(run(policy, state), 1))
-        save_checkpoint(tmp_path, state)
+        folder = tmp_path / f"{first}-{second}"
+        save_checkpoint(folder, state)
         policy = load(second)
-        assert begun + timeless(run(policy, load_checkpoint(tmp_path, policy))) == whole
+        assert begun + timeless(run(policy, load_checkpoint(folder, policy))) == whole
         assert policy.device.type == second
 
 
