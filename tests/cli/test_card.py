@@ -370,7 +370,7 @@ def test_such_a_command_runs_on_a_tiny_checkpoint_in_the_published_layout(tmp_pa
     tiny_hub.put_in_cache(tmp_path / "cache", tmp_path / "published")
     monkeypatch.setattr("favor_lab.vlm.hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    short = "--shots 1 --test 1 --steps 1 --max-new-tokens 3 --out run --device cpu --checkpoint-every 1"
+    short = "--shots 1 --test 1 --steps 1 --max-new-tokens 3 --out run --checkpoint-every 1"
     short += " --prompts-per-step 2" + " --group-size 2 --offload-tower" * (" train " in command)
     named = "" if "--gpu-gb" in command else f" --gpu-gb {NAMED_CARD}"
     words = shlex.split(command.replace("my_photos", "photos"))[1:]
