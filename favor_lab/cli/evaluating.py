@@ -88,8 +88,8 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
     images, labels = labels_to_ask(test, images, trained)
     style, tokens = test.style or trained.style, test.max_new_tokens or trained.max_new_tokens
     question = Question(labels, style)
-    check_policy(trained.policy, trains=False)
     check_outside(test.out, data.root)
+    check_policy(trained.policy, trains=False)
     examples, left_out = unseen_examples(images, data, trained.policy)
     with new_run_folder(test.out, test.out) if test.out is not None else nullcontext() as folder:
         model = open_policy(trained.policy)

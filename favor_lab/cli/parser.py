@@ -164,7 +164,8 @@ def named_option(error: BaseException, arguments: Sequence[str]) -> str:
     for name, value in given_values(arguments):
         is_place = "Path" in str(kinds.get(name)) or name in ("policy", "model")
         quoted = rf"(?<![\w/.-]){re.escape(value)}(?![\w-])" if is_place else re.escape(repr(value))
-        if "--" not in text and (re.search(quoted, text) or (is_place and value.startswith(file + "/"))):
+        begins = text.startswith(f"{value} ")
+        if "--" not in text and (begins or re.search(quoted, text) or (is_place and value.startswith(file + "/"))):
             names.append(name)
     options = [f"--{name.replace('_', '-')}" for name in names if name in kinds]
     return f"{options[0]}: " if options and options[0] not in str(error) else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from favor_lab.activities.world.catalogue import SETS
 from favor_lab.arguments import ArgumentError, check_count, check_number
 from favor_lab.files import digest
+from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 
 if TYPE_CHECKING:
     from favor_lab.activities.data import ActivityData
@@ -229,6 +230,19 @@ def check_device(name: str) -> str:
         here = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
         raise ArgumentError("device", f"device is {name!r}, but there is {here} here")
     return device.type
+
+
+def check_run(
+    data: DataOptions, policy: PolicyOptions, settings: TrainSettings, recipe: str = "", out: Path | None = None
+) -> None:
+    """ValueError for a run that cannot be; no weights are loaded, nothing is written. out: its folder, if named."""
+    from favor_lab.recipes import find_recipe
+
+    check_policy(policy)
+    check_outside(out or Path("runs"), data.root)
+    if isinstance(settings, GRPOSettings):
+        find_recipe(recipe).check(settings)
+    check_images(data)
 
 
 def room_for_test(data: DataOptions) -> int:

@@ -17,15 +17,7 @@ from favor_lab.files import locked, quoted, sweep
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.progress import progress_bar
 from favor_lab.runs.folders import new_run_folder
-from favor_lab.runs.options import (
-    check_images,
-    check_outside,
-    check_policy,
-    load_shots,
-    open_policy,
-    start_digests,
-    with_absolute_paths,
-)
+from favor_lab.runs.options import check_run, load_shots, open_policy, start_digests, with_absolute_paths
 from favor_lab.runs.plan import RunPlan, resume_command
 from favor_lab.runs.resuming import (
     check_files,
@@ -81,7 +73,7 @@ def run_training(
     if folder is not None:
         with locked(folder.path):
             return run_in(folder, plan, tell, note, progress)
-    check_plan(plan, out)
+    check_run(plan.data, plan.policy, plan.settings, plan.recipe, out)
     data, options = with_absolute_paths(plan.data, plan.policy)
     with new_run_folder(out, Path("runs") / f"{plan.command}-{plan.data.data}") as folder:
         return run_in(folder, replace(plan, data=data, policy=options), tell, note, progress)
@@ -128,17 +120,6 @@ def run_in(folder: RunFolder, plan: RunPlan, tell: Tell, note: Tell, progress: b
     folder.save_manifest(state.step, start, identities(shots.test))
     report_run(plan, shots, folder, evaluations, weights, tell, note)
     return folder
-
-
-def check_plan(plan: RunPlan, out: Path | None = None) -> None:
-    """ValueError for a plan that cannot be run; nothing is loaded or written. out: its folder, if it is named."""
-    from favor_lab.recipes import find_recipe
-
-    check_policy(plan.policy)
-    check_outside(out or Path("runs"), plan.data.root)
-    if isinstance(plan.settings, GRPOSettings):
-        find_recipe(plan.recipe).check(plan.settings)
-    check_images(plan.data)
 
 
 def report_run(
