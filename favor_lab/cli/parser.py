@@ -164,7 +164,7 @@ def named_option(error: BaseException, arguments: Sequence[str]) -> str:
     for name, value in given_values(arguments):
         is_place = "Path" in str(kinds.get(name)) or name in ("policy", "model")
         quoted = rf"(?<![\w/.-]){re.escape(value)}(?![\w-])" if is_place else re.escape(repr(value))
-        begins = text.startswith(f"{value} ")
+        begins = "str" in str(kinds.get(name)) and text.startswith(f"{value} ")
         if "--" not in text and (begins or re.search(quoted, text) or (is_place and value.startswith(file + "/"))):
             names.append(name)
     options = [f"--{name.replace('_', '-')}" for name in names if name in kinds]
