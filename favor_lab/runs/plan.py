@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.arguments import check_count
+from favor_lab.arguments import ArgumentError, check_count
 from favor_lab.files import quoted
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings, TrainSettings
 from favor_lab.runs.config import write_config
@@ -81,7 +81,7 @@ def resumed_plan(
     images are now, `root` and `exclude`. ValueError for a settings.json that is damaged."""
     try:
         plan = RunPlan.load(folder.settings)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (ArgumentError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder.path / 'settings.json'} is damaged, or no run of training: {error!r}") from error
     data = replace(plan.data, **{name: absolute(path) for name, path in (moved or {}).items()})  # type: ignore[arg-type]
     if plan.command not in ("train", "demo", "sft") or plan.checkpoint_every < 1:

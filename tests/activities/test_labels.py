@@ -187,3 +187,57 @@ def test_functions_of_sets_refuse_a_string(tmp_path):
     for ask in (load_activities, check_folder):
         with pytest.raises(ValueError, match="exclude must be a list"):
             ask("folder", folder(tmp_path / ask.__name__, ["a", "b"]), exclude="a/a.png")
+
+
+def test_a_fraction_after_a_number_is_not_read_as_part_of_it():
+    fractions = [*map(chr, range(0xBC, 0xBF)), *map(chr, range(0x2150, 0x215F))]
+    for sign in fractions:
+        assert normalise_label(f"1{sign}") == normalise_label(f"1 {unicodedata.normalize('NFKC', sign)}"), sign
+    assert [normalise_label(f"a{chr(code)}") for code in (0xBB, 0xBF, 0x215F)] == ["a»", "a¿", "a1/"]
+
+
+@pytest.mark.parametrize(
+    ("label", "normal"),
+    [
+        ("-reading", "reading"), ("- reading", "reading"), ("sit--stand", "sit stand"), ("a-- b", "a-- b"),
+        ("--5", "--5"), ("-.5", "-.5"), ("FAX", "fax"), ("XX", "xx"), ("reading\uff01\n", "reading"),
+        ("\treading.\u3000\n", "reading"),
+    ],
+)  # fmt: skip
+def test_hyphens_and_ends_of_labels_by_hand(label, normal):
+    assert normalise_label(label) == normal
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (3, r"a label must be a name, not 3: features\['label'\]\.int2str\(number\) of a ClassLabel column gives it"),
+        (None, "a label must be a name, not None"),
+    ],
+)
+def test_the_message_about_what_is_no_name(label, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        normalise_label(label)
+
+
+def test_faults_of_labels_by_hand():
+    tags = "contains '<' or '>', which are the signs of tags in the prompt; rename it"
+    assert label_faults({"<": "a < b", ">": "a > b", "=": "a = b"}) == {"<": tags, ">": tags}
+    assert label_faults({"long": "a" * 1000}) == {}
+    assert label_faults({"long": "a" * 1001})["long"] == "is longer than one line of 1000 characters; rename it"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], r"my set: labels must be a non-empty list \(or None for an open vocabulary\), got \[\]"),
+        ("ab", r"my set: labels must be a non-empty list \(or None for an open vocabulary\), got 'ab'"),
+        (["b", "a <"], "my set: label 1 is 'a <': it must not be empty nor contain '<' or '>'"),
+        (["a >", "b"], "my set: label 0 is 'a >': it must not be empty nor contain '<' or '>'"),
+        (["b", " "], "my set: label 1 is ' ': it must not be empty nor contain '<' or '>'"),
+        (["a", "b", "c", "b"], "my set: label 'b' appears more than once"),
+    ],
+)
+def test_the_message_about_labels_that_cannot_be_asked_for(labels, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_labels(labels, "my set: ")

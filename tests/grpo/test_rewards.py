@@ -141,3 +141,12 @@ def test_what_is_no_function_is_no_reward(rewards):
 def test_a_source_is_one_per_completion():
     with pytest.raises(ValueError, match="source must be a list"):
         truth_reward([RIGHT], "cartoon/test/000006")
+
+
+def test_parts_of_messages_by_hand():
+    assert completion_text([{"content": "said by nobody else"}]) == "said by nobody else"
+    assert completion_text([{"content": [{"text": "a"}, {"type": "text"}, {"type": "text", "text": "b"}]}]) == "ab"
+    with pytest.raises(ValueError, match="^completions must be a list, not the string 'a'"):
+        accuracy_reward("a", label="a")
+    with pytest.raises(ValueError, match="^completions must be texts or chats, not messages"):
+        format_reward(["a", {"role": "assistant", "content": "a"}])

@@ -1,5 +1,6 @@
 """The rows of a rollout: whatever belongs to a row moves with it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -116,3 +117,13 @@ def test_a_row_that_is_not_finite_is_named_with_its_image():
         check_rows(torch.tensor([False, False, True, True]), prompts, groups, "the loss")
     with pytest.raises(FloatingPointError, match="in row 9, a completion for bike.png"):
         check_rows(torch.tensor([False, True, False, False]), prompts, groups, "the loss", first=8)
+
+
+def test_a_copy_on_the_cpu_has_every_column(by_hand, cuda):
+    names = ("completion_ids", "mask", "logps", "groups")
+    on_gpu = replace(by_hand, **{name: getattr(by_hand, name).to("cuda") for name in names})
+    on_gpu.rewards = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0], device="cuda")}
+    copy = on_gpu.cpu()
+    tensors = [*(getattr(copy, name) for name in names), *copy.rewards.values()]
+    assert [tensor.device.type for tensor in tensors] == ["cpu"] * 5 and on_gpu.mask.device.type == "cuda"
+    assert columns(copy) == columns(by_hand) and copy.rewards["a"].tolist() == on_gpu.rewards["a"].cpu().tolist()

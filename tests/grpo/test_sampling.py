@@ -339,7 +339,7 @@ def test_texts_without_special_tokens_are_those_of_the_tokenizer(tiny_policy):
 
 
 def test_one_text_is_no_list_of_completions(tiny_policy):
-    with pytest.raises(ValueError, match="texts must be a list"):
+    with pytest.raises(ValueError, match="^texts must be a list"):
         encode_completions(tiny_policy, "ab", [0, 1])
 
 

@@ -92,21 +92,46 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a batch of prompts takes a tensor of rows too"
         ),
         "for text, row in zip(texts, rows[-, strict=True-]):": SAME_LENGTH,
+        "active, hidden, length = everyone, decoder.hidden, [-0-]{+1+}": "without a token there is nothing to cut",
+        "broken, ended = torch.stack([choices.isnan().any(dim=1), torch.isin(tokens, ends)])[-.tolist()-]": (
+            "tensors have truth values too; a GPU would be waited for once per row"
+        ),
+        "used, groups = rollout.groups[-.cpu()-].unique(return_inverse=True)": ON_CPU,
+        "[-groups = upload(groups, mask.device)-]{+pass+}": ON_CPU,
+        "return policy.tokenizer.batch_decode(rows[-, skip_special_tokens=False-])": DEFAULT,
     },
     "rollout": {
+        "return ~torch.isin(last, upload(self.end_token_ids, last.device[-, last.dtype-]))": (
+            "isin compares whole numbers of any type"
+        ),
+        "numbers, index = index[-.tolist()-], upload(index, self.mask.device)": INDEX,
+        "return [list(compress(row, keep)) for row, keep in zip(ids.tolist(), mask[-.tolist()-], strict=True)]": (
+            "tensors have truth values too; a GPU would be waited for once per token"
+        ),
         "return torch.stack([w * values for w, values in zip(weights, rewards.values()[-, strict=True-])])"
-        ".sum(dim=0)": "the lengths were compared just before"
+        ".sum(dim=0)": "the lengths were compared just before",
     },
     "rewards": {
         '"think": re.compile(r"\\s*<think>(.[-+?-]{+++})</think>\\s*<answer>(.+?)</answer>\\s*", re.DOTALL),': COUNTED,
         '"think": re.compile(r"\\s*<think>(.+?)</think>\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
         '"answer": re.compile(r"\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
+        "return [float(is_right(text, gold)) for text, gold in zip(texts, labels[-, strict=True-])]": SAME_LENGTH,
+    },
+    "labels": {
+        'JOINING = re.compile(r"(?<=[^\\s-])-++(?=\\S)|(?<!\\S)-++(?![.,]?\\d)|(?<![\\w-])-[-+-]+(?!\\S)")': (
+            "the signs that follow would be hyphens, of which the first is not the last"
+        ),
+        "for _ in range([-2-]{+3+}):": "a third time changes nothing",
     },
     "advantages": {
+        "group = groups[-.cpu()-].unique(return_inverse=True)[1]": ON_CPU,
         "return advantages.masked_fill(is_flat(rewards)[:, None], 0.0).nan_to_num([-nan=0.0-])": DEFAULT,
         "deviation = (rewards - rewards.nanmean(dim=1, keepdim=True)).nan_to_num([-nan=0.0-])": DEFAULT,
     },
     "losses": {
+        "values = [value[-.detach()-] for value in scalars.values()]": "tolist takes numbers with a gradient too",
+        "return dict(zip(scalars, torch.stack([value[-.to(values[0].device)-] for value in values]).tolist(), "
+        "strict=True))": ON_CPU,
         "values = per_token[-.expand(mask.shape)-].masked_fill(~mask, 0.0)": "masked_fill broadcasts by itself",
         'name: aggregate(value[-.detach()-] * 1.0, mask, "dapo", total_tokens=total_tokens) for name, value in '
         "values.items()": ("the number is the same; without it a graph is built and dropped"),
