@@ -28,7 +28,7 @@ FLOATS = {"F16", "BF16", "F32", "F64"}  # what weights are stored as, unless the
 REDIRECTIONS = ("configuration_files", "fast_tokenizer_files", "transformers_weights", "fusion_config")
 # Messages of allocators that have no exception of their own: the CPU's, Windows', cuBLAS', and CUDA outside of torch.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cublas_status_alloc_failed", "out of memory")
-TEMPLATE_SECONDS = 10
+TEMPLATE_SECONDS, TEMPLATE_WAIT = 10, 120  # of a processor; of the clock, on a machine that is busy with other things
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -147,6 +147,7 @@ import json, sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1])))
 except (ImportError, ValueError, OSError):
     pass
 from jinja2 import TemplateError
@@ -174,8 +175,8 @@ def ends_soon(template: str) -> bool:
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this? " * 100}]}
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-c", _RENDER], input=json.dumps([template, turn]).encode(),
-            capture_output=True, timeout=TEMPLATE_SECONDS, check=False,
+            [sys.executable, "-P", "-c", _RENDER, str(TEMPLATE_SECONDS)], input=json.dumps([template, turn]).encode(),
+            capture_output=True, timeout=TEMPLATE_WAIT, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return False
