@@ -19,6 +19,7 @@ from favor_lab.grpo.sampling import (
     texts_of,
     truncate,
 )
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.prefix import completion_hidden, expand, next_token_logps, run_prompt
 from favor_lab.vlm.processing import encode_prompts
 
@@ -394,3 +395,18 @@ def test_a_row_that_breaks_later_is_named_though_others_have_left(tiny_policy, p
     message = f"token 2 is not finite in row {row}, a completion for tiny/{row // 8}"
     with pytest.raises(FloatingPointError, match=message):
         sample_groups(tiny_policy, prompts, group_size=8, max_new_tokens=24, seed=0)
+
+
+def test_on_a_gpu_a_token_is_waited_for_once_and_the_plain_way_scores_too(cuda, tiny_checkpoint, tiny_examples):
+    """The device is pretended: a tensor in the wrong place is an error, and waiting for a number is counted."""
+    policy = load_policy(tiny_checkpoint, lora_rank=4, device="cuda", check=False)
+    prompts = encode_prompts(policy, tiny_examples, ["reading", "running"])
+    for _ in range(2):  # what is computed once per policy is there in the second round
+        cuda.syncs.clear()
+        rollout = sample_groups(policy, prompts, 2, 8, seed=0, decoding="static")
+    assert len(cuda.syncs) <= rollout.mask.shape[1] + 5, cuda.counts()
+    plain, packed = (score_completions(policy, prompts, rollout, how=how) for how in ("plain", "packed"))
+    torch.testing.assert_close(plain.cpu(), packed.cpu(), atol=1e-4, rtol=0.0)
+    cuda.syncs.clear()
+    score_completions(policy, prompts, rollout)
+    assert len(cuda.syncs) <= 5, cuda.counts()

@@ -93,11 +93,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         ),
         "for text, row in zip(texts, rows[-, strict=True-]):": SAME_LENGTH,
         "active, hidden, length = everyone, decoder.hidden, [-0-]{+1+}": "without a token there is nothing to cut",
-        "broken, ended = torch.stack([choices.isnan().any(dim=1), torch.isin(tokens, ends)])[-.tolist()-]": (
-            "tensors have truth values too; a GPU would be waited for once per row"
-        ),
-        "used, groups = rollout.groups[-.cpu()-].unique(return_inverse=True)": ON_CPU,
-        "[-groups = upload(groups, mask.device)-]{+pass+}": ON_CPU,
         "return policy.tokenizer.batch_decode(rows[-, skip_special_tokens=False-])": DEFAULT,
     },
     "rollout": {
@@ -132,6 +127,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "values = [value[-.detach()-] for value in scalars.values()]": "tolist takes numbers with a gradient too",
         "return dict(zip(scalars, torch.stack([value[-.to(values[0].device)-] for value in values]).tolist(), "
         "strict=True))": ON_CPU,
+        "return dict(zip(scalars, torch.stack([value.to(values[[-0-]{+1+}].device) for value in values]).tolist(), "
+        "strict=True))": ON_CPU,
+        "return dict(zip(scalars, torch.stack([value.to(values[0].device) for value in values]).tolist()"
+        "[-, strict=True-]))": SAME_LENGTH,
         "values = per_token[-.expand(mask.shape)-].masked_fill(~mask, 0.0)": "masked_fill broadcasts by itself",
         'name: aggregate(value[-.detach()-] * 1.0, mask, "dapo", total_tokens=total_tokens) for name, value in '
         "values.items()": ("the number is the same; without it a graph is built and dropped"),
