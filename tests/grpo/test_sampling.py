@@ -409,4 +409,4 @@ def test_on_a_gpu_a_token_is_waited_for_once_and_the_plain_way_scores_too(cuda, 
     torch.testing.assert_close(plain.cpu(), packed.cpu(), atol=1e-4, rtol=0.0)
     cuda.syncs.clear()
     score_completions(policy, prompts, rollout)
-    assert len(cuda.syncs) <= 5, cuda.counts()
+    assert len(cuda.syncs) <= 6, cuda.counts()
