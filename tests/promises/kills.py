@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,7 @@ def is_complete(place: Path) -> bool:
         return False
 
 
-def beside(folder: Path, say: Any = tqdm.write) -> int:
+def beside(folder: Path, say: Any = tqdm.write, kills: Sequence[tuple[str, str]] = BESIDE) -> int:
     """Kill the commands beside training while they write; how many left nothing that passes for complete, and were
     completed by the same command."""
 
@@ -307,7 +308,7 @@ def beside(folder: Path, say: Any = tqdm.write) -> int:
     if command(RUN):
         raise RuntimeError(f"`favor-lab {RUN}` failed")
     good = 0
-    for line, where in BESIDE:
+    for line, where in kills:
         place = folder / line.split()[-1]
         was_killed = command(line, where) == -signal.SIGKILL
         passed = is_complete(place)
@@ -318,7 +319,7 @@ def beside(folder: Path, say: Any = tqdm.write) -> int:
         good += was_killed and completed and not passed
         left = "passed for complete" if passed else "was seen to be incomplete"
         say(f"   {line.split()[0]} killed at {where}: {left}, {'' if completed else 'NOT '}completed by the next")
-    print(f"{good} of {len(BESIDE)} kills beside training left nothing that passes for complete")
+    print(f"{good} of {len(kills)} kills beside training left nothing that passes for complete")
     return good
 
 
