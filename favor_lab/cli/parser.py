@@ -159,11 +159,15 @@ def named_option(error: BaseException, arguments: Sequence[str]) -> str:
     """The option that an error is about, as it is typed, to stand before the message: the one that it names, or else
     the first whose text or path is in the message; "" if there is none, or the message names it."""
     kinds = option_kinds(option_groups(arguments[0])) if {*arguments[:1]} & COMMANDS.keys() else {}
+    if isinstance(error, ImportError):  # about a package
+        return ""
     names = [error.name] if isinstance(error, ArgumentError) else []
     text, file = str(error), str(getattr(error, "filename", None))  # where a folder cannot be made: one above it
     for name, value in given_values(arguments):
         is_place = "Path" in str(kinds.get(name)) or name in ("policy", "model")
-        quoted = rf"(?<![\w/.-]){re.escape(value)}(?![\w-])" if is_place else re.escape(repr(value))
+        is_word = value.isalpha()  # such as "run", which stands in messages with other meanings too
+        before = r"(?:^|['\"`]|\b(?:folder|in|to|of|from|is|no) )" if is_word else r"(?<![\w/.-])"
+        quoted = rf"{before}{re.escape(value)}(?![\w-])" if is_place else re.escape(repr(value))
         begins = "str" in str(kinds.get(name)) and text.startswith(f"{value} ")
         if "--" not in text and (begins or re.search(quoted, text) or (is_place and value.startswith(file + "/"))):
             names.append(name)

@@ -85,6 +85,7 @@ def test_the_figures_are_drawn_as_far_as_there_are_cells(small):
 def test_without_cells_there_are_headings_and_no_figures(tmp_path):
     module = script("study")
     module.HERE, module.CELLS, module.FIGURES = tmp_path, tmp_path / "study", tmp_path
+    module.CELLS.mkdir()
     module.main()
     assert not list(tmp_path.glob("*.png"))
     assert (tmp_path / "study_truth.md").read_text().count("\n") == 2
