@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run a command; the version is printed without importing any."""
     if arguments[:1] == ["--version"]:
         print(f"favor-lab {favor_lab.__version__}")
         return 0

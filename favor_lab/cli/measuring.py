@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -184,8 +183,6 @@ def doctor(card: CardOptions) -> None:
     """
     from favor_lab.budget.doctor import check_machine, largest_gpu_gb, what_fits
 
-    if card.gpu_gb is not None and not 0 < card.gpu_gb < math.inf:
-        raise ValueError(f"--gpu-gb is {card.gpu_gb:g}, but a card has some memory: a number above 0, such as 12")
     if card.model is not None and not card.model.strip():
         raise ValueError("--model is empty: name a published model or a checkpoint directory, or leave it out")
     if card.json:

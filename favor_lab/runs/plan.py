@@ -84,7 +84,7 @@ def resumed_plan(
     except (ArgumentError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder.path / 'settings.json'} is damaged, or no run of training: {error!r}") from error
     data = replace(plan.data, **{name: absolute(path) for name, path in (moved or {}).items()})  # type: ignore[arg-type]
-    if plan.command not in ("train", "demo", "sft") or plan.checkpoint_every < 1:
+    if plan.command not in ("train", "demo", "sft"):
         raise ValueError(f"{folder.path / 'settings.json'} is damaged, or no run of training: {plan.command}")
     if (plan.command == "sft") != (command == "sft"):
         raise ValueError(f"{folder.path} is a run of {plan.command}: resume it with `{resume_command(plan, folder)}`")

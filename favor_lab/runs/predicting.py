@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from favor_lab.activities.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_example
 from favor_lab.files import write_whole
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.runs.options import DataOptions, PolicyOptions
+from favor_lab.runs.resuming import fits
 from favor_lab.study.run_folder import MANIFEST
 from favor_lab.terminal import shown
 
@@ -132,9 +133,8 @@ def known_options(kind: type, saved: dict[str, Any], home: Path) -> dict[str, An
     """Of some saved options, those that this version has. ValueError for one that has another type."""
     hints = {name: hint for name, hint in get_type_hints(kind).items() if name in saved}
     for name, hint in hints.items():
-        value, allowed = saved[name], [{Path: str}.get(one, one) for one in get_args(hint) or [hint]]
-        if type(value) not in [*allowed, *[int] * (float in allowed)] and value not in allowed:  # of a Literal: values
-            raise ValueError(f"{home / 'settings.json'} is damaged: {name} is {value!r}")
+        if not fits(saved[name], hint):
+            raise ValueError(f"{home / 'settings.json'} is damaged: {name} is {saved[name]!r}")
     return {name: saved[name] for name in hints}
 
 

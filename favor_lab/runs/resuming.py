@@ -55,7 +55,7 @@ def checked(kind: type[Options], values: Mapping[str, Any]) -> Options:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value, as JSON gives it, is of a type. The choices of a Literal are checked by the settings themselves.
+    """Whether a value, as JSON gives it, is of a type, or one of the choices of a Literal.
 
     >>> fits(3, float), fits(True, int), fits(None, Path | None), fits([0.5], tuple[float, ...]), fits("4", int)
     (True, False, True, True, False)
@@ -64,7 +64,7 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in (Union, UnionType):
         return any(fits(value, part) for part in parts)
     if kind is Literal:
-        return value is None or isinstance(value, str)
+        return value in parts
     if kind is tuple:
         return isinstance(value, list | tuple) and all(fits(item, parts[0]) for item in value)
     if kind in (int, float) and isinstance(value, bool):
