@@ -113,10 +113,7 @@ def read_run(run: RunFolder | str | Path, base_model: str | None = None, merged:
 
 def _read_json(run: RunFolder, name: str) -> dict[str, Any]:
     """A JSON object of the run folder; empty if there is no such file."""
-    try:
-        content = run.load(name, {})
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{run.path / name} is damaged and cannot be read: {error}") from error
+    content = run.load(name, {})
     if not isinstance(content, dict):
         raise ValueError(f"{run.path / name} is not as `favor-lab` writes it: it holds no object")
     return content

@@ -85,7 +85,7 @@ class RunFolder:
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged and cannot be read: {error}") from error
 
     def append(self, record: Any) -> None:
