@@ -28,10 +28,6 @@ from favor_lab.vlm.untrusted import again, check_floats, check_json, explained, 
 POCKET_DIR = data_path("pocket-qwen2-vl")
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.safetensors"]  # the files of a repository that are downloaded
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these
-TEXTS = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "chat_template.json",
-    "chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt",
-)  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PINNED = {name: model.revision for name, model in KNOWN.items()}
 MOST_LAYERS = 1000  # the largest published model has 80
@@ -41,6 +37,7 @@ JSON_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
 )  # fmt: skip
+TEXTS = (*JSON_FILES, "chat_template.jinja", "merges.txt")  # with the weights, all that decides what is computed
 
 
 # ---------------------------------------------------------------------------------------------------- finding a folder
