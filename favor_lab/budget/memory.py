@@ -15,7 +15,7 @@ import torch
 from favor_lab.budget.shapes import NF4_BYTES, ModelShape, StepShape, shape_of
 from favor_lab.grpo.support.clock import readable_bytes
 from favor_lab.grpo.support.questions import default_question
-from favor_lab.vlm.fast.layers import MERGE_LIMIT
+from favor_lab.vlm.fast.merged import MERGE_LIMIT
 from favor_lab.vlm.prefix import CHUNK_LOGITS
 from favor_lab.vlm.processing import FEATURE_CAP, TOWER_CHUNK, tokenize
 
@@ -32,14 +32,24 @@ ADVICE_LENGTH = 3  # settings named in an error message
 LEAST_SAVING = 0.01  # share of the phase's estimate that a change must save to be named
 
 
+def merged_bytes(model: ModelShape) -> float:
+    """Bytes of the copies that `vlm.fast.merged` makes of the layers of small float32 models, or 0."""
+    size = 4.0 * model.layers * model.layer_parameters * (model.value_bytes == model.weight_bytes == 4)
+    return size if size <= MERGE_LIMIT else 0.0
+
+
 def activation_bytes(model: ModelShape, tokens: int, fed_tokens: int, repeated_kv: int) -> float:
     """Bytes of activations that one decoder layer keeps for its backward pass: of `tokens` tokens the inputs of both
     norms in float32, the norms' outputs, q, k, v, the output of attention, four widths of the MLP and the narrow
-    outputs of the adapter; of the `fed_tokens` of completions among them the queries again, folded; and `repeated_kv`
-    keys and values, those of a prompt once for each of its rows."""
-    per_token = 2 * model.hidden + 3 * model.query_width + 2 * model.kv_width + 4 * model.mlp + 7 * model.lora_rank
+    outputs of the adapter (merged layers: no inputs of norms, three widths, nothing of the adapter); of the
+    `fed_tokens` of completions among them the queries again, folded; and `repeated_kv` keys and values, those of a
+    prompt once for each of its rows."""
+    per_token = 2 * model.hidden + 3 * model.query_width + 2 * model.kv_width + 3 * model.mlp
+    apart = 0.0
+    if not (merged_bytes(model) and model.lora_rank):
+        per_token, apart = per_token + model.mlp + 7 * model.lora_rank, 8.0 * tokens * model.hidden
     values = tokens * per_token + fed_tokens * model.query_width + 2.0 * repeated_kv * model.kv_width
-    return model.value_bytes * values + 8.0 * tokens * model.hidden
+    return model.value_bytes * values + apart
 
 
 def forward_bytes(model: ModelShape, tokens: int) -> float:
@@ -115,12 +125,12 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
     copies = 2.0 * model.lora_weights  # the adapter, put together for a pass: its narrowing half in float32
     if model.weight_bytes < 1:
         copies += model.hidden * model.mlp * model.value_bytes  # one matrix, dequantised
-    merged = 4.0 * model.layers * model.layer_parameters * (model.value_bytes == model.weight_bytes == 4)
-    sampling = always + copies + (merged if merged <= MERGE_LIMIT else 0.0)
+    sampling = always + copies + merged_bytes(model)
     prompt_cache = model.kv_bytes(step.prompts * step.prompt_tokens)
     row_cache = model.kv_bytes(step.rows * step.fed_tokens)
     logits = 4.0 * step.rows * model.vocabulary * SAMPLING_COPIES
     passes = pass_bytes(model, step)
+    scoring = copies + (merged_bytes(model) if model.lora_rank else 0.0)
     if not model.lora_rank:  # the trained weights are set aside for those of the reference
         passes["reference"] += fixed["language"]
     stepping = 4.0 * model.trained_weights  # AdamW's own values
@@ -130,7 +140,7 @@ def step_memory(model: ModelShape, step: StepShape) -> dict[str, float]:
         "encode": always + encoding,
         "prefill": sampling + prompt_cache + forward_bytes(model, step.prompts * step.prompt_tokens),
         "decode": sampling + row_cache + prompt_cache + max(prompt_cache, logits),
-        **{phase: always + copies + size for phase, size in passes.items()},
+        **{phase: always + scoring + size for phase, size in passes.items()},
         "optimiser": always + stepping,
     }
     return {phase: peak for phase, peak in peaks.items() if phase != "reference" or step.beta}

@@ -52,30 +52,30 @@ def sample_groups(
     if generator is None and seed is not None:
         generator = torch.Generator(policy.device).manual_seed(seed)
     groups = torch.arange(len(prompts), device=policy.device).repeat_interleave(group_size)  # (N,) prompt-major
-    decoder = start_decoding(policy, prompts, groups, max_new_tokens, decoding)
     ids = torch.full((len(groups), max_new_tokens), policy.pad_token_id, device=policy.device)  # (N, L)
     mask, logps = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.float32)
     ends = upload(policy.end_token_ids, policy.device)
     everyone = torch.arange(len(groups), device=policy.device)  # (N,)
-    active, hidden, length = everyone, decoder.hidden, 0  # (A,) rows that have not ended, (A, D)
-    for j in range(max_new_tokens):
-        choices = truncate(next_token_logps(policy, hidden, temperature), top_k, top_p)  # (A, V)
-        tokens = draw_tokens(choices, generator)  # (A,)
-        # the one place in the loop where a GPU is waited for: two facts about each of the A rows
-        broken, ended = torch.stack([choices.isnan().any(dim=1), torch.isin(tokens, ends)]).tolist()
-        if any(broken):
-            bad = torch.isin(everyone, active[upload(broken, policy.device)])  # (N,)
-            check_rows(bad, prompts, groups, f"the distribution of token {j}")
-        ids[active, j], mask[active, j] = tokens, True
-        logps[active, j] = choices.gather(1, tokens[:, None])[:, 0]
-        length, going = j + 1, [row for row, is_last in enumerate(ended) if not is_last]
-        if not going or length == max_new_tokens:
-            break
-        if len(going) < len(active):  # the others leave
-            rows = upload(going, policy.device)
-            active, tokens = active[rows], tokens[rows]
-            decoder.keep(going)
-        hidden = decoder.step(tokens)  # (A, D)
+    with start_decoding(policy, prompts, groups, max_new_tokens, decoding) as decoder:
+        active, hidden, length = everyone, decoder.hidden, 0  # (A,) rows that have not ended, (A, D)
+        for j in range(max_new_tokens):
+            choices = truncate(next_token_logps(policy, hidden, temperature), top_k, top_p)  # (A, V)
+            tokens = draw_tokens(choices, generator)  # (A,)
+            # the one place in the loop where a GPU is waited for: two facts about each of the A rows
+            broken, ended = torch.stack([choices.sum(dim=1).isnan(), torch.isin(tokens, ends)]).tolist()
+            if any(broken):
+                bad = torch.isin(everyone, active[upload(broken, policy.device)])  # (N,)
+                check_rows(bad, prompts, groups, f"the distribution of token {j}")
+            ids[active, j], mask[active, j] = tokens, True
+            logps[active, j] = choices.gather(1, tokens[:, None])[:, 0]
+            length, going = j + 1, [row for row, is_last in enumerate(ended) if not is_last]
+            if not going or length == max_new_tokens:
+                break
+            if len(going) < len(active):  # the others leave
+                rows = upload(going, policy.device)
+                active, tokens = active[rows], tokens[rows]
+                decoder.keep(going)
+            hidden = decoder.step(tokens)  # (A, D)
     ids, mask, logps = ids[:, :length], mask[:, :length], logps[:, :length]  # (N, L)
     texts, origin = decode(policy, ids, mask), ["sampled"] * len(groups)
     return Rollout(ids, mask, logps, texts, group_size, groups, origin, temperature, policy.end_token_ids)

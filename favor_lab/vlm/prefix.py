@@ -106,8 +106,8 @@ def next_token_logps(policy: Policy, hidden: torch.Tensor, temperature: float = 
     completions are scored under the distribution from which they were sampled."""
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; greedy decoding is the argmax")
-    logits = policy.base.lm_head(hidden).float().masked_fill(policy.forbidden, -torch.inf)
-    return torch.log_softmax(logits / temperature, dim=-1)  # (..., V)
+    logits = policy.base.lm_head(hidden).float().masked_fill_(policy.forbidden, -torch.inf)
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)  # (..., V)
 
 
 def token_logps(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from favor_lab.grpo.sampling import sample_groups
-from favor_lab.vlm.fast import decoding, layers
+from favor_lab.vlm.fast import decoding
+from favor_lab.vlm.fast import merged as merging
 from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
 from favor_lab.vlm.processing import encode_prompts
 from test_vlm_prefix import prompts  # noqa: F401  (a fixture)
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(params=["merged", "apart"])
 def merged(request, monkeypatch):
     if request.param == "apart":
-        monkeypatch.setattr(layers, "MERGE_LIMIT", 0)
+        monkeypatch.setattr(merging, "MERGE_LIMIT", 0)
 
 
 @pytest.fixture(params=["static", "graph"])
@@ -77,7 +78,7 @@ def test_rows_leave(tiny_policy, prompts, how):  # noqa: F811
     decoder.step(torch.arange(24))
     assert decoder.tokens.shape == (24,)
     decoder.keep(torch.tensor([0, 1, 7, 8, 9]))  # two rows of prompt 0, three of prompt 1
-    assert decoder.tokens.shape == (6,) and decoder.attends[0].prompt_keys.shape[0] == 2
+    assert decoder.tokens.shape == (6,) and decoder.attends[0].shape[0] == 2
     assert decoder.step(torch.arange(5)).shape == (5, 64)
     decoder.keep(torch.tensor([0, 2, 3, 4]))
     assert decoder.step(torch.arange(4)).shape == (4, 64)

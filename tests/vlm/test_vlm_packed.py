@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from favor_lab.grpo.sampling import Rollout, score_completions
-from favor_lab.vlm.fast import layers
+from favor_lab.vlm.fast import merged as merging
 from favor_lab.vlm.fast.layers import is_plain_lora
+from favor_lab.vlm.fast.merged import MergedLayer
 from favor_lab.vlm.fast.packed import packed_hidden
 from favor_lab.vlm.processing import encode_prompts
 from test_vlm_prefix import G, L, completions, prompts, score  # noqa: F401  (fixtures)
@@ -16,8 +17,14 @@ def rollout_of(ids, mask, group_size=G):
     return Rollout(ids, mask, torch.zeros(mask.shape), [""] * len(ids), group_size)
 
 
+@pytest.fixture(params=["merged", "apart"])
+def merged(request, monkeypatch):
+    if request.param == "apart":
+        monkeypatch.setattr(merging, "MERGE_LIMIT", 0)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_equal_to_plain_rows(tiny_policy, tiny_examples, prompts, completions, checkpointing):  # noqa: F811
+def test_equal_to_plain_rows(tiny_policy, tiny_examples, prompts, completions, merged, checkpointing):  # noqa: F811
     """Prompts and completions of different lengths; log-probabilities within 1e-5 and gradients within 1e-4."""
     ids, mask = completions
     weights = torch.randn(4 * G, L, generator=torch.Generator().manual_seed(5))
@@ -57,8 +64,8 @@ def test_each_token_is_run_once(tiny_policy, prompts, completions, monkeypatch):
     """Prompt tokens without their group's copies and without padding, and all but the last completion tokens."""
     ids, mask = completions
     widths = []
-    call = layers.Layer.__call__
-    monkeypatch.setattr(layers.Layer, "__call__", lambda self, x, *rest: widths.append(len(x)) or call(self, x, *rest))
+    call = MergedLayer.__call__
+    monkeypatch.setattr(MergedLayer, "__call__", lambda self, x, *rest: widths.append(len(x)) or call(self, x, *rest))
     hidden = packed_hidden(tiny_policy, prompts, ids, mask, torch.arange(4).repeat_interleave(G))
     assert widths == 2 * [int(prompts.attention_mask.sum() + (mask.sum(1) - 1).sum())]
     assert hidden.shape == (int(mask.sum()), 64)

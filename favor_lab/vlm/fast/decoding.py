@@ -17,13 +17,15 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from favor_lab.vlm.fast.layers import layers_of, norm, rotation
+from favor_lab.vlm.fast.layers import norm, rotation
+from favor_lab.vlm.fast.merged import MergedLayer, layers_of
 from favor_lab.vlm.prefix import check_length, expand, next_hidden, prompt_embeds, run_prompt
 from favor_lab.vlm.upload import upload
 
@@ -38,7 +40,8 @@ def start_decoding(policy: Policy, prompts: PromptBatch, groups: Tensor, max_new
     fails; "auto": graph on a CUDA device, else static. ValueError for another one.
 
     Every decoder has `hidden` (A, D), which predicts the next token of each of the A remaining rows; `step(tokens)`
-    appends tokens (A,) and returns the new `hidden`; `keep(rows)` drops all rows but those in a list.
+    appends tokens (A,) and returns the new `hidden`; `keep(rows)` drops all rows but those in a list. In a `with` block
+    it decodes with as many threads as are good for it.
     """
     on_cuda = groups.device.type == "cuda"
     how = {True: "graph", False: "static"}[on_cuda] if how == "auto" else how
@@ -51,10 +54,14 @@ def start_decoding(policy: Policy, prompts: PromptBatch, groups: Tensor, max_new
     return StaticDecoder(policy, prompts, groups, max_new_tokens, graph=how == "graph" and on_cuda)
 
 
-class PlainDecoder:
+ONE_THREAD = 2**27  # rows x numbers in all layers up to which one thread decodes: 85 rows of the pocket policy
+
+
+class PlainDecoder(nullcontext):
     """transformers' forward pass, token by token."""
 
     def __init__(self, policy: Policy, prompts: PromptBatch, groups: Tensor):
+        super().__init__(self)
         self.policy, self.prefix = policy, expand(run_prompt(policy, prompts), groups)
         self.hidden = self.prefix.last_hidden  # (N, D)
 
@@ -98,10 +105,13 @@ class GridAttention:
     each key is read once."""
 
     def __init__(self, prompt_keys: Tensor, prompt_values: Tensor, places: int, length: int):
-        rows = len(prompt_keys) * places
-        self.prompt_keys, self.prompt_values = prompt_keys, prompt_values  # (B, K, P, d)
-        size = (rows, prompt_keys.shape[1], length, prompt_keys.shape[3])
-        self.keys, self.values = prompt_keys.new_zeros(size), prompt_values.new_zeros(size)  # (B * R, K, length, d)
+        """prompt_keys, prompt_values: (B, K, P, d)."""
+        self.shape = (*prompt_keys.shape[:2], places)  # B, K, R
+        self.prompt_keys = prompt_keys.mT.flatten(0, 1).contiguous()  # (B * K, d, P)
+        self.prompt_values = prompt_values.flatten(0, 1).contiguous()  # (B * K, P, d)
+        rows, width = prompt_keys.shape[0] * prompt_keys.shape[1] * places, prompt_keys.shape[3]
+        self.keys = prompt_keys.new_zeros(rows, width, length)  # (B * K * R, d, length)
+        self.values = prompt_keys.new_zeros(rows, length, width)  # (B * K * R, length, d)
         self.position: Tensor  # (1,) index of the new token in the buffers
         self.padding: Tensor | None = None  # (B, 1, 1, P) True on a prompt's padding
         self.future: Tensor | None = None  # (length,) True where no token is stored yet; None: `span` is used instead
@@ -109,25 +119,37 @@ class GridAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (B * R, H, d), k and v (B * R, K, d) -> (B * R, H, d)."""
-        self.keys.index_copy_(2, self.position, k.unsqueeze(2))
-        self.values.index_copy_(2, self.position, v.unsqueeze(2))
-        prompts, heads, width = len(self.prompt_keys), k.shape[1], q.shape[2]
-        q = (q * width**-0.5).unflatten(1, (heads, -1))  # (B * R, K, H / K, d)
-        grouped = q.unflatten(0, (prompts, -1)).transpose(1, 2)  # (B, K, R, H / K, d)
-        rows_and_heads = grouped.shape[2:4]
-        prompt_scores = grouped.flatten(2, 3) @ self.prompt_keys.mT  # (B, K, R * H / K, P)
+        prompts, heads, places = self.shape
+        rows, width = prompts * places, q.shape[2]
+        q, k, v = (x.view(prompts, places, heads, -1, width).transpose(1, 2) for x in (q, k, v))  # (B, K, R, any, d)
+        self.keys.index_copy_(2, self.position, k.reshape(-1, width, 1))
+        self.values.index_copy_(1, self.position, v.reshape(-1, 1, width))
+        q = (q * width**-0.5).reshape(prompts * heads, -1, width)  # (B * K, R * H / K, d)
+        prompt_scores = torch.bmm(q, self.prompt_keys)  # (B * K, R * H / K, P)
         if self.padding is not None:
-            prompt_scores = prompt_scores.masked_fill(self.padding, -torch.inf)
-        prompt_scores = prompt_scores.unflatten(2, rows_and_heads).transpose(1, 2).flatten(0, 1)  # (B * R, K, H / K, P)
-        own_scores = q @ self.keys[:, :, : self.span].mT  # (B * R, K, H / K, span)
+            prompt_scores.unflatten(0, (prompts, heads)).masked_fill_(self.padding, -torch.inf)
+        by_row = (len(self.keys), -1)  # (B * K * R, H / K, any)
+        own_scores = torch.bmm(q.view(*by_row, width), self.keys[:, :, : self.span])  # (B * K * R, H / K, span)
         if self.future is not None:
             own_scores = own_scores.masked_fill(self.future, -torch.inf)
-        weights = torch.cat([prompt_scores, own_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-        prompt_weights, own_weights = weights.split([prompt_scores.shape[-1], own_scores.shape[-1]], dim=-1)
-        from_own = own_weights @ self.values[:, :, : self.span]  # (B * R, K, H / K, d)
-        grouped = prompt_weights.unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)  # (B, K, R * H / K, P)
-        from_prompt = (grouped @ self.prompt_values).unflatten(2, rows_and_heads).transpose(1, 2).flatten(0, 1)
-        return (from_own + from_prompt).flatten(1, 2)  # (B * R, H, d)
+        seen = prompt_scores.shape[2]  # P
+        scores = torch.cat([prompt_scores.view(*by_row, seen), own_scores], dim=2)  # (B * K * R, H / K, P + span)
+        weights = scores.softmax(dim=2, dtype=torch.float32).to(v.dtype)
+        from_prompt = torch.bmm(weights.view(prompts * heads, -1, weights.shape[2])[:, :, :seen], self.prompt_values)
+        mixed = torch.baddbmm(from_prompt.view(*by_row, width), weights[:, :, seen:], self.values[:, : self.span])
+        return mixed.view(prompts, heads, places, -1, width).transpose(1, 2).reshape(rows, -1, width)
+
+    def keep(self, prompts: Tensor, slots: Tensor) -> None:
+        """Go on with these prompts (B',) and, one for each place of theirs, these slots b * R + i (B' * R',)."""
+        old_prompts, heads, places = self.shape
+        self.shape = (len(prompts), heads, len(slots) // len(prompts))
+        for name in ("prompt_keys", "prompt_values"):
+            by_prompt = getattr(self, name).unflatten(0, (old_prompts, heads))
+            setattr(self, name, by_prompt.index_select(0, prompts).flatten(0, 1))
+        for name in ("keys", "values"):
+            by_slot = getattr(self, name).unflatten(0, (old_prompts, heads, places))[slots // places, :, slots % places]
+            by_prompt = by_slot.unflatten(0, (len(prompts), -1)).transpose(1, 2)  # (B', K, R', ., .)
+            setattr(self, name, by_prompt.flatten(0, 2))
 
 
 class StaticDecoder:
@@ -137,7 +159,7 @@ class StaticDecoder:
     @torch.no_grad()
     def __init__(self, policy: Policy, prompts: PromptBatch, groups: Tensor, max_new_tokens: int, graph: bool = False):
         check_length(policy, prompts.attention_mask.shape[1] + max_new_tokens - 1)
-        self.policy, self.layers = policy, layers_of(policy, merge=True)
+        self.policy, self.layers = policy, layers_of(policy)
         self.model = policy.base.model.language_model
         self.graph, self.now, self.length = graph, 0, max(max_new_tokens - 1, 1)  # S: no token follows the last one
         real = prompts.attention_mask.bool()  # (B, P)
@@ -154,6 +176,17 @@ class StaticDecoder:
         caches = [(layer.keys[chosen], layer.values[chosen]) for layer in prompt_attention]
         self.attends = [GridAttention(keys, values, places, self.length) for keys, values in caches]
         self.use_grid(prompt_ids, slots, places)
+
+    def __enter__(self) -> StaticDecoder:
+        """Few rows of small layers are decoded by one thread: others would be waited for longer than they help."""
+        self.threads = torch.get_num_threads()
+        small = all(isinstance(layer, MergedLayer) for layer in self.layers) and self.hidden.device.type == "cpu"
+        if small and len(self.tokens) * sum(layer.numbers for layer in self.layers) <= ONE_THREAD:
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.threads)
 
     def prefill(self, prompts: PromptBatch, mask: Tensor | None) -> tuple[Tensor, list[PromptAttention]]:
         """The last hidden states (B, D) of the prompts, and the attention of each layer with their keys and values."""
@@ -239,13 +272,7 @@ class StaticDecoder:
         source = old[0].repeat(len(prompts) * places).index_copy(0, slots, old)  # slots without a row: any
         chosen, source = upload(prompts, self.hidden.device), upload(source, self.hidden.device)
         for attend in self.attends:  # one by one: never two copies of all caches
-            for name, index in (
-                ("prompt_keys", chosen),
-                ("prompt_values", chosen),
-                ("keys", source),
-                ("values", source),
-            ):
-                setattr(attend, name, getattr(attend, name).index_select(0, index))  # contiguous, unlike tensor[index]
+            attend.keep(chosen, source)
         self.use_grid(prompts, slots, places)
 
 

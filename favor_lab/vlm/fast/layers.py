@@ -21,46 +21,32 @@ from torch.nn.functional import linear, rms_norm, silu
 if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
 
-MERGE_LIMIT = 2**27  # bytes of decoder layers up to which a merged copy is made (the pocket policy has 6 MB)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Projections:
     """Linear layers that read the same input, with their LoRA adapters, computed together. A layer that is not plain
-    and not plain LoRA (dropout, DoRA, several adapters) is called as it is.
+    and not plain LoRA (dropout, DoRA, several adapters) is called as it is."""
 
-    merge: copy the matrices into one and add the adapters to it, exact up to float32 rounding and without gradient. A
-    few tokens then need one multiplication in place of nine. For many tokens this would be slower, since the one large
-    result has to be split, and concatenated again in the backward pass.
-    """
-
-    def __init__(self, modules: Sequence[Any], merge: bool = False):
-        self.bases = [module.get_base_layer() if is_plain_lora(module) else module for module in modules]
-        self.sizes = [base.out_features for base in self.bases]
+    def __init__(self, modules: Sequence[Any]):
+        self.bases = [base_of(module) for module in modules]
         adapters = [lora_of(module) for module in modules]
         self.ups = [(up, scale) for _, up, scale in adapters] if all(up is not None for _, up, _ in adapters) else []
         self.down = torch.cat([down for down, _, _ in adapters]) if self.ups else torch.empty(0)  # (modules * r, D)
-        self.weight: Tensor | None = None
-        self.bias: Tensor | None = None
-        if merge and all(type(base) is torch.nn.Linear for base in self.bases):
-            self.weight = torch.cat([base.weight for base in self.bases])  # (sum of outputs, D)
-            if self.bases[0].bias is not None:
-                self.bias = torch.cat([base.bias for base in self.bases])
-            if self.ups:
-                self.weight += torch.cat([scale * up @ down for down, up, scale in adapters])
-                self.ups = []
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """(T, D) -> one (T, outputs) per linear layer."""
-        if self.weight is None:
-            outputs = [base(x) for base in self.bases]
-        else:
-            outputs = list(linear(x, self.weight, self.bias).split(self.sizes, dim=-1))
+        outputs = [base(x) for base in self.bases]
         if self.ups:
             low = linear(x, self.down.to(x.dtype)).chunk(len(self.ups), dim=-1)  # (T, r) each
             for i, (up, scale) in enumerate(self.ups):
                 outputs[i] = torch.addmm(outputs[i], low[i], up.to(x.dtype).T, alpha=scale)
         return outputs
+
+
+def base_of(module: Any) -> Any:
+    """The linear layer below a plain LoRA adapter, or the module itself."""
+    return module.get_base_layer() if is_plain_lora(module) else module
 
 
 def is_plain_lora(module: Any) -> bool:
@@ -84,13 +70,13 @@ def lora_of(module: Any) -> tuple[Any, Any, float]:
 class Layer:
     """One decoder layer on flat tokens."""
 
-    def __init__(self, layer: Any, merge: bool = False):
+    def __init__(self, layer: Any):
         attention, mlp = layer.self_attn, layer.mlp
         self.head_dim = attention.head_dim
-        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj], merge)
-        self.out = Projections([attention.o_proj], merge)
-        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj], merge)
-        self.down = Projections([mlp.down_proj], merge)
+        self.qkv = Projections([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.out = Projections([attention.o_proj])
+        self.gate_up = Projections([mlp.gate_proj, mlp.up_proj])
+        self.down = Projections([mlp.down_proj])
         self.norm_before, self.norm_after = layer.input_layernorm, layer.post_attention_layernorm
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -100,16 +86,6 @@ class Layer:
         hidden = hidden + mixed
         gate, up = self.gate_up(norm(self.norm_after, hidden))  # (T, MLP)
         return hidden + self.down(silu(gate) * up)[0]
-
-
-def layers_of(policy: Policy, merge: bool = False) -> list[Layer]:
-    """The decoder layers with the weights they have now; merge: merged copies if they are small and in float32."""
-    layers = policy.base.model.language_model.layers
-    if not merge:
-        return [Layer(layer) for layer in layers]
-    size = sum(weight.numel() * weight.element_size() for weight in layers.parameters())
-    with torch.no_grad():
-        return [Layer(layer, policy.dtype == torch.float32 and size <= MERGE_LIMIT) for layer in layers]
 
 
 def norm(module: Any, x: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from favor_lab.vlm.fast.layers import layers_of, norm, rotation
+from favor_lab.vlm.fast.layers import norm, rotation
+from favor_lab.vlm.fast.merged import layers_of
 from favor_lab.vlm.prefix import check_length, prompt_embeds
 from favor_lab.vlm.upload import places, upload
 
