@@ -58,14 +58,13 @@ def test_tokens_are_those_that_were_run(tiny_policy, shots, decoding):
 
 def test_flops_are_those_of_the_formulas(tiny_policy, shots):
     """The counted step is the formulas of `costs`, with attention as rectangles, every prompt run again to score, and
-    the adapter merged: once per pass instead of once per token."""
+    the adapter merged: once per pass, in place, which torch's counter leaves out."""
     phases = profile_step(tiny_policy, shots, SETTINGS, repeats=1, fixed_length=True).phases
     shape, tokens, pairs = shape_of(tiny_policy), ASKED + WRITTEN, 4 * LONGEST**2 + WRITTEN * (LONGEST + 6)
     head = head_flops(shape, PREDICTED)
     scored = linear_flops(shape, tokens, lora=False) + attention_flops(shape, pairs) + head
     assert phases["reference"].flops == pytest.approx(scored, rel=1e-3)  # versions of torch count a little differently
-    merging = 2 * shape.lora_rank * shape.layers * shape.layer_weights
-    assert phases["score"].flops - phases["reference"].flops == merging
+    assert phases["score"].flops == phases["reference"].flops
     assert phases["backward"].flops == pytest.approx(backward_flops(shape, tokens, pairs, PREDICTED), rel=0.02)
     prompts = linear_flops(shape, 4 * LONGEST, lora=False) + attention_flops(shape, 4 * LONGEST**2)
     assert phases["prefill"].flops == pytest.approx(prompts, rel=0.02)  # and merging the adapter
