@@ -1,10 +1,12 @@
 """Fast decoding against the plain loop: the same tokens from the same random numbers."""
 
+import shutil
 import warnings
 
 import pytest
 import torch
 
+from favor_lab.grpo import sampling
 from favor_lab.grpo.sampling import sample_groups
 from favor_lab.vlm.fast import decoding
 from favor_lab.vlm.fast import merged as merging
@@ -25,7 +27,7 @@ def merged(request, monkeypatch):
 def how(request, monkeypatch):
     """Where there is no GPU, "graph" runs what would be captured: whole buffers, the future masked."""
     if request.param == "graph" and not torch.cuda.is_available():
-        monkeypatch.setattr(decoding, "StaticDecoder", lambda *args, graph: Uncaptured(*args, graph=True))
+        monkeypatch.setattr(decoding, "StaticDecoder", lambda *args, **options: Uncaptured(*args, graph=True))
         monkeypatch.setattr(decoding.warnings, "warn", lambda *args, **kwargs: None)
     return request.param
 
@@ -101,7 +103,7 @@ def test_messages(tiny_policy, prompts):  # noqa: F811
     if not torch.cuda.is_available():
         with pytest.warns(UserWarning, match="needs a CUDA device"):
             sample_groups(tiny_policy, prompts, 2, 3, seed=0, decoding="graph")
-    with pytest.raises(ValueError, match="unknown decoding 'fast'; valid: auto, plain, static, graph"):
+    with pytest.raises(ValueError, match="unknown decoding 'fast'; valid: auto, plain, static, graph, compiled"):
         sample_groups(tiny_policy, prompts, 2, 3, seed=0, decoding="fast")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -123,6 +125,55 @@ def test_a_capture_that_fails_goes_on_with_a_message(tiny_policy, prompts, monke
     with torch.no_grad():
         plain.step(torch.arange(4))
         assert (decoder.step(torch.arange(4)) - plain.step(torch.arange(4))).abs().max() < 1e-5
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
+def test_compiled(tiny_policy, prompts, monkeypatch):  # noqa: F811
+    """The same tokens, compiled once: rows that leave keep their places, and new weights compile nothing again."""
+    torch._dynamo.reset()
+    decoding.compiled_layers.cache_clear()
+    tiny_policy.end_token_ids = tiny_policy.end_token_ids + list(range(0, 300, 12))
+    for seed in (0, 2):
+        plain = sample_groups(tiny_policy, prompts, 3, 12, seed=seed, decoding="plain")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            fast = sample_groups(tiny_policy, prompts, 3, 12, seed=seed, decoding="compiled")
+        assert torch.equal(fast.completion_ids, plain.completion_ids) and len(plain.lengths.unique()) > 2
+        monkeypatch.setattr(torch, "compile", None)  # the second time nothing may be compiled
+    torch._dynamo.reset()
+    decoding.compiled_layers.cache_clear()
+
+
+def test_without_a_compiler_decoding_goes_on_with_a_message(tiny_policy, prompts, monkeypatch):  # noqa: F811
+    def no_compiler(*inputs):
+        raise RuntimeError("\nNo working C++ compiler found\nand much more")
+
+    monkeypatch.setattr(decoding, "compiled_layers", lambda: no_compiler)
+    plain = sample_groups(tiny_policy, prompts, 2, 6, seed=0, decoding="plain")
+    with pytest.warns(UserWarning, match="goes on without torch.compile.*No working C.. compiler found$") as warned:
+        compiled = sample_groups(tiny_policy, prompts, 2, 6, seed=0, decoding="compiled")
+    assert len(warned) == 1 and torch.equal(compiled.completion_ids, plain.completion_ids)
+
+
+def test_few_rows_are_decoded_by_one_thread(tiny_policy, prompts, monkeypatch):  # noqa: F811
+    """And the number of threads is what it was afterwards, also after an error."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen, draw = [], sampling.draw_tokens
+    monkeypatch.setattr(sampling, "draw_tokens", lambda *args: seen.append(torch.get_num_threads()) or draw(*args))
+    try:
+        sample_groups(tiny_policy, prompts, 2, 3, seed=0)
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+        monkeypatch.setattr(decoding, "ONE_THREAD", 0)
+        sample_groups(tiny_policy, prompts, 2, 3, seed=0)
+        assert seen[-1] == 2
+        monkeypatch.undo()
+        monkeypatch.setattr(sampling, "draw_tokens", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sample_groups(tiny_policy, prompts, 2, 3, seed=0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ from favor_lab.vlm.fast import merged as merging
 from favor_lab.vlm.fast.layers import is_plain_lora
 from favor_lab.vlm.fast.merged import MergedLayer
 from favor_lab.vlm.fast.packed import packed_hidden
+from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.processing import encode_prompts
 from test_vlm_prefix import G, L, completions, prompts, score  # noqa: F401  (fixtures)
 from tiny import plain_row
@@ -58,6 +59,33 @@ def test_prompts_and_completions_of_one_length(tiny_policy, tiny_examples, lengt
     mask = torch.ones_like(ids, dtype=torch.bool)
     packed = score_completions(tiny_policy, even, rollout_of(ids, mask))
     assert (packed - score(tiny_policy, even, ids, mask)).abs().max() < 1e-5
+
+
+def test_weights_that_change_before_the_gradient_are_an_error(tiny_policy, prompts, completions, merged):  # noqa: F811
+    """As with every operation of autograd: else the gradient would be that of neither."""
+    ids, mask = completions
+    total = score_completions(tiny_policy, prompts, rollout_of(ids, mask)).sum()
+    with torch.no_grad():
+        for _, weight in tiny_policy.trainable_parameters():
+            weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
+def test_a_trained_model_without_an_adapter_has_layers_of_its_own(tiny_checkpoint, tiny_examples, merged):
+    """Its matrices need gradients: the packed pass equals the plain one in all of them."""
+    policy = load_policy(tiny_checkpoint, lora_rank=0)
+    prompts = encode_prompts(policy, tiny_examples, None)
+    ids = torch.randint(0, 300, (4, 5), generator=torch.Generator().manual_seed(1))
+    rollout = rollout_of(ids, torch.ones_like(ids, dtype=torch.bool), 1)
+    names, parameters = zip(*policy.trainable_parameters(), strict=True)
+    gradients = [
+        torch.autograd.grad(score_completions(policy, prompts, rollout, how=how).sum(), parameters, allow_unused=True)
+        for how in ("packed", "plain")
+    ]
+    for name, packed, plain in zip(names, *gradients, strict=True):
+        assert (packed is None) == (plain is None)
+        assert plain is None or (packed - plain).norm() < 1e-4 * plain.norm(), name
 
 
 def test_each_token_is_run_once(tiny_policy, prompts, completions, monkeypatch):  # noqa: F811

@@ -18,7 +18,7 @@ Style = Literal["think", "answer"]  # of the response: see `vlm.prompts`
 How = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]  # to aggregate token losses: see `losses.aggregate`
 Level = Literal["token", "sequence"]  # of the ratio: see `losses.grpo_loss`
 Scale = Literal["group", "batch", "none"]  # of advantages: see `advantages.group_advantages`
-Decoding = Literal["auto", "static", "graph", "plain"]  # how to sample: see `vlm.fast.decoding`
+Decoding = Literal["auto", "static", "graph", "compiled", "plain"]  # how to sample: see `vlm.fast.decoding`
 Scoring = Literal["packed", "plain"]  # how to score: see `sampling.score_completions`
 Schedule = Literal["linear", "constant", "cosine"]  # of the learning rate: see `schedule.learning_rate`
 

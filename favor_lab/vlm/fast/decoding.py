@@ -1,10 +1,10 @@
 """Decoding: the hidden state of the next token of every row, in a plain and in a fast way.
 
 `PlainDecoder` is transformers' forward pass with a cache that grows. `StaticDecoder` gives the same tokens for the same
-random numbers, and runs the layers of `layers` instead:
+random numbers, and runs the layers of `layers` instead, or for small models in float32 those of `merged`, so that a
+token needs about 30 operations per layer and not 120:
 
-* matrices that read the same input are multiplied at once, and the adapter is merged into a copy of them if the model
-  is small and in float32, so that a token needs about 30 operations per layer and not 120;
+* matrices that read the same input are multiplied at once;
 * a prompt's keys and values are stored and read once per group, not once per row;
 * buffers have their final size from the start: nothing is concatenated, and a GPU captures a step as a graph.
 
@@ -18,6 +18,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 def start_decoding(policy: Policy, prompts: PromptBatch, groups: Tensor, max_new_tokens: int, how: str = "auto") -> Any:
     """A decoder for N rows, of which row n continues prompt `groups[n]`; `groups` (N,) is ascending. The prompts are
     computed here. how: "plain"; "static"; "graph", which is static captured as a CUDA graph, or not captured where that
-    fails; "auto": graph on a CUDA device, else static. ValueError for another one.
+    fails; "compiled", which is static through torch.compile, or not compiled where that fails: for long runs on a CPU
+    with a C++ compiler, since the first token takes half a minute; "auto": graph on a CUDA device, else static.
+    ValueError for another one.
 
     Every decoder has `hidden` (A, D), which predicts the next token of each of the A remaining rows; `step(tokens)`
     appends tokens (A,) and returns the new `hidden`; `keep(rows)` drops all rows but those in a list. In a `with` block
@@ -47,11 +50,12 @@ def start_decoding(policy: Policy, prompts: PromptBatch, groups: Tensor, max_new
     how = {True: "graph", False: "static"}[on_cuda] if how == "auto" else how
     if how == "plain":
         return PlainDecoder(policy, prompts, groups)
-    if how not in ("static", "graph"):
-        raise ValueError(f"unknown decoding {how!r}; valid: auto, plain, static, graph")
+    if how not in ("static", "graph", "compiled"):
+        raise ValueError(f"unknown decoding {how!r}; valid: auto, plain, static, graph, compiled")
     if how == "graph" and not on_cuda:
         warnings.warn(f"decoding='graph' needs a CUDA device, not {groups.device}; going on without it", stacklevel=3)
-    return StaticDecoder(policy, prompts, groups, max_new_tokens, graph=how == "graph" and on_cuda)
+    graph, compiled = how == "graph" and on_cuda, how == "compiled"
+    return StaticDecoder(policy, prompts, groups, max_new_tokens, graph=graph, compiled=compiled)
 
 
 ONE_THREAD = 2**27  # rows x numbers in all layers up to which one thread decodes: 85 rows of the pocket policy
@@ -157,11 +161,24 @@ class StaticDecoder:
     are computed but never read. Where rows are is known on the CPU, so that no GPU is waited for when some leave."""
 
     @torch.no_grad()
-    def __init__(self, policy: Policy, prompts: PromptBatch, groups: Tensor, max_new_tokens: int, graph: bool = False):
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: PromptBatch,
+        groups: Tensor,
+        max_new_tokens: int,
+        graph: bool = False,
+        compiled: bool = False,
+    ):
         check_length(policy, prompts.attention_mask.shape[1] + max_new_tokens - 1)
         self.policy, self.layers = policy, layers_of(policy)
         self.model = policy.base.model.language_model
-        self.graph, self.now, self.length = graph, 0, max(max_new_tokens - 1, 1)  # S: no token follows the last one
+        self.graph, self.compiled, self.whole = (
+            graph,
+            compiled,
+            graph or compiled,
+        )  # whole: buffers are read to their end
+        self.now, self.length = 0, max(max_new_tokens - 1, 1)  # S: no token follows the last one
         real = prompts.attention_mask.bool()  # (B, P)
         self.padded = (~real.all(dim=1)).tolist()  # B bools
         last_hidden, prompt_attention = self.prefill(prompts, padding_mask(real) if any(self.padded) else None)
@@ -180,8 +197,8 @@ class StaticDecoder:
     def __enter__(self) -> StaticDecoder:
         """Few rows of small layers are decoded by one thread: others would be waited for longer than they help."""
         self.threads = torch.get_num_threads()
-        small = all(isinstance(layer, MergedLayer) for layer in self.layers) and self.hidden.device.type == "cpu"
-        if small and len(self.tokens) * sum(layer.numbers for layer in self.layers) <= ONE_THREAD:
+        numbers = sum(layer.numbers for layer in self.layers if isinstance(layer, MergedLayer))
+        if numbers and self.hidden.device.type == "cpu" and len(self.tokens) * numbers <= ONE_THREAD:
             torch.set_num_threads(1)
         return self
 
@@ -193,8 +210,7 @@ class StaticDecoder:
         hidden = prompt_embeds(self.policy, prompts).flatten(0, 1)  # (B * P, D)
         turn = rotation(self.policy, prompts.position_ids.flatten(1), hidden.dtype)  # (B * P, 1, d) each
         attends = [PromptAttention(len(prompts), mask) for _ in self.layers]
-        for layer, attend in zip(self.layers, attends, strict=True):
-            hidden = layer(hidden, *turn, attend)
+        hidden = through_layers(self.layers, attends, hidden, *turn)
         last = hidden.unflatten(0, prompts.input_ids.shape)[:, -1]  # (B, D)
         return norm(self.model.norm, last), attends
 
@@ -212,7 +228,7 @@ class StaticDecoder:
         self.future = torch.arange(self.length, device=self.hidden.device) >= self.now  # (S,)
         for attend in self.attends:
             attend.position, attend.padding = self.position, self.padding if any(self.padded) else None
-            attend.future, attend.span = (self.future, self.length) if self.graph else (None, self.now)
+            attend.future, attend.span = (self.future, self.length) if self.whole else (None, self.now)
         # Replays a captured graph. Not a bound method: in such a reference cycle the caches would outlive the sampling.
         self.run: Callable[[], Tensor] | None = None
 
@@ -227,7 +243,7 @@ class StaticDecoder:
         self.future[self.now] = False
         for turn, turns in zip(self.turn, self.turns, strict=True):
             turn.copy_(turns[:, self.now])
-        if not self.graph:
+        if not self.whole:
             for attend in self.attends:
                 attend.span = self.now + 1
         self.hidden = (self.run or self.forward)()[self.slots]  # (A, D)
@@ -238,9 +254,18 @@ class StaticDecoder:
 
     def forward(self) -> Tensor:
         """Hidden states (B * R, D) after the tokens of the grid."""
-        hidden = self.model.get_input_embeddings()(self.tokens)  # (B * R, D)
-        for layer, attend in zip(self.layers, self.attends, strict=True):
-            hidden = layer(hidden, self.turn[0], self.turn[1], attend)
+        inputs = (self.layers, self.attends, self.model.get_input_embeddings()(self.tokens), *self.turn)
+        try:
+            hidden = compiled_layers()(*inputs) if self.compiled else through_layers(*inputs)  # (B * R, D)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of Dynamo, of Inductor or of the C++ compiler
+            if not self.compiled:
+                raise
+            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            warnings.warn(f"decoding goes on without torch.compile, which failed: {first}", stacklevel=4)
+            self.compiled = False
+            hidden = through_layers(*inputs)
         return norm(self.model.norm, hidden)
 
     def capture(self) -> None:
@@ -265,7 +290,8 @@ class StaticDecoder:
     def keep(self, rows: Sequence[int] | Tensor) -> None:
         self.hidden, old = self.hidden[upload(rows, self.hidden.device)], self.slots_on_cpu[rows]
         prompts, slots, places = grid(old // self.places)
-        threshold = 0.5 if self.graph else 0.9  # a new grid copies the caches, and a graph must be captured again
+        # a new grid copies the caches, a graph must be captured again, and compiling again is never worth it
+        threshold = 0.0 if self.compiled else 0.5 if self.graph else 0.9
         if len(prompts) * places > threshold * len(self.tokens):
             self.move_rows(old)
             return
@@ -274,6 +300,19 @@ class StaticDecoder:
         for attend in self.attends:  # one by one: never two copies of all caches
             attend.keep(chosen, source)
         self.use_grid(prompts, slots, places)
+
+
+def through_layers(layers: Sequence[Any], attends: Sequence[Any], hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Hidden states (T, D) through all layers; cos, sin (T, 1, d)."""
+    for layer, attend in zip(layers, attends, strict=True):
+        hidden = layer(hidden, cos, sin, attend)
+    return hidden
+
+
+@cache
+def compiled_layers() -> Callable[..., Tensor]:
+    """`through_layers` through torch.compile: one for the process, compiled once per shape."""
+    return torch.compile(through_layers, dynamic=False)
 
 
 def grid(groups: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -54,7 +54,7 @@ class Merged:
         adapters = [(i, *lora_of(module)) for i, module in enumerate(modules)]
         self.adapters = [adapter for adapter in adapters if adapter[1] is not None]  # (i, down, up, scale)
         for i, down, up, scale in self.adapters:
-            weight[self.ends[i] : self.ends[i + 1]].addmm_(up, down, alpha=scale)
+            weight[self.ends[i] : self.ends[i + 1]].addmm_(up.to(weight.dtype), down.to(weight.dtype), alpha=scale)
         if norm_weight is not None:
             weight.mul_(norm_weight)
         self.weight = weight.T.contiguous()  # (D, sum of outputs)
@@ -72,7 +72,7 @@ class Merged:
         """Of the adapters' matrices, for the input (T, D) and the gradient (T, sum of outputs) of the output."""
         if not self.adapters:
             return []
-        downs = torch.cat([down for _, down, _, _ in self.adapters])  # (adapters * r, D)
+        downs = torch.cat([down for _, down, _, _ in self.adapters]).to(x.dtype)  # (adapters * r, D)
         if self.norm_weight is not None:
             downs = downs * self.norm_weight
         low = (x @ downs.T).chunk(len(self.adapters), dim=1)  # (T, r) each
@@ -80,7 +80,7 @@ class Merged:
         for (i, _, up, scale), narrow in zip(self.adapters, low, strict=True):
             part = gradient[:, self.ends[i] : self.ends[i + 1]]  # (T, outputs)
             of_up.append((part.T @ narrow).mul_(scale))  # (outputs, r)
-            of_low.append((part @ up).mul_(scale))  # (T, r)
+            of_low.append((part @ up.to(x.dtype)).mul_(scale))  # (T, r)
         of_down = torch.cat(of_low, dim=1).T @ x  # (adapters * r, D)
         if self.norm_weight is not None:
             of_down.mul_(self.norm_weight)
@@ -151,12 +151,12 @@ class BeforeAttention(Function):
     def forward(ctx: Any, layer: MergedLayer, hidden: Tensor, cos: Tensor, sin: Tensor, *trained: Tensor) -> Any:
         x, factor = unit(hidden, layer.eps_before)
         ctx.layer = layer
-        ctx.save_for_backward(x, factor, cos, sin)
+        ctx.save_for_backward(x, factor, cos, sin, *trained)  # the last: an error if they change before the gradient
         return tuple(layer.before(x, cos, sin))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        layer, (x, factor, cos, sin) = ctx.layer, ctx.saved_tensors
+        layer, (x, factor, cos, sin, *_) = ctx.layer, ctx.saved_tensors
         gradient = torch.cat(gradients, dim=1)  # (T, H + 2 K, d)
         rotate_(gradient[:, : -layer.heads[2]], cos, -sin)  # back
         gradient = gradient.flatten(1)
@@ -174,12 +174,12 @@ class AfterAttention(Function):
     def forward(ctx: Any, layer: MergedLayer, hidden: Tensor, mixed: Tensor, *trained: Tensor) -> Tensor:
         output, *between = layer.after(hidden, mixed)
         ctx.layer = layer
-        ctx.save_for_backward(mixed, *between)
+        ctx.save_for_backward(mixed, *between, *trained)
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        layer, (mixed, x, factor, gate_up, wide) = ctx.layer, ctx.saved_tensors
+        layer, (mixed, x, factor, gate_up, wide, *_) = ctx.layer, ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)  # (T, MLP)
         of_wide, of_gate_up = gradient @ layer.down.weight.T, torch.empty_like(gate_up)
         torch.mul(of_wide, silu(gate), out=of_gate_up[:, wide.shape[1] :])
