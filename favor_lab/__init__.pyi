@@ -4,6 +4,7 @@
 __version__: str
 
 from favor_lab.files import data_path as data_path
+from favor_lab.threads import share_cores as share_cores
 from favor_lab.activities.images import Example as Example
 from favor_lab.activities.data import ActivityData as ActivityData, Record as Record
 from favor_lab.activities.fewshot import (

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pretended_cuda import PretendedCuda, pretend
-from tiny import make_checkpoint, make_examples, make_policy
+from favor_lab import share_cores
+
+share_cores()  # before torch is imported; the processes and kernels that tests start inherit it
+
+from pretended_cuda import PretendedCuda, pretend  # noqa: E402
+from tiny import make_checkpoint, make_examples, make_policy  # noqa: E402
 
 collect_ignore_glob = ["benchmarks/[!t]*.py"]  # scripts, which test_benchmarks runs at their smallest
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from favor_lab.threads import WAITING
 from favor_lab.versions import installed
 
 REQUIRED = ("torch", "transformers", "peft", "numpy", "pillow", "safetensors", "tqdm", "psutil")
@@ -52,12 +53,15 @@ def check_machine() -> Iterator[Finding]:
 
 
 def _other_processes(load: float) -> Iterator[Finding]:
-    """A warning if other processes are busy: threads that wait by spinning then keep each other from working."""
-    no_spinning = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" or os.environ.get("OMP_NUM_THREADS") == "1"
-    if load > 0.4 * (os.cpu_count() or 1) and not no_spinning:
+    """A warning if other processes are busy and threads that wait spin, which keeps all of them from working: nothing
+    has called `share_cores`, or the user wants it so."""
+    wanted = os.environ.get("OMP_WAIT_POLICY", "").lower() == "active"
+    asleep = not wanted and any(name in os.environ for name in WAITING)
+    if load > 0.4 * (os.cpu_count() or 1) and not asleep and os.environ.get("OMP_NUM_THREADS") != "1":
         busy = f"other processes are busy (load {load:.1f} on {os.cpu_count()} cores)"
-        advice = "set OMP_WAIT_POLICY=passive before you start Python, or a training step may take ten times as long"
-        yield Finding(None, f"{busy}: {advice}")
+        cure = "call favor_lab.share_cores() before torch is imported (in a notebook: restart the kernel, first cell)"
+        cure = "unset OMP_WAIT_POLICY, which lets threads spin while they wait" if wanted else cure
+        yield Finding(None, f"{busy}: {cure}, or a training step may take twice as long as it must")
 
 
 def _gpus() -> Iterator[Finding]:

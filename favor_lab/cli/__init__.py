@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import favor_lab
 from favor_lab.terminal import Output, print_line, safe_outputs
+from favor_lab.threads import share_cores
 
 #: commands whose results are in a folder: what they print is not what they are run for
 IN_A_FOLDER = {"demo", "train", "sft", "study", "share"}
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; see `favor_lab.cli.parser`. The status is 1 where what was asked for on standard output could not
     be written there."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    share_cores()  # before anything imports torch
     with safe_outputs() as output:
         try:
             return run(given) or missing(output, given)

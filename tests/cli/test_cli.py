@@ -19,6 +19,7 @@ from favor_lab.cli.parser import COMMANDS
 from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.run_folder import RunFolder
+from favor_lab.threads import WAITING
 from pictures import picture
 
 KINDS = [("RGB", ".jpg", (90, 60)), ("RGBA", ".PNG", (56, 120)), ("P", ".gif", (64, 64)), ("L", ".Bmp", (140, 70)),
@@ -369,15 +370,19 @@ def test_data_checks_a_folder_of_ones_own(photos, capsys):
 def test_doctor_warns_of_busy_neighbours(monkeypatch):
     from favor_lab.budget.doctor import _other_processes
 
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in (*WAITING, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     (finding,) = _other_processes(64.0)
-    assert finding.ok is None and "OMP_WAIT_POLICY=passive" in finding.text
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    assert not list(_other_processes(64.0))
-    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert finding.ok is None and "call favor_lab.share_cores() before torch" in finding.text
     assert not list(_other_processes(3.0))
+    for name, value in {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not list(_other_processes(64.0)), name
+    monkeypatch.setenv("OMP_WAIT_POLICY", "Active")
+    (finding,) = _other_processes(64.0)
+    assert finding.ok is None and "unset OMP_WAIT_POLICY" in finding.text
 
 
 def test_doctor(tiny_checkpoint, monkeypatch, tmp_path, capsys):

@@ -19,7 +19,7 @@ ROWS = [  # from the top: a file imports its own room and the rows below
     {"vlm"},
     {"activities"},
     {"progress"},
-    {"arguments", "files", "moved", "terminal", "versions"},
+    {"arguments", "files", "moved", "terminal", "threads", "versions"},
 ]
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 # what a room never imports, by the start of the name
