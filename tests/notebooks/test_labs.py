@@ -68,6 +68,12 @@ def test_every_exercise_has_planted_wrong_answers_and_no_other_has(name):
     assert set(labs.planted(name)) == set(counts)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lab_begins_with_share_cores(name):
+    """Before any import that may import torch."""
+    assert labs.code_cells(name)[0].source.startswith("from favor_lab import share_cores\n\nshare_cores()")
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=title)
 def test_the_planted_answers_differ(exercise):
     answers = [ast.dump(ast.parse(wrong.answer)) for wrong in labs.planted(exercise.lab)[exercise.name]]

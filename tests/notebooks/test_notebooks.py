@@ -51,6 +51,11 @@ def test_it_was_run_once_from_top_to_bottom(notebook):
     assert counts == list(range(1, len(counts) + 1))
 
 
+def test_it_begins_with_share_cores(notebook):
+    """Before any import that may import torch."""
+    assert code_cells(notebook)[0].source.startswith("from favor_lab import share_cores\n\nshare_cores()")
+
+
 def test_nothing_went_wrong_and_nothing_was_said_aside(notebook):
     for cell in code_cells(notebook):
         for output in cell.outputs:
