@@ -11,6 +11,11 @@ at the measured bandwidth, whichever takes longer, phase by phase), scaled to th
 
 from __future__ import annotations
 
+from favor_lab import share_cores
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import argparse
 import copy
 from collections.abc import Iterator, Sequence

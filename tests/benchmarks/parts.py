@@ -11,6 +11,11 @@ gradient. Completions end where the policy ends them, unless --fixed-length is g
 
 from __future__ import annotations
 
+from favor_lab import share_cores
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import argparse
 from collections.abc import Callable, Sequence
 from typing import Any

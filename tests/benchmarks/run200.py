@@ -11,6 +11,11 @@ measured memory bandwidth. No decoder that reads every weight once per token pos
 
 from __future__ import annotations
 
+from favor_lab import share_cores
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import argparse
 import json
 import statistics

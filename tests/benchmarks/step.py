@@ -15,6 +15,11 @@ do what `favor_lab.budget.flops` counts for the step.
 
 from __future__ import annotations
 
+from favor_lab import share_cores
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import argparse
 import dataclasses
 import functools
