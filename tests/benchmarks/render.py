@@ -14,6 +14,11 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 POLICIES = {"pocket": "pocket policy", "2b": "Qwen2-VL-2B's shape, random weights", "tiny": "tiny policy"}
+WAITING = {  # ways of busy.py that are not told by their variables alone
+    "default": "torch's default: they spin, then sleep",
+    "one-thread": "one thread: none waits",
+    "notebook": "`share_cores()` in a notebook",
+}
 CARDS = (6, 8, 12, 16, 24)  # GB, as in memory.py
 Result = dict[str, Any]
 
@@ -226,6 +231,25 @@ def run_text(result: Result) -> str:
     )
 
 
+def busy_text(result: Result) -> str:
+    """Each way in which threads may wait, alone and beside busy processes, and what a fair share would be."""
+    args, where, rows = result["arguments"], result["environment"], []
+    for way in args["ways"]:
+        cells = [cell for cell in result["cells"] if cell["way"] == way]
+        ratios = [(cell["ratio"]["median"], *cell["ratio"]["quartiles"]) for cell in cells]
+        words = WAITING.get(way, " ".join(f"`{name}={value}`" for name, value in cells[0]["variables"].items()))
+        rows.append(
+            [words, cells[0]["threads"], *(f"{mid:.2f} ({low:.2f} to {high:.2f})" for mid, low, high in ratios)]
+        )
+    shares = ", ".join(f"{max(1.0, (count + where['threads']) / where['cores']):.2g}" for count in args["busy"])
+    head = ["threads that wait", "threads", *(f"beside {count}" if count else "alone" for count in args["busy"])]
+    text = f"{POLICIES[args['policy']]}; {setting(result)}. A step alone and beside busy processes, in units of the "
+    return f"{text}default's alone, median (quartiles).\n\n{table(head, rows)}\n" + (
+        f"With an equal share of the {where['cores']} cores for every busy process and every thread, a step of "
+        f"{where['threads']} threads would take at most {shares} times as long as alone.\n"
+    )
+
+
 def import_text(result: Result) -> str:
     rows, unit = [], result["imports"]["torch_transformers"]["median"]
     for entry in result["imports"].values():
@@ -241,6 +265,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "memory": ("Memory", memory_text),
     "peaks": ("Tensors in memory, measured and estimated", peaks_text),
     "growth": ("Growth", growth_text),
+    "busy": ("Beside busy processes", busy_text),
     "import": ("Imports", import_text),
 }
 
@@ -284,6 +309,13 @@ def summary(results: Sequence[Result]) -> str:
             worst = max(step["excess"] for step in result["doubling"])
             measured = f"at most {worst:.2f} times what its completion tokens alone cost"
             rows.append([f"doubling G, {policy_of(result)}", measured, place(result)])
+    for result in of(results, "busy"):
+        args, medians = result["arguments"], {(c["way"], c["busy"]): c["ratio"]["median"] for c in result["cells"]}
+        for count in sorted({*args["busy"]} - {0}) if "passive" in args["ways"] else ():
+            measured = f"**{medians['passive', count]:.1f}** times a step alone where threads that wait sleep, "
+            measured += f"{medians['default', count]:.1f} where they spin first, torch's default"
+            busy = f"{count} busy process{'es' * (count > 1)}"
+            rows.append([f"a step beside {busy}, {short(result)}", measured, place(result)])
     for result in of(results, "import"):
         ours, theirs = result["imports"]["favor_lab"], result["imports"]["torch_transformers"]
         measured = f"1/{theirs['median'] / ours['median']:.0f} of the time of `import torch, transformers`"

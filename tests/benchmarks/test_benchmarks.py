@@ -117,13 +117,15 @@ def test_what_cannot_run_is_said_at_once(arguments, problem, capsys, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "name", ["common", "step", "memory", "peaks", "growth", "parts", "run200", "import_time", "render"]
+    "name", ["common", "step", "memory", "peaks", "growth", "parts", "run200", "busy", "import_time", "render"]
 )
 def test_the_examples_in_docstrings(name):
     assert doctest.testmod(script(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", ["step", "memory", "peaks", "growth", "parts", "run200", "import_time", "render"])
+@pytest.mark.parametrize(
+    "name", ["step", "memory", "peaks", "growth", "parts", "run200", "busy", "import_time", "render"]
+)
 def test_every_script_has_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         script(name).main(["--help"])
@@ -274,6 +276,30 @@ def test_parts_do_the_same_work(tmp_path):
     assert result["parts"]["score"]["packed"]["ratio"]["values"] == [1.0, 1.0]
     assert result["largest_difference"] < 1e-4
     rendered(tmp_path, "What each part of the fast path buys")
+
+
+def test_busy(tmp_path, capsys):
+    pytest.importorskip("nbclient")
+    options = ["--rounds", "1", "--steps", "1", "--busy", "0", "1", "--ways", "default", "passive", "notebook"]
+    result = run("busy", tmp_path, *TINY, *options)
+    assert [(cell["way"], cell["busy"]) for cell in result["cells"]] == [
+        (way, count) for way in ("default", "passive", "notebook") for count in (0, 1)
+    ]
+    alone = result["cells"][0]["seconds"]["median"]
+    for cell in result["cells"]:
+        (second,) = cell["seconds"]["values"]
+        assert cell["ratio"]["values"] == [second / alone]
+    rendered(tmp_path, "| alone | beside 1 |", "| `OMP_WAIT_POLICY=passive` |", "| `share_cores()` in a notebook |")
+    with pytest.raises(SystemExit):
+        script("busy").main([*TINY, "--ways", "passive", "--out", str(tmp_path)])
+    assert "--ways needs default" in capsys.readouterr().err
+
+
+def test_busy_processes_are_killed_however_the_steps_end():
+    with pytest.raises(KeyboardInterrupt), script("busy").busy_processes(2) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+        raise KeyboardInterrupt
+    assert None not in [process.returncode for process in processes]
 
 
 def test_imports(tmp_path):
