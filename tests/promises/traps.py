@@ -653,7 +653,7 @@ TRAPS = [
     Trap(
         "image tokens, sampled", "design: next_token_logps", forbidden_tokens_are_not_sampled,
         "A sampled image or vision token makes a later pass look for an image.",
-        [[Edit(prefix.next_token_logps, ".masked_fill(policy.forbidden, -torch.inf)", "")]],
+        [[Edit(prefix.next_token_logps, ".masked_fill_(policy.forbidden, -torch.inf)", "")]],
     ),
     Trap(
         "image tokens, handed in", "guard: encode_completions", forbidden_tokens_are_not_injected,

@@ -75,12 +75,12 @@ def test_weights_that_change_before_the_gradient_are_an_error(tiny_policy, promp
 def test_a_trained_model_without_an_adapter_has_layers_of_its_own(tiny_checkpoint, tiny_examples, merged):
     """Its matrices need gradients: the packed pass equals the plain one in all of them."""
     policy = load_policy(tiny_checkpoint, lora_rank=0)
-    prompts = encode_prompts(policy, tiny_examples, None)
+    batch = encode_prompts(policy, tiny_examples, None)
     ids = torch.randint(0, 300, (4, 5), generator=torch.Generator().manual_seed(1))
     rollout = rollout_of(ids, torch.ones_like(ids, dtype=torch.bool), 1)
     names, parameters = zip(*policy.trainable_parameters(), strict=True)
     gradients = [
-        torch.autograd.grad(score_completions(policy, prompts, rollout, how=how).sum(), parameters, allow_unused=True)
+        torch.autograd.grad(score_completions(policy, batch, rollout, how=how).sum(), parameters, allow_unused=True)
         for how in ("packed", "plain")
     ]
     for name, packed, plain in zip(names, *gradients, strict=True):
