@@ -212,6 +212,31 @@ def parts_text(result: Result) -> str:
     return text + table(["part", "way", "time, in units of the part's last line (quartiles)"], rows)
 
 
+def budget_text(result: Result) -> str:
+    """Each phase's share of a step and its distance from its bound; what is counted; operations per decoded token."""
+    phases = list(result["cells"][0]["phases"])
+    shares, counts = [], {}
+    for cell in result["cells"]:
+        key = [cell["length"], cell["group_size"]]
+        times = f"{cell['seconds'] / cell['bound']:.2f}"
+        shares.append([*key, cell["threads"], times] + [
+            f"{phase['seconds'] / cell['seconds']:.0%} ({phase['seconds'] / phase['bound']:.1f})"
+            for phase in cell["phases"].values()
+        ])  # fmt: skip
+        counts[tuple(key)] = key + [
+            f"{phase['ideal_flops'] / 1e9:.2f}, {phase['ideal_bytes'] / 1e6:.0f}, {phase['tokens']:,}"
+            for phase in cell["phases"].values()
+        ]
+    operations = "; ".join(f"{how} {count}" for how, count in result["operations_per_token"].items())
+    return (
+        f"{setting(result)}\n\nEach phase's share of a step, and in brackets how many times its counted bound it takes,"
+        f" at the machine's measured rates.\n\n{table(['tokens', 'G', 'threads', 'times the bound', *phases], shares)}\n"
+        "The budget: the least GFLOP and MB read of each phase, and the tokens that were run through the language"
+        f" model.\n\n{table(['tokens', 'G', *phases], counts.values())}"
+        + (f"\nOperations that one more token of all rows costs, views left out: {operations}.\n" if operations else "")
+    )
+
+
 def run_text(result: Result) -> str:
     """The long run: total, phases, memory, decoding."""
     args, decoding = result["arguments"], result["decoding"]
@@ -261,6 +286,7 @@ def import_text(result: Result) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "step": ("A step, next to TRL's", step_text),
     "parts": ("What each part of the fast path buys", parts_text),
+    "budget": ("Where a step's time goes", budget_text),
     "run": ("A long run", run_text),
     "memory": ("Memory", memory_text),
     "peaks": ("Tensors in memory, measured and estimated", peaks_text),

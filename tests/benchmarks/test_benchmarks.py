@@ -302,6 +302,16 @@ def test_busy_processes_are_killed_however_the_steps_end():
     assert None not in [process.returncode for process in processes]
 
 
+def test_budget(tmp_path):
+    result = run("budget", tmp_path, *TINY, "--steps", "1", "--group-sizes", "2", "4")
+    assert [cell["group_size"] for cell in result["cells"]] == [2, 4]
+    assert all(phase["bound"] > 0 for cell in result["cells"] for phase in cell["phases"].values())
+    counted = result["operations_per_token"]
+    assert 0 < counted["static"] < counted["plain"]
+    text = script("render").budget_text(result)
+    assert "times the bound" in text and f"static {counted['static']}" in text and " s " not in text
+
+
 def test_imports(tmp_path):
     result = run("import_time", tmp_path, "--rounds", "1", "--machine", "here")
     assert all(len(entry["values"]) == 1 for entry in result["imports"].values())
