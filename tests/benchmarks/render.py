@@ -227,10 +227,11 @@ def budget_text(result: Result) -> str:
             f"{phase['ideal_flops'] / 1e9:.2f}, {phase['ideal_bytes'] / 1e6:.0f}, {phase['tokens']:,}"
             for phase in cell["phases"].values()
         ]
+    head = ["tokens", "G", "threads", "times the bound", *phases]
     operations = "; ".join(f"{how} {count}" for how, count in result["operations_per_token"].items())
     return (
         f"{setting(result)}\n\nEach phase's share of a step, and in brackets how many times its counted bound it takes,"
-        f" at the machine's measured rates.\n\n{table(['tokens', 'G', 'threads', 'times the bound', *phases], shares)}\n"
+        f" at the machine's measured rates.\n\n{table(head, shares)}\n"
         "The budget: the least GFLOP and MB read of each phase, and the tokens that were run through the language"
         f" model.\n\n{table(['tokens', 'G', *phases], counts.values())}"
         + (f"\nOperations that one more token of all rows costs, views left out: {operations}.\n" if operations else "")
