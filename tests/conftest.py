@@ -12,11 +12,27 @@ import pytest
 from favor_lab import share_cores
 
 share_cores()  # before torch is imported; the processes and kernels that tests start inherit it
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: a thread each
+    os.environ["OMP_NUM_THREADS"] = "1"
 
+from pictures import leave_unrendered  # noqa: E402
 from pretended_cuda import PretendedCuda, pretend  # noqa: E402
 from tiny import make_checkpoint, make_examples, make_policy  # noqa: E402
 
 collect_ignore_glob = ["benchmarks/[!t]*.py"]  # scripts, which test_benchmarks runs at their smallest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist hand out the modules in the order of `pytest_collection_modifyitems`."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a worker of pytest-xdist: notebooks and modules with slow tests first, so that all workers end together."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.path.suffix == ".ipynb" or item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +58,18 @@ def cuda(monkeypatch) -> Iterator[PretendedCuda]:
     """A CUDA device that is only pretended, for the whole test: `device="cuda"` works, under CUDA's rules."""
     with pretend(monkeypatch) as device:
         yield device
+
+
+@pytest.fixture
+def unrendered(request, monkeypatch) -> None:
+    """Figures are made, but saved as one pixel, unless the test asks for `rendered`."""
+    if "rendered" not in request.fixturenames:
+        leave_unrendered(monkeypatch)
+
+
+@pytest.fixture
+def rendered() -> None:
+    """Figures are rendered also in a module that leaves them `unrendered`."""
 
 
 @pytest.fixture

@@ -75,6 +75,11 @@ def unchecked(kind: type) -> type:
     return type(kind.__name__, (kind,), members) if hasattr(kind, "__post_init__") else kind
 
 
+def about_group(kind: type) -> Any:
+    """A field for a group of options with its help: tyro would look for that in a source that there is not, slowly."""
+    return dataclasses.field(metadata={"help": " ".join(str(kind.__doc__).split())})
+
+
 def given_values(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The name and the value of each option that is given; of values before the first option the name is "".
 
@@ -188,7 +193,7 @@ def parse(arguments: Sequence[str], groups: Mapping[str | None, Mapping[str, typ
     cannot be parsed. groups: by command, of those whose options are looked at."""
 
     def options(command: str) -> type:
-        own_groups = [(name, unchecked(kind)) for name, kind in groups.get(command, {}).items()]
+        own_groups = [(name, unchecked(kind), about_group(kind)) for name, kind in groups.get(command, {}).items()]
         made, about = dataclasses.make_dataclass(command, own_groups), str(COMMANDS[command].__doc__)
         made.__doc__ = about if own_groups else about.split("\n")[0]
         return made

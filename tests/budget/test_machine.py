@@ -2,6 +2,7 @@
 
 import time
 
+import psutil
 import pytest
 import torch
 
@@ -15,18 +16,22 @@ def test_rates_are_positive_and_finite():
     assert 1e8 < rates["flops_per_second"] < 1e14 and 1e8 < rates["bytes_per_second"] < 1e13
 
 
-def hold(values):
+def hold(values, samples):
     tensor = torch.ones(values)
-    time.sleep(0.1)  # long enough to be sampled
+    time.sleep(0.1)
+    wanted = len(samples) + 2
+    while len(samples) < wanted:  # the second was begun after the tensor was there
+        time.sleep(0.01)
     del tensor
 
 
-def test_the_peak_is_that_of_the_block():
+def test_the_peak_is_that_of_the_block(monkeypatch):
     """Blocks of one name: the larger peak counts; an earlier block's peak does not."""
-    meter = Meter(torch.device("cpu"))
+    meter, samples, memory_info = Meter(torch.device("cpu")), [], psutil.Process.memory_info
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda process: samples.append(1) or memory_info(process))
     for name, values in (("large", 2**25), ("large", 2), ("small", 2)):  # 128 MB
         with meter(name):
-            hold(values)
+            hold(values, samples)
     assert 1e8 < meter.peaks["large"] - meter.peaks["small"] < 2e8
     assert list(meter.values) == ["large", "small"] and meter.values["large"] > 0.2
 

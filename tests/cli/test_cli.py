@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import forks
 import trees
 from favor_lab.cli import main
 from favor_lab.cli.options import CardOptions
@@ -29,7 +30,7 @@ SMALL = ["--shots", "2", "--test", "1", "--steps", "3", "--prompts-per-step", "2
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, unrendered):
     monkeypatch.chdir(tmp_path)
 
 
@@ -101,7 +102,7 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 @pytest.mark.slow
-def test_train_on_a_folder_of_odd_images(grpo, capsys):
+def test_train_on_a_folder_of_odd_images(grpo, capsys, rendered):
     assert main([*grpo, "--out", "run"]) == 0
     folder = RunFolder.open("run")
     assert [record["step"] for record in folder.records()] == [1, 2, 3]
@@ -179,11 +180,10 @@ sys.exit(main(sys.argv[2:]))
 def test_a_run_in_the_background_ends_well_on_sigterm(grpo, where, finished):
     """Between two updates the step is abandoned, during one it is finished; Ctrl-C stays ignored."""
     grpo += ["--temperature", "1.5"]
-    command = [sys.executable, "-c", IN_THE_BACKGROUND, where, *grpo, "--out", "run"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 143, result.stderr
-    assert f"stopped after step {finished} of 3" in result.stderr and "favor-lab train --resume run" in result.stderr
-    assert "Traceback" not in result.stderr
+    result = forks.run(forks.run_code, IN_THE_BACKGROUND, where, *grpo, "--out", "run")
+    assert result.status == 143, result.errors
+    assert f"stopped after step {finished} of 3" in result.errors and "favor-lab train --resume run" in result.errors
+    assert "Traceback" not in result.errors
     assert [record["step"] for record in timeless("run")] == list(range(1, finished + 1))
     assert main(["train", "--resume", "run"]) == main([*grpo, "--out", "whole"]) == 0
     assert timeless("run") == timeless("whole")
@@ -245,7 +245,7 @@ def test_resume_takes_the_options_of_the_run(grpo, capsys):
 
 
 @pytest.mark.slow
-def test_sft_and_evaluate(options, photos, tiny_checkpoint, capsys):
+def test_sft_and_evaluate(options, photos, tiny_checkpoint, capsys, rendered):
     assert main(["sft", *options]) == 0
     folder = RunFolder.open("runs/sft-folder")
     assert len(folder.records()) == 3 and "2-shot SFT" in capsys.readouterr().out
@@ -266,7 +266,7 @@ def test_training_without_an_adapter(options):
 
 
 @pytest.mark.slow
-def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
+def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys, rendered):
     from favor_lab.vlm import loading
 
     monkeypatch.setattr(loading, "POCKET_DIR", tiny_checkpoint)
@@ -277,7 +277,7 @@ def test_demo_with_a_tiny_pocket(tiny_checkpoint, monkeypatch, capsys):
     assert Path("runs/demo-cartoon/report.html").stat().st_size > 100_000
 
 
-def test_data_lists_draws_and_exports(photos, capsys):
+def test_data_lists_draws_and_exports(photos, capsys, rendered):
     assert main(["data", "folder", "--root", str(photos), "--sheet", "sheet.png", "--per-label", "2"]) == 0
     assert "3 labels (phoning, reading, riding a bike)" in capsys.readouterr().out and Path("sheet.png").exists()
     assert main(["data", "thermal", "--out", "drawn", "--per-label", "1"]) == 0
@@ -493,7 +493,7 @@ def test_the_seed_of_a_run_decides_the_start_of_its_adapter(tiny_checkpoint):
 
 
 @pytest.mark.slow
-def test_profile_prints_a_table_and_keeps_it(options, capsys):
+def test_profile_prints_a_table_and_keeps_it(options, capsys, rendered):
     small = ["--group-size", "2", "--max-new-tokens", "4", "--repeats", "1", "--fixed-length", "--out", "profile"]
     assert main(["profile", *options, *small]) == 0
     output = capsys.readouterr().out

@@ -18,7 +18,7 @@ from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.leakage import FILE, training_images
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm import loading
-from pictures import picture
+from pictures import leave_unrendered, picture
 
 pytestmark = pytest.mark.slow  # each trains, or asks what was trained
 
@@ -34,12 +34,14 @@ def place(tmp_path_factory, tiny_checkpoint) -> Path:
             picture(place / "photos" / label / f"{column}.png", 10 * row + column, "RGB", (60, 60))
     train = ["sft", "--policy", str(tiny_checkpoint), "--data", "folder", "--root", str(place / "photos")]
     train += ["--shots", "4", "--test", "2", "--steps", "2", "--learning-rate", "0.03", "--max-new-tokens", "9"]
-    assert main([*train, "--out", str(place / "run")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        leave_unrendered(patch)
+        assert main([*train, "--out", str(place / "run")]) == 0
     return place
 
 
 @pytest.fixture(autouse=True)
-def here(place, tmp_path, monkeypatch):
+def here(place, tmp_path, monkeypatch, unrendered):
     """A copy of it, to be changed."""
     shutil.copytree(place / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)

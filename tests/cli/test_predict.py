@@ -37,7 +37,7 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, photos, tiny_checkpoint, monkeypatch):
+def run(tmp_path, photos, tiny_checkpoint, monkeypatch, unrendered):
     """The folder of a finished run in the answer style."""
     monkeypatch.chdir(tmp_path)
     options = [

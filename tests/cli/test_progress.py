@@ -3,15 +3,12 @@
 import contextlib
 import io
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+import forks
+from favor_lab.cli import main
 from favor_lab.progress import ProgressLines, progress_bar
-
-ROOT = Path(__file__).parents[2]
 
 
 class Terminal(io.StringIO):
@@ -61,13 +58,10 @@ def test_a_resumed_run_counts_on_and_its_text_is_that_of_the_step(capsys):
 @pytest.mark.slow
 def test_the_log_of_a_command_has_lines_and_no_bars(tiny_checkpoint, tmp_path):
     small = ["--shots", "1", "--test", "1", "--steps", "20", "--prompts-per-step", "1", "--group-size", "2"]
-    command = [sys.executable, "-m", "favor_lab", "train", "--policy", str(tiny_checkpoint), *small]
-    with (tmp_path / "log").open("w") as log:
-        subprocess.run(
-            [*command, "--max-new-tokens", "2", "--out", str(tmp_path / "run")], check=True, stdout=log, stderr=log,
-            cwd=ROOT,
-        )  # fmt: skip
-    log = (tmp_path / "log").read_text()
+    small += ["--policy", str(tiny_checkpoint), "--max-new-tokens", "2", "--out", str(tmp_path / "run")]
+    done = forks.run(main, ["train", *small])
+    log = done.output + done.errors
+    assert done.status == 0, log
     assert "\r" not in log and "it/s" not in log and "%|" not in log
     steps = [line for line in log.splitlines() if line.startswith("GRPO: ")]
     assert [line.split(",")[0] for line in steps] == [f"GRPO: {step} of 20 steps" for step in range(2, 21, 2)]

@@ -12,7 +12,7 @@ SMALL = ["--shots", "1", "--test", "1", "--steps", "2", "--prompts-per-step", "1
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, unrendered):
     monkeypatch.chdir(tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch, capsys):
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = line.replace("favor-lab", f"'{sys.executable}' -m favor_lab")
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run(["bash", "-c", command], capture_output=True, env=environment, encoding="utf-8", timeout=300)
+    return subprocess.run(["bash", "-c", command], capture_output=True, env=environment, encoding="utf-8", timeout=900)
 
 
 @pytest.mark.parametrize("line", ["--version", "data cartoon", "train --help"])

@@ -4,7 +4,6 @@ a classic mistake."""
 import ast
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import nbformat
 import pytest
 
 import favor_lab
+import forks
 import labs
 
 pytestmark = pytest.mark.slow
@@ -113,9 +113,10 @@ def nbgrader(folder, *arguments):
     # nbgrader starts alembic by name: the environment's own must be found
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": paths, "JUPYTER_CONFIG_DIR": str(folder / "config")}
-    command = [sys.executable, "-m", "nbgrader", *arguments]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    from nbgrader.apps.nbgraderapp import NbGraderApp
+
+    command = forks.run(NbGraderApp.launch_instance, [*arguments], cwd=folder, environment=environment)
+    assert command.status == 0, command.output + command.errors
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,11 +2,12 @@
 
     python tests/promises/kills.py
 
-Each run is `favor-lab train` in a process of its own, with the pocket policy. Every other kill comes at a random
-moment; the others come while a checkpoint is written: in the middle of the file, before the final rename, right after
-it, and while older ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four
-times at most, before it may end. Its step records (except wall times), weights, optimiser and answers must then be
-bit-identical to those of the unbroken run.
+Each run is `favor-lab train` in a process of its own, with the pocket policy. The process is forked from one that has
+imported the library, since the imports take longer than the run. Every other kill comes at a random moment; the others
+come while a checkpoint is written: in the middle of the file, before the final rename, right after it, and while older
+ones are removed. A run that was killed is resumed as a user resumes it, and killed again, four times at most, before it
+may end. Its step records (except wall times), weights, optimiser and answers must then be bit-identical to those of the
+unbroken run.
 
 Then runs meet: a second process in a folder that is being trained, two that start at once without a folder of their
 own, and a resume beside files that are no checkpoints. Last, the commands beside training are killed while they write:
@@ -25,7 +26,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +35,10 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # helpers of the tests, for a run as a script
+
+from forks import Forked
 
 STEPS = 10
 TRAIN = (
@@ -47,7 +51,6 @@ PLACES = {
     "placed": "right after a checkpoint is put in place",
     "removing": "while older checkpoints are removed",
 }
-VARIABLE = "FAVOR_LAB_KILL"  # tells a child where to end: a place, and the number of the save
 KILLS_A_RUN = 4
 RUN = "train --data cartoon --shots 1 --test 1 --steps 1 --group-size 2 --max-new-tokens 4 --style answer --out run"
 STUDY = "study --methods zero-shot-answer sft --sets cartoon --shots 1 --seeds 1 --steps 1 --test 1 --out cells"
@@ -75,16 +78,17 @@ def deadly(place: str) -> None:
     setattr(owner, attribute, call)
 
 
-def child(arguments: list[str]) -> int:
-    """The command line in this process, which kills itself at the given place."""
+def child(arguments: list[str], where: str = "") -> int:
+    """The command line in this process, which kills itself at the given place: of a checkpoint, with the number of the
+    save, or one for `deadly`."""
     from favor_lab import cli
 
-    if ":" in os.environ.get(VARIABLE, ""):
-        deadly(os.environ[VARIABLE])
+    if ":" in where:
+        deadly(where)
         return cli.main(arguments)
     from favor_lab.grpo.support import checkpoints
 
-    place, _, number = os.environ.get(VARIABLE, "").partition(" ")
+    place, _, number = where.partition(" ")
     save_file, put_in_place, unlink, saves = checkpoints.save_file, checkpoints.put_in_place, Path.unlink, []
 
     def die_at(here: str) -> None:
@@ -112,36 +116,30 @@ def child(arguments: list[str]) -> int:
     return cli.main(arguments)
 
 
-def start(arguments: list[str], where: str = "", cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(arguments: list[str], where: str = "") -> Forked:
     """A run in a process of its own, after its start: the policy is loaded and the first line is printed."""
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), "--child", *arguments], cwd=cwd,
-        env=os.environ | {VARIABLE: where}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
+    run = Forked(child, arguments, where)
+    run.wait_for_output()
+    return run
 
 
-def finish(process: subprocess.Popen[str]) -> float:
+def finish(run: Forked) -> float:
     """Wait for a run that ends by itself; seconds it took. RuntimeError, with its output, for one that fails."""
     begun = time.perf_counter()
-    output = process.communicate()[1]
-    if process.returncode:
-        raise RuntimeError(f"a run ended with {process.returncode}:\n{output[-3000:]}")
+    if run.end():
+        raise RuntimeError(f"a run ended with {run.status}:\n{run.errors[-3000:]}")
     return time.perf_counter() - begun
 
 
 def killed(arguments: list[str], where: str, wait: float) -> bool:
     """Start or resume a run and see it killed, after `wait` seconds or at a place; False where it was over before."""
-    process = start(arguments, where)
+    run = start(arguments, where)
     if not where:
         time.sleep(wait)
-        process.kill()
-    output = process.communicate()[1]
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"a run ended with {process.returncode}:\n{output[-3000:]}")
-    return process.returncode != 0
+        run.process.kill()
+    if run.end() not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"a run ended with {run.status}:\n{run.errors[-3000:]}")
+    return run.status != 0
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -224,23 +222,22 @@ def second_in_a_folder(place: Path, unbroken: dict[str, Any]) -> list[str]:
     """What goes wrong where a folder that is being trained is asked for again."""
     run, faults = place / "run", []
     first = start([*TRAIN, "--out", str(run)])
+    os.kill(first.process.pid, signal.SIGSTOP)  # it shall not end before it is met
     for arguments in (["train", "--resume", str(run)], [*TRAIN, "--out", str(run)]):
-        command = [sys.executable, str(Path(__file__).resolve()), "--child", *arguments]
-        second = subprocess.run(command, capture_output=True, text=True)
-        if second.returncode != 2 or str(run) not in second.stderr:
-            faults.append(f"{arguments[:2]} ended with {second.returncode}: {second.stderr[-300:]}")
-        if "--resume" in arguments and f"process {first.pid}" not in second.stderr:
-            faults.append(f"the process is not named: {second.stderr[-300:]}")
+        second = Forked(child, arguments)
+        if second.end() != 2 or str(run) not in second.errors:
+            faults.append(f"{arguments[:2]} ended with {second.status}: {second.errors[-300:]}")
+        if "--resume" in arguments and f"process {first.process.pid}" not in second.errors:
+            faults.append(f"the process is not named: {second.errors[-300:]}")
+    os.kill(first.process.pid, signal.SIGCONT)
     finish(first)
     return faults + unlike(run, unbroken)
 
 
 def two_without_a_folder(place: Path, unbroken: dict[str, Any]) -> list[str]:
     """What goes wrong where two runs take the default folder at once."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", *TRAIN]
-    both = [subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
-    for process in both:
-        process.communicate()
+    for run in [Forked(child, TRAIN, cwd=place) for _ in range(2)]:
+        run.end()
     runs = sorted((place / "runs").iterdir())
     faults = [] if len(runs) == 2 else [f"two runs have {len(runs)} folders"]
     return faults + [fault for run in runs for fault in unlike(run, unbroken)]
@@ -302,8 +299,7 @@ def beside(folder: Path, say: Any = tqdm.write, kills: Sequence[tuple[str, str]]
     completed by the same command."""
 
     def command(line: str, where: str = "") -> int:
-        arguments = [sys.executable, __file__, "--child", *line.split()]
-        return subprocess.run(arguments, env=os.environ | {VARIABLE: where}, cwd=folder, capture_output=True).returncode
+        return Forked(child, line.split(), where, cwd=folder).end()
 
     if command(RUN):
         raise RuntimeError(f"`favor-lab {RUN}` failed")
@@ -324,8 +320,6 @@ def beside(folder: Path, say: Any = tqdm.write, kills: Sequence[tuple[str, str]]
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--child"]:
-        return child(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")

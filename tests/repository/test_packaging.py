@@ -43,7 +43,7 @@ def test_the_environment_file_installs_what_the_project_says():
 def test_the_readme_commands_install_and_run():
     assert extras(readme_command("demo")) == {"lab"}
     assert readme_command("demo").split("&&")[-1].split()[0] in PROJECT["scripts"]
-    assert readme_command("test").endswith("python -m pytest")
+    assert readme_command("test").endswith(" && python -m pytest -n 2 --dist loadscope")
 
 
 def test_the_workflow_runs_the_same_script_from_the_oldest_python_on():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from random import Random
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import forks
 from favor_lab.activities.world import STATEMENTS, draw_scene
 from favor_lab.vlm.prompts import build_prompt
 from tiny import REBUILD, rebuild_module
@@ -94,17 +94,19 @@ def test_targets_are_the_response_and_its_end(tiny_checkpoint):
         assert (row == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 4
 
 
+def rebuild(*arguments: str) -> forks.Forked:
+    """What `python data/pocket-qwen2-vl/rebuild arguments` does."""
+    code = f"import runpy; runpy.run_path({str(REBUILD)!r}, run_name='__main__')"
+    return forks.run(forks.run_code, code, *arguments)
+
+
 @pytest.mark.slow
 def test_rebuild_from_nothing_and_going_on(tmp_path):
     """A very short run, then a longer one in the same folder: it goes on, and the result loads as a policy."""
-
-    def rebuild(steps: int) -> None:
+    for steps in (1, 2):
         options = f"--scenes 512 --size 56 --tower-steps {steps} --language-steps {steps}".split()
-        folders = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-        subprocess.run([sys.executable, str(REBUILD), *options, *folders], check=True, capture_output=True, text=True)
-
-    rebuild(1)
-    rebuild(2)
+        done = rebuild(*options, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"))
+        assert done.status == 0, done.errors
     log = [json.loads(line) for line in (tmp_path / "out" / "pretraining" / "language.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [1, 2]
     assert (tmp_path / "out" / "pretraining" / "curves.png").stat().st_size > 5000
@@ -114,5 +116,5 @@ def test_rebuild_from_nothing_and_going_on(tmp_path):
 
 
 def test_a_size_that_is_no_whole_number_of_tokens_is_refused():
-    run = subprocess.run([sys.executable, str(REBUILD), "--size", "100"], capture_output=True, text=True)
-    assert run.returncode == 2 and "multiple of 28" in run.stderr
+    refused = rebuild("--size", "100")
+    assert refused.status == 2 and "multiple of 28" in refused.errors

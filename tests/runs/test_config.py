@@ -17,7 +17,7 @@ SMALL = ["--shots", "1", "--test", "0", "--steps", "2", "--prompts-per-step", "1
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, unrendered):
     monkeypatch.chdir(tmp_path)
 
 

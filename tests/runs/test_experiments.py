@@ -382,7 +382,8 @@ def test_self_written_reasoning_is_the_first_that_was_well_formed_and_right(tiny
 
 @pytest.mark.slow
 def test_a_seed_gives_the_same_answers_again():
-    cell, settings = Cell("grpo-answer", "cartoon", 1, 5), dataclasses.replace(SETTINGS, steps=2)
+    cell = Cell("grpo-answer", "cartoon", 1, 5, "base-to-new")  # the variant without probes
+    settings = dataclasses.replace(SETTINGS, steps=2)
     first, second = (run_cell(cell, settings, Setup(("cartoon",), test=2)) for _ in range(2))
     assert first.evaluation.answers == second.evaluation.answers
     assert first.records == second.records

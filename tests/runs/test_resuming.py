@@ -15,7 +15,7 @@ from favor_lab.files import LOCK
 from favor_lab.runs.resuming import with_names
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.run_folder import RunFolder
-from pictures import picture
+from pictures import leave_unrendered, picture
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +35,14 @@ def trained(tmp_path_factory, tiny_checkpoint) -> Path:
             picture(place / "photos" / label / f"{column}.png", 10 * row + column, "RGB", (60, 60))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        leave_unrendered(patch)
         options = ["--policy", "base", "--data", "folder", "--root", "photos"]
         assert main(["train", *options, *SMALL, "--out", "run"]) == 0
     return place
 
 
 @pytest.fixture
-def run(trained, tmp_path, monkeypatch) -> Path:
+def run(trained, tmp_path, monkeypatch, unrendered) -> Path:
     """A copy of that run, beside the images and the base that it was trained with."""
     for name in ("photos", "base", "run"):
         shutil.copytree(trained / name, tmp_path / name)

@@ -18,7 +18,7 @@ SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_token
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch) -> Path:
+def photos(tmp_path, monkeypatch, unrendered) -> Path:
     monkeypatch.chdir(tmp_path)
     for row, label in enumerate(["swimming", "reading", "playing_chess"]):
         for column in range(2):

@@ -20,7 +20,7 @@ SMALL = ["--shots", "1", "--test", "0", "--prompts-per-step", "1", "--max-new-to
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, unrendered):
     monkeypatch.chdir(tmp_path)
 
 

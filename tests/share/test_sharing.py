@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+import forks
 from favor_lab import compare, encode_prompts, load_policy, model_card, share
 from favor_lab.cli import main
 from favor_lab.files import locked
@@ -31,7 +30,7 @@ from favor_lab.sharing.export import PushError, push
 from favor_lab.sharing.finished import public_sources, without_paths
 from favor_lab.study.evaluation import Answered, Evaluation
 from favor_lab.study.run_folder import RunFolder
-from pictures import picture
+from pictures import leave_unrendered, picture
 
 pytestmark = pytest.mark.slow
 
@@ -62,9 +61,11 @@ def runs(tiny_checkpoint, tmp_path_factory) -> Path:
             picture(folder / "photos" / label / f"anna {column}.png", 10 * row + column, "RGB", (90, 60))
     options = ["--policy", str(tiny_checkpoint), "--data", "folder", "--root", str(folder / "photos"), "--shots", "2"]
     options += ["--test", "2", "--steps", "3", "--prompts-per-step", "2"]
-    assert main(["sft", *options, "--learning-rate", "0.03", "--out", str(folder / "sft")]) == 0
     small = ["--group-size", "2", "--max-new-tokens", "4", "--max-pixels", "7840"]
-    assert main(["train", *options, *small, "--out", str(folder / "train")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        leave_unrendered(patch)
+        assert main(["sft", *options, "--learning-rate", "0.03", "--out", str(folder / "sft")]) == 0
+        assert main(["train", *options, *small, "--out", str(folder / "train")]) == 0
     return folder
 
 
@@ -719,9 +720,8 @@ export.share(sys.argv[1], sys.argv[2])
 
 
 def test_a_share_that_was_killed_is_no_folder_and_the_next_one_cleans_up(runs, tmp_path):
-    command = [sys.executable, "-c", KILLED, str(runs / "train"), str(tmp_path / "out"), "render_card"]
-    killed = subprocess.run(command, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = forks.run(forks.run_code, KILLED, str(runs / "train"), str(tmp_path / "out"), "render_card")
+    assert killed.status == -signal.SIGKILL, killed.errors
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.part" / "out" / "adapter_config.json").exists()
     with locked(tmp_path / ".out.part"), pytest.raises(BlockingIOError, match="out.part is in use by process"):
         share(runs / "train", tmp_path / "out")

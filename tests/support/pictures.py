@@ -5,7 +5,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from favor_lab.show import style
 
 
 def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (9, 7), **options) -> Path:
@@ -14,6 +17,12 @@ def picture(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise).convert(mode).save(path, **options)
     return path
+
+
+def leave_unrendered(patch: pytest.MonkeyPatch) -> None:
+    """Figures are made, but saved as one pixel: to render those of a small run takes four fifths of its time."""
+    one = Image.new("RGB", (1, 1))
+    patch.setattr(style._figure_class(), "savefig", lambda figure, file, format="png": one.save(file, format))
 
 
 def texts_of(figure) -> list[str]:

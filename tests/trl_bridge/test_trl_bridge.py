@@ -719,7 +719,7 @@ def launch(tmp_path, processes, *arguments, fixed=True):
             start_new_session=True,
         )  # fmt: skip
         try:
-            output, errors = started.communicate(timeout=240)
+            output, errors = started.communicate(timeout=600)
             break
         except subprocess.TimeoutExpired:
             os.killpg(started.pid, signal.SIGKILL)  # the launcher and its processes

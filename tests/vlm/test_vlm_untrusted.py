@@ -344,5 +344,5 @@ def test_the_command_line_says_it_in_one_line(copy, capsys):
 def test_nothing_is_asked_on_standard_input(copy):
     edit(copy / "tokenizer_config.json", auto_map=AUTO_MAP, tokenizer_class="EvilTokenizer")
     command = [sys.executable, "-m", "favor_lab", "evaluate", "--data", "cartoon", "--test", "1", "--policy", str(copy)]
-    run = subprocess.run(command, input="y\n" * 9, capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(command, input="y\n" * 9, capture_output=True, text=True, timeout=900, check=False)
     assert "custom code" not in run.stdout + run.stderr and "Traceback" not in run.stderr
