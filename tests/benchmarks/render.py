@@ -121,6 +121,7 @@ def memory_text(result: Result) -> str:
         cell = entry["cell"]
         measured = entry.get("allocated_bytes") if gpu else entry.get("growth_bytes")
         card = f"{entry['card_gb']} GB" if entry.get("card_gb") else f"over {CARDS[-1]} GB" if "cards" in entry else ""
+        card = "failed" if "error" in entry else card
         rows.append([
             cell["group_size"], f"{cell['image_size']}²", cell["length"],
             "4-bit LoRA" if cell["weights"] == "4bit" else f"{cell['dtype']} LoRA",
@@ -131,6 +132,7 @@ def memory_text(result: Result) -> str:
         ])  # fmt: skip
     head = ["G", "image", "tokens", "weights", "features", "peak memory", "estimated", "smallest card"]
     args, note = result["arguments"], "" if gpu else f" Mind: {result['note']}."
+    note += f" Left out: {result['skipped']}." if result.get("skipped") else ""
     every = f"{args['prompts']} prompts per step, one group in a pass" if not args.get("micro_batch") else (
         f"{args['prompts']} prompts per step, {args['micro_batch']} rows in a pass"
     )  # fmt: skip
@@ -254,8 +256,15 @@ def page(results: Sequence[Result]) -> str:
         if matching := of(results, benchmark):
             text += f"\n## {title}\n"
         for result in matching:
-            text += f"\n{write(result).rstrip()}\n\n{origin(result)}\n"
+            text += f"\n{write(result).rstrip()}{without_graph(result)}\n\n{origin(result)}\n"
     return text
+
+
+def without_graph(result: Result) -> str:
+    """A remark where a CUDA graph could not be captured, which the times and the memory depend on."""
+    entries = [result, *(result["cells"] if result["benchmark"] == "memory" else ())]
+    texts = [text for entry in entries for text in entry.get("warnings", ())]
+    return "\n\n**Decoded without a CUDA graph**" * any("without a CUDA graph" in text for text in texts)
 
 
 def summary(results: Sequence[Result]) -> str:
