@@ -1,4 +1,5 @@
-"""The committed results as text and picture: ``python tests/benchmarks/render.py``.
+"""The committed results as text and picture: ``python tests/benchmarks/render.py``; with ``--add FILE`` also those of
+a file that ``measure_card.py`` has written, once it is checked.
 
 Reads data/results/benchmarks/*.json and writes, in data/results, `benchmarks.md` (every result, with where and when it
 was measured), `benchmarks_summary.md` (the few lines that a page quotes through quote.py) and `figures/benchmarks.png`.
@@ -434,11 +435,28 @@ def draw_growth(band: Any, result: Result) -> None:
     band.suptitle(f"Growth: {policy_of(result)}, {place(result)}", fontsize=10, weight="bold", x=0.01, ha="left")
 
 
+def add(path: Path, folder: Path, machine: str | None, options: argparse.ArgumentParser) -> None:
+    """Unpack the file of a measured card, and say what is in it."""
+    from card_file import outcome, unpack
+
+    try:
+        new, lines = unpack(path, folder, machine), outcome(path)
+    except (ValueError, OSError) as error:
+        options.error(f"nothing was added: {error}")
+    print(*lines, *(f"added {target}" for target in new), sep="\n")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--results", type=Path, default=RESULTS / "benchmarks", help="folder of the JSON files")
     options.add_argument("--out", type=Path, default=RESULTS, help="where the pages go (default: data/results)")
+    options.add_argument("--add", type=Path, metavar="FILE", help="first put the results of a measured card there")
+    options.add_argument(
+        "--machine", help="with --add: another name for its machine, if there are results of that name"
+    )
     args = options.parse_args(argv)
+    if args.add:
+        add(args.add, args.results, args.machine, options)
     results = read(args.results)
     if not results:
         options.error(f"{args.results} holds no results: run a benchmark first")

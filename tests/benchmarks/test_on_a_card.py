@@ -9,12 +9,15 @@ import io
 import json
 import threading
 import traceback
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import card_file
 import common
+import measure_card
 import memory
 import pretended_cuda
 from favor_lab.budget.machine import machine_rates
@@ -190,3 +193,36 @@ def test_cells_in_four_bits(card, tmp_path):
     pytest.importorskip("bitsandbytes")
     result = run("memory", tmp_path, *TINY, *ONE_CELL, "--weights", "4bit")
     assert [entry.get("card_gb") for entry in result["cells"]] == [6, 6], result["cells"]
+
+
+# ------------------------------------------------------------------------------------------------------ all of them
+
+
+def test_the_one_command_from_the_card_to_the_page(card, tmp_path, monkeypatch, capsys):
+    """The scripts with the arguments that they get on a card, but fewer steps and smaller sizes."""
+    fewer = {
+        "step": "--steps 1 --warmup 1", "run200": "--steps 2", "parts": "--steps 2 --warmup 1", "peaks": "",
+        "growth": "--steps 1 --warmup 0 --group-sizes 2 4 --lengths 2 4 --image-sizes 28 56",
+        "memory": "--group-sizes 2 --image-sizes 56 --lengths 4 --features kept --weights unquantised --workers 1",
+    }  # fmt: skip
+    sizes = common.SIZES["tiny"] | {"device": "cuda", "images": 16}
+    monkeypatch.setitem(common.SIZES, "2b", sizes)
+    jobs = [replace(job, ways=tuple(f"{way} {fewer[job.script]}" for way in job.ways)) for job in measure_card.JOBS]
+    monkeypatch.setattr(measure_card, "JOBS", jobs)
+    monkeypatch.setattr(measure_card, "ask_the_card", lambda machine: common.environment("cuda", machine))
+
+    def call_a_script(command, log):
+        process = call(command[1].rpartition("/")[2].removesuffix(".py"), command[2:], card)
+        return process.returncode, process.stderr.splitlines()[-5:]
+
+    monkeypatch.setattr(measure_card, "run", call_a_script)
+    if importlib.util.find_spec("trl") is None:
+        monkeypatch.setattr(measure_card, "JOBS", [replace(jobs[0], ways=jobs[0].ways[2:]), *jobs[1:]])
+    assert measure_card.main(["--out", str(tmp_path / "card")]) == 0, capsys.readouterr().out
+    assert "open an issue in the project's issue tracker and attach this file" in capsys.readouterr().out
+    content = json.loads((tmp_path / "card" / "favor-lab-pretended.json").read_text())
+    assert [entry["state"] for entry in content["scripts"]] == ["measured"] * len(jobs)
+    added = card_file.unpack(tmp_path / "card" / "favor-lab-pretended.json", tmp_path)
+    assert {path.name for path in added} == {f"{job.result}-pretended.json" for job in jobs}
+    text = rendered(tmp_path, "A long run", "Tensors in memory", "Growth", "What each part of the fast path buys")
+    assert text.count("pretended; Python") == len(jobs)
