@@ -15,7 +15,10 @@ import os
 import platform
 import re
 import statistics
+import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -36,7 +39,8 @@ from favor_lab.vlm.hub import POCKET_DIR, configuration, quietly
 from favor_lab.vlm.loading import DTYPES
 from favor_lab.vlm.processor import load_processor
 
-RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "data" / "results" / "benchmarks"
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "favor-lab")
 
 SIZES_OF_A_SHAPE = {
@@ -118,6 +122,7 @@ def parse(
     """The arguments, completed by `SIZES` and a script's own `sizes` (by policy) and checked; an error that says what
     to do if this machine lacks what they need."""
     args = options.parse_args(argv)
+    keep_warnings()
     for name, value in (SIZES[args.policy] | dict((sizes or {}).get(args.policy, {}))).items():
         if getattr(args, name, None) in (None, "auto"):
             setattr(args, name, value)
@@ -137,7 +142,7 @@ def parse(
 
 
 def _shown(path: Path) -> str:
-    return str(path.relative_to(Path(__file__).resolve().parents[2]))
+    return str(path.relative_to(ROOT))
 
 
 # ------------------------------------------------------------------------------------------------ policies, images
@@ -217,6 +222,38 @@ def check_lengths(record: Any, length: int) -> None:
 
 # --------------------------------------------------------------------------------------------------------- measuring
 
+WARNINGS: list[str] = []  # since the arguments were parsed
+
+
+def keep_warnings() -> None:
+    """From now on what is warned of is kept beside being shown: what a number means may depend on it."""
+    show = getattr(warnings.showwarning, "shows", warnings.showwarning)
+
+    def keep(message: Warning | str, *rest: Any, **options: Any) -> None:
+        WARNINGS.append(without_paths(" ".join(str(message).split()))[:300])
+        show(message, *rest, **options)
+
+    WARNINGS.clear()
+    keep.shows = show  # type: ignore[attr-defined]
+    warnings.showwarning = keep
+
+
+def warned() -> dict[str, list[str]]:
+    """The warnings for a result, each once; nothing where there were none."""
+    return {"warnings": [*dict.fromkeys(WARNINGS)]} if WARNINGS else {}
+
+
+def without_paths(text: str) -> str:
+    """Text without the names of this person's folders.
+
+    >>> without_paths(f"{ROOT}/tests/x.py, {Path.home()}/y, {sys.prefix}/z")
+    './tests/x.py, ~/y, python/z'
+    """
+    folders = {str(ROOT): ".", sys.prefix: "python", tempfile.gettempdir(): "tmp", str(Path.home()): "~"}
+    for folder in sorted(folders, key=len, reverse=True):  # a folder in another one first
+        text = text.replace(folder, folders[folder]) if len(folder) > 1 else text
+    return text
+
 
 def now(device: str) -> float:
     """Seconds on the wall clock, after all work on the device has finished."""
@@ -283,8 +320,11 @@ def counted(policy: Policy, args: argparse.Namespace, tokens: dict[str, int], sh
 
 
 def measured_rates(args: argparse.Namespace) -> dict[str, float]:
-    """This machine's matrix rate and memory bandwidth for the policy's number type."""
+    """This machine's matrix rate and memory bandwidth for the policy's number type. Measure them before a policy is
+    loaded: beside one, their arrays (2.4 GB on a GPU) do not fit on every card."""
     rates = machine_rates(args.device, DTYPES[args.dtype])
+    if torch.device(args.device).type == "cuda":
+        torch.cuda.empty_cache()
     return {name: float(rates[name]) for name in ("flops_per_second", "bytes_per_second")}
 
 
@@ -307,7 +347,9 @@ def environment(device: str, machine: str | None = None) -> dict[str, Any]:
     hardware: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if gpu:
         hardware["gpu"] = torch.cuda.get_device_name(device)
-        hardware["gpu_memory_gb"] = round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1)
+        facts = torch.cuda.get_device_properties(device)
+        hardware["gpu_memory_gb"] = round(facts.total_memory / 1e9, 1)
+        hardware["gpu_capability"] = f"{facts.major}.{facts.minor}"
     named = hardware["gpu"] if gpu else f"cpu-{hardware['threads']}-threads"
     return {
         "machine": slug(machine or named),
@@ -317,6 +359,13 @@ def environment(device: str, machine: str | None = None) -> dict[str, Any]:
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def is_same_setup(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two results' environments are one machine with the same versions of what is measured."""
+    names = ("torch", "transformers", "favor-lab")
+    versions = ([where["versions"].get(name) for name in names] for where in (one, two))
+    return next(versions) == next(versions) and all(one.get(key) == two.get(key) for key in ("machine", "gpu"))
 
 
 def slug(name: str) -> str:
@@ -345,6 +394,7 @@ def save(args: argparse.Namespace, name: str, benchmark: str, result: dict[str, 
         "benchmark": benchmark,
         "environment": environment(getattr(args, "device", "cpu"), args.machine),
         "arguments": arguments,
+        **warned(),
         **result,
     }
     unfinished = path.with_suffix(".tmp")

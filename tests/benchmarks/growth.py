@@ -147,9 +147,9 @@ def prompt_growth(points: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
+    rates = measured_rates(args)
     policy = make_policy(args)
     never_end(policy)
-    rates = measured_rates(args)
     sweeps = {sweep: run_sweep(policy, args, sweep, rates) for sweep in args.sweeps}
     result: dict[str, Any] = {"rates": rates, "sweeps": sweeps}
     if "group" in sweeps:

@@ -33,10 +33,11 @@ import torch
 from tqdm import tqdm
 
 from common import (
-    RESULTS,
     check_lengths,
     count_tokens,
+    environment,
     estimate_memory,
+    is_same_setup,
     make_policy,
     make_settings,
     make_shots,
@@ -45,6 +46,7 @@ from common import (
     random_policy,
     result_path,
     save,
+    warned,
 )
 from favor_lab import FewShot, Policy, TrainingState, load_policy, train
 from favor_lab.budget.machine import MemoryWatch
@@ -65,7 +67,8 @@ def run_cell(args: argparse.Namespace, cell: Cell) -> dict[str, Any]:
     gpu = torch.device(args.device).type == "cuda"
     if gpu and args.cap:
         total = torch.cuda.get_device_properties(args.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, args.cap * 1e9 / total), args.device)
+        index = torch.device(args.device).index  # None, the current device: this function does not know "cuda"
+        torch.cuda.set_per_process_memory_fraction(min(1.0, args.cap * 1e9 / total), index)
     try:
         return steps_of(args, cell, gpu)
     except torch.OutOfMemoryError as error:
@@ -82,6 +85,7 @@ def steps_of(args: argparse.Namespace, cell: Cell, gpu: bool) -> dict[str, Any]:
         torch.cuda.empty_cache()
     with MemoryWatch(args.device) as memory:
         take_steps(policy, shots, args)
+    result |= warned()
     if not gpu:
         return result | {"growth_bytes": memory.peak - memory.before}
     reserved = torch.cuda.max_memory_reserved(args.device)
@@ -156,12 +160,12 @@ def measure_cell(args: argparse.Namespace, cell: Cell, checkpoint: str) -> dict[
 
 
 def known(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The results to continue from: the file in --out, else the committed one."""
-    name = f"memory-{args.policy}"
-    for path in (result_path(args, name), result_path(args, name, RESULTS)):
-        if path.is_file():
-            return [entry for entry in json.loads(path.read_text())["cells"] if "error" not in entry]
-    return []
+    """The cells to continue from: those in the file, if it is of this machine and of these versions."""
+    path = result_path(args, f"memory-{args.policy}")
+    result = json.loads(path.read_text()) if path.is_file() else {"environment": {"versions": {}}}
+    if not is_same_setup(result["environment"], environment(args.device, args.machine)):
+        return []
+    return [entry for entry in result["cells"] if "error" not in entry]
 
 
 def describe(cell: Cell, result: dict[str, Any]) -> str:
@@ -169,7 +173,7 @@ def describe(cell: Cell, result: dict[str, Any]) -> str:
     features = "kept" if cell["features"] == "kept" else "each step"
     weights = "4bit" if cell["weights"] == "4bit" else cell["dtype"]
     head = f"{weights:<9}G {cell['group_size']:<3}{cell['image_size']}² {cell['length']:>4} tokens, {features}: "
-    if "allocated_bytes" in result:
+    if "allocated_bytes" in result and "error" not in result:
         card = f"fits on {result['card_gb']} GB" if result["card_gb"] else f"fits on no card of {CARDS[-1]} GB or less"
         allocated, reserved = result["allocated_bytes"] / 1e9, result["reserved_bytes"] / 1e9
         estimate = max(result["estimate_bytes"].values(), default=0.0) / 1e9
@@ -188,14 +192,16 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     def note(cell: Cell, cell_result: dict[str, Any]) -> None:
         done.append({"cell": cell, **cell_result})
+        waiting.remove(cell)
         tqdm.write(describe(cell, cell_result))
-        save(args, f"memory-{args.policy}", "memory", result | {"cells": done})
+        save(args, f"memory-{args.policy}", "memory", result | {"open": len(waiting), "cells": done})
 
     if not gpu or importlib.util.find_spec("bitsandbytes") is None:
-        reason = "bitsandbytes is not installed" if gpu else "4-bit weights need a CUDA device"
+        reason = f"4-bit weights, which need {'bitsandbytes' if gpu else 'a CUDA device'}"
         for cell in [cell for cell in waiting if cell["weights"] == "4bit"]:
             tqdm.write(describe(cell, {"skipped": reason}))
             waiting.remove(cell)
+            result["skipped"] = reason
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.workers) as pool:
         if any(cell["weights"] == "4bit" for cell in waiting):
             tqdm.write("writing a checkpoint for the cells in four bits")
@@ -205,12 +211,11 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         def in_time(cell: Cell) -> dict[str, Any] | None:
             return measure_cell(args, cell, folder) if time.monotonic() < deadline else None
 
-        jobs = {pool.submit(in_time, cell): cell for cell in waiting}
+        jobs = {pool.submit(in_time, cell): cell for cell in [*waiting]}
         for job in tqdm(as_completed(jobs), total=len(jobs), desc="memory", disable=None):
             if (found := job.result()) is not None:
                 note(jobs[job], found)
-    left = len(cells_of(args)) - len([cell for cell in cells_of(args) if cell in [entry["cell"] for entry in done]])
-    print(f"{left} of {len(cells_of(args))} cells are open" if left else "every cell is measured")
+    print(f"{len(waiting)} of {len(cells_of(args))} cells are open" if waiting else "no cell is open")
     return done
 
 

@@ -136,7 +136,8 @@ def main(argv: Sequence[str] | None = None, progress: Callable[..., Any] = tqdm)
         cells.append(compare(args, cell))
         tqdm.write(describe(cells[-1]))
         kind = "gpu" if torch.device(args.device).type == "cuda" else "cpu"
-        save(args, f"peaks-{args.policy}", "peaks", {"kind": kind, "cells": cells})
+        waiting = len(CELLS[args.policy]) - len(cells)
+        save(args, f"peaks-{args.policy}", "peaks", {"kind": kind, "open": waiting, "cells": cells})
     print(result_path(args, f"peaks-{args.policy}"))
 
 

@@ -1,4 +1,5 @@
-"""The committed results as text and picture: ``python tests/benchmarks/render.py``.
+"""The committed results as text and picture: ``python tests/benchmarks/render.py``; with ``--add FILE`` also those of
+a file that ``measure_card.py`` has written, once it is checked.
 
 Reads data/results/benchmarks/*.json and writes, in data/results, `benchmarks.md` (every result, with where and when it
 was measured), `benchmarks_summary.md` (the few lines that a page quotes through quote.py) and `figures/benchmarks.png`.
@@ -126,6 +127,7 @@ def memory_text(result: Result) -> str:
         cell = entry["cell"]
         measured = entry.get("allocated_bytes") if gpu else entry.get("growth_bytes")
         card = f"{entry['card_gb']} GB" if entry.get("card_gb") else f"over {CARDS[-1]} GB" if "cards" in entry else ""
+        card = "failed" if "error" in entry else card
         rows.append([
             cell["group_size"], f"{cell['image_size']}²", cell["length"],
             "4-bit LoRA" if cell["weights"] == "4bit" else f"{cell['dtype']} LoRA",
@@ -136,6 +138,7 @@ def memory_text(result: Result) -> str:
         ])  # fmt: skip
     head = ["G", "image", "tokens", "weights", "features", "peak memory", "estimated", "smallest card"]
     args, note = result["arguments"], "" if gpu else f" Mind: {result['note']}."
+    note += f" Left out: {result['skipped']}." if result.get("skipped") else ""
     every = f"{args['prompts']} prompts per step, one group in a pass" if not args.get("micro_batch") else (
         f"{args['prompts']} prompts per step, {args['micro_batch']} rows in a pass"
     )  # fmt: skip
@@ -306,8 +309,15 @@ def page(results: Sequence[Result]) -> str:
         if matching := of(results, benchmark):
             text += f"\n## {title}\n"
         for result in matching:
-            text += f"\n{write(result).rstrip()}\n\n{origin(result)}\n"
+            text += f"\n{write(result).rstrip()}{without_graph(result)}\n\n{origin(result)}\n"
     return text
+
+
+def without_graph(result: Result) -> str:
+    """A remark where a CUDA graph could not be captured, which the times and the memory depend on."""
+    entries = [result, *(result["cells"] if result["benchmark"] == "memory" else ())]
+    texts = [text for entry in entries for text in entry.get("warnings", ())]
+    return "\n\n**Decoded without a CUDA graph**" * any("without a CUDA graph" in text for text in texts)
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -484,11 +494,28 @@ def draw_growth(band: Any, result: Result) -> None:
     band.suptitle(f"Growth: {policy_of(result)}, {place(result)}", fontsize=10, weight="bold", x=0.01, ha="left")
 
 
+def add(path: Path, folder: Path, machine: str | None, options: argparse.ArgumentParser) -> None:
+    """Unpack the file of a measured card, and say what is in it."""
+    from card_file import outcome, unpack
+
+    try:
+        new, lines = unpack(path, folder, machine), outcome(path)
+    except (ValueError, OSError) as error:
+        options.error(f"nothing was added: {error}")
+    print(*lines, *(f"added {target}" for target in new), sep="\n")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--results", type=Path, default=RESULTS / "benchmarks", help="folder of the JSON files")
     options.add_argument("--out", type=Path, default=RESULTS, help="where the pages go (default: data/results)")
+    options.add_argument("--add", type=Path, metavar="FILE", help="first put the results of a measured card there")
+    options.add_argument(
+        "--machine", help="with --add: another name for its machine, if there are results of that name"
+    )
     args = options.parse_args(argv)
+    if args.add:
+        add(args.add, args.results, args.machine, options)
     results = read(args.results)
     if not results:
         options.error(f"{args.results} holds no results: run a benchmark first")

@@ -95,9 +95,10 @@ def language_model_bytes(policy: Policy) -> int:
     return sum(weight.nbytes for name, weight in weights if skip not in name)
 
 
-def decoding(policy: Policy, shots: FewShot, args: argparse.Namespace, result: dict[str, Any]) -> dict[str, float]:
+def decoding(
+    policy: Policy, shots: FewShot, args: argparse.Namespace, result: dict[str, Any], rates: dict[str, float]
+) -> dict[str, float]:
     """Seconds of decoding in a step, measured and bound, and the achieved share of the bound."""
-    rates = measured_rates(args)
     phases = result["phases"]
     prefill = phases.get("prefill", prefill_seconds(policy, shots, args))
     decode = phases.get("decode", phases["sample"] - prefill)
@@ -134,12 +135,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser(__doc__, policy="2b")
     options.add_argument("--steps", type=int, default=200, help="optimiser steps (default: 200)")
     args = parse(options, argv, {"2b": {"prompts": 16}, "pocket": {"prompts": 16}})
+    rates = measured_rates(args)
     policy, shots = make_policy(args), make_shots(args)
     never_end(policy)
     path = result_path(args, f"run-{args.policy}")
     path.parent.mkdir(parents=True, exist_ok=True)
     result = run(policy, shots, args, path.with_suffix(".jsonl"))
-    result["decoding"] = decoding(policy, shots, args, result)
+    result["decoding"] = decoding(policy, shots, args, result, rates)
     print(report(result, args))
     print(save(args, f"run-{args.policy}", "run", result))
 

@@ -100,7 +100,7 @@ class Ours(Side):
         state = TrainingState.start(self.policy, settings)
         self.own = lambda: held(self.policy.model, state.optimiser) + features
         self.records: list[Any] = []
-        self.steps = train(self.policy, self.shots, settings, rewards=REWARDS, resume=state)
+        self.steps: Any = train(self.policy, self.shots, settings, rewards=REWARDS, resume=state)
 
     def step(self) -> None:
         self.begin()
@@ -173,7 +173,7 @@ def make_trainer(args: argparse.Namespace, folder: str, callback: Any) -> Any:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Alternate the two trainers (or run one), and compare step by step."""
-    total = args.warmup + args.steps
+    rates, total = measured_rates(args), args.warmup + args.steps
     bar = tqdm(total=total, desc="step", mininterval=1.0)
     ours = None if args.only == "trl" else Ours(args)
     theirs = None
@@ -192,10 +192,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     bar.close()
     result: dict[str, Any] = dict(ours.tokens) if ours else {}
     if ours:
+        ours.steps.close()
         result["encode_once_seconds"] = ours.encode_seconds
         result["ours"] = ours.result(args.warmup) | {"phases": phase_seconds(ours.records[args.warmup :])}
-        result["rates"] = measured_rates(args)
-        result["bound"] = seconds_of(counted(ours.policy, args, ours.tokens), result["rates"])
+        result |= {"rates": rates, "bound": seconds_of(counted(ours.policy, args, ours.tokens), rates)}
     if theirs:
         theirs.check(ours.tokens["prompt_tokens"] if ours else int(theirs.tokens[0][0][0]))
         result["trl"] = theirs.result(args.warmup)

@@ -117,14 +117,16 @@ def test_what_cannot_run_is_said_at_once(arguments, problem, capsys, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "name", ["common", "step", "memory", "peaks", "growth", "parts", "run200", "busy", "import_time", "render"]
+    "name",
+    ["common", "step", "memory", "peaks", "growth", "parts", "run200", "budget", "busy", "import_time", "render", "card_file"],
 )
 def test_the_examples_in_docstrings(name):
     assert doctest.testmod(script(name)).failed == 0
 
 
 @pytest.mark.parametrize(
-    "name", ["step", "memory", "peaks", "growth", "parts", "run200", "busy", "import_time", "render"]
+    "name",
+    ["step", "memory", "peaks", "growth", "parts", "run200", "budget", "busy", "import_time", "measure_card", "render"],
 )
 def test_every_script_has_help(name, capsys):
     with pytest.raises(SystemExit) as stop:

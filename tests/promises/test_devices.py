@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import pretended_cuda
 from favor_lab import draw_scene
 from favor_lab.activities.fewshot import Example, FewShot
 from favor_lab.budget import profiling
@@ -143,6 +144,49 @@ def test_a_graph_is_a_tape(cuda):
     assert result.tolist() == [10.0]
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"), torch.cuda.graph(graph):
         static.sum().item()
+
+
+def test_a_process_gets_no_more_memory_than_it_may_have(cuda):
+    with pytest.raises(ValueError, match="with a specified index"):
+        torch.cuda.set_per_process_memory_fraction(0.5, "cuda")
+    torch.cuda.set_per_process_memory_fraction(1e6 / pretended_cuda.TOTAL, "cuda:0")
+    kept = torch.zeros(200_000, device="cuda")
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        torch.zeros_like(kept)
+    del kept
+    assert torch.zeros(200_000, device="cuda").is_cuda
+
+
+def test_what_a_graph_holds_ends_with_it(cuda):
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.memory_allocated()
+    with torch.cuda.graph(graph):
+        result = torch.zeros(1000, device="cuda") + 1
+        result.add_(1)
+    graph.replay()
+    assert torch.cuda.memory_allocated() > before
+    del graph, result
+    assert torch.cuda.memory_allocated() == before and [graph.replays for graph in cuda.graphs] == [1]
+
+
+def test_a_backward_function_in_python_works_on_the_gpu(cuda):
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient * torch.tensor([2.0, 2.0, 2.0], device="cuda")
+
+    x = torch.ones(3, device="cuda", requires_grad=True)
+    (3 * Double.apply(x)).sum().backward()
+    assert x.grad.is_cuda and x.grad.tolist() == [6.0, 6.0, 6.0]
+
+
+def test_narrow_products_are_summed_in_a_wider_type(cuda):
+    narrow = torch.full((1, 300), 1.01, device="cuda", dtype=torch.bfloat16)
+    wide = torch.mm(narrow, narrow.T, out_dtype=torch.float32)
+    assert wide.is_cuda and wide.item() == (narrow.float() @ narrow.float().T).item()
 
 
 # --------------------------------------------------------------------------------------------------------- training

@@ -10,6 +10,7 @@ and then runs as it is, forwards and backwards. So a number that differs from th
 * A captured graph is a tape of calls. A replay makes the calls again and puts their results into the storages of the
   capture, as a GPU does: what the capture did not read from a storage stays as it was then. As on a GPU, a capture
   itself computes nothing: until the first replay its results are not numbers.
+* A process that may have a part of the memory (`set_per_process_memory_fraction`) gets an error for more.
 
 Not pretended: streams and the order in which they run, random numbers of the GPU's own, what a backward pass does
 inside, and how much memory a kernel needs beside its results.
@@ -105,7 +106,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.tape: list[tuple[Callable[..., Any], Any, Any, Any]] = []
-        self.replays = 0
+        self.count = SimpleNamespace(replays=0)  # outlives the graph, whose tensors do not outlive it
 
     def replay(self) -> None:
         with torch._C.DisableTorchFunction(), torch.no_grad():
@@ -114,7 +115,7 @@ class Graph:
                 for old, new in zip(tensors_in(result), tensors_in(again), strict=True):
                     if old.data_ptr() != new.data_ptr():  # neither in place nor a view: its own memory
                         old.copy_(new)
-        self.replays += 1
+        self.count.replays += 1
 
 
 class PretendedCuda(TorchFunctionMode):
@@ -124,11 +125,12 @@ class PretendedCuda(TorchFunctionMode):
         super().__init__()
         self.places: dict[int, StorageWeakRef] = {}  # storages on the GPU
         self.syncs: list[tuple[str, str]] = []
-        self.graphs: list[Graph] = []
+        self.graphs: list[SimpleNamespace] = []  # how often each was replayed
         self.capturing: Graph | None = None
         self.before: set[int] = set()  # storages that were there when the capture began
         self.written: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}  # of those, with what was there
         self.peak = 0
+        self.limit = TOTAL  # bytes that the process may allocate
 
     # ------------------------------------------------------------------------------------------ where tensors are
 
@@ -136,12 +138,20 @@ class PretendedCuda(TorchFunctionMode):
         return storage_of(tensor) in self.places
 
     def put(self, result: Any) -> Any:
-        """Say that all tensors in a result are on the GPU."""
+        """Say that all tensors in a result are on the GPU; torch.OutOfMemoryError if they are more than it may hold."""
         with torch._C.DisableTorchFunction():
             for tensor in tensors_in(result):
                 storage = tensor.untyped_storage()
                 self.places.setdefault(storage._cdata, StorageWeakRef(storage))  # keeps its address from being reused
+            if self.limit < TOTAL and self.allocated() > self.limit:
+                raise torch.OutOfMemoryError(f"CUDA out of memory. {self.limit} of {TOTAL} bytes allowed.")
         return result
+
+    def set_limit(self, fraction: float, device: Any = None) -> None:
+        """`torch.cuda.set_per_process_memory_fraction`, which knows no device without an index."""
+        if device is not None:
+            torch.cuda._utils._get_device_index(device)
+        self.limit = int(fraction * TOTAL)
 
     def allocated(self, *_: Any) -> int:
         """Bytes of the tensors on the GPU that are alive."""
@@ -170,8 +180,8 @@ class PretendedCuda(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.__name__, kwargs or {}
-        if isinstance(func, torch._ops.OpOverload):  # a part of a call that has been checked, under a counter of FLOPs
-            return func(*args, **kwargs)
+        if isinstance(func, torch._ops.OpOverload):
+            return self.run_operator(func, args, kwargs)
         if name == "__get__":
             return self.get(func, func.__self__.__name__, args)
         if name == "__set__":
@@ -199,6 +209,9 @@ class PretendedCuda(TorchFunctionMode):
             pinned.is_pinned_here = True
             return pinned
         kwargs.pop("pin_memory", None)
+        sum_type = kwargs.pop("out_dtype", None)  # of products of narrower numbers, which the CPU cannot sum in it
+        if sum_type is not None:
+            args = [part.to(sum_type) if isinstance(part, torch.Tensor) else part for part in args]
         if self.capturing is not None and here and given:
             self.keep_what_was_there(name, given[0][0])
         result = func(*args, **kwargs)
@@ -208,6 +221,15 @@ class PretendedCuda(TorchFunctionMode):
             self.put(result)
         if self.capturing is not None and here:
             self.capturing.tape.append((func, args, kwargs, result))
+        return result
+
+    def run_operator(self, operator: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
+        """A part of a call that has been checked, under a counter of FLOPs; or a kernel of another library."""
+        result = operator(*args, **kwargs)
+        if operator.namespace != "aten" and any(map(self.on_gpu, tensors_in((args, kwargs)))):
+            self.put(result)
+            if self.capturing is not None:
+                self.capturing.tape.append((operator, args, kwargs, result))
         return result
 
     def get(self, func: Any, name: str, args: Any) -> Any:
@@ -302,7 +324,7 @@ class PretendedCuda(TorchFunctionMode):
     def capture(self, graph: Graph, *_: Any, **__: Any) -> Iterator[None]:
         """`torch.cuda.graph`."""
         self.wait("capture of a graph")
-        self.graphs.append(graph)
+        self.graphs.append(graph.count)
         self.capturing, self.written, self.before = graph, {}, set(self.places)
         try:
             yield
@@ -314,6 +336,7 @@ class PretendedCuda(TorchFunctionMode):
                         tensor.fill_(torch.nan)
                 for storage, copy in self.written.values():
                     storage.copy_(copy)
+            self.written = {}
 
     def keep_what_was_there(self, name: str, tensor: torch.Tensor) -> None:
         """Before a call in a capture: copy what it is about to overwrite."""
@@ -322,10 +345,15 @@ class PretendedCuda(TorchFunctionMode):
             if storage._cdata not in self.written:
                 self.written[storage._cdata] = (storage, storage.clone())
 
-    def run_backward(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A backward pass; what it computes again, from a checkpoint, is held to the rules too."""
-        with self:
-            return run(*args, **kwargs)
+    def run_backward(self, run: Callable[..., Any], roots: Any, *args: Any, **kwargs: Any) -> Any:
+        """A backward pass; what it computes again, from a checkpoint, is held to the rules too, and so is the backward
+        function of a library: the gradients that it is given, which C++ has made, are where the roots are."""
+        node, here = torch.autograd.function.BackwardCFunction, any(map(self.on_gpu, tensors_in(roots)))
+        apply = node.apply
+        with self, pytest.MonkeyPatch.context() as patch:
+            if here:
+                patch.setattr(node, "apply", lambda function, *gradients: apply(function, *self.put(gradients)))
+            return run(roots, *args, **kwargs)
 
     def grouped(self, grouping: Callable[..., Any], *args: Any) -> Any:
         """torch groups tensors by device in C++, where all are on the CPU."""
@@ -345,6 +373,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, bfloat16: bool = False) -> Pretende
         "_lazy_init": lambda: None,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "set_device": lambda *_: None,
         "get_device_name": lambda *_: facts.name,
         "get_device_properties": lambda *_: facts,
         "get_device_capability": lambda *_: (facts.major, facts.minor),
@@ -354,6 +383,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, bfloat16: bool = False) -> Pretende
         "memory_reserved": device.allocated,
         "max_memory_allocated": lambda *_: max(device.allocated(), device.peak),
         "max_memory_reserved": lambda *_: max(device.allocated(), device.peak),
+        "set_per_process_memory_fraction": device.set_limit,
         "reset_peak_memory_stats": lambda *_: setattr(device, "peak", 0),
         "empty_cache": lambda: None,
         "synchronize": lambda *_: device.wait("synchronize"),
