@@ -12,6 +12,11 @@ recipe that has a parameter of that name.
 
 from __future__ import annotations
 
+from favor_lab import share_cores
+
+if __name__ == "__main__":
+    share_cores()  # before torch is imported
+
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
