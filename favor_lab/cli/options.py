@@ -55,7 +55,9 @@ class RunOptions:
 class RecipeOptions:
     """Which method."""
 
-    recipe: str = ""  # Published variant of GRPO: care, cispo, dapo, dr-grpo, gspo, visual-rft; left out: plain GRPO.
+    recipe: str = ""
+    """Published variant of GRPO (left out: plain GRPO):
+    care, cispo, dapo, dr-grpo, gspo, noisy-rollout, papo, visual-rft, vppo."""
 
 
 @dataclass(frozen=True)

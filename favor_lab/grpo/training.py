@@ -35,7 +35,7 @@ from favor_lab.grpo.support.questions import (
     question_of,
 )
 from favor_lab.grpo.support.records import StepRecord
-from favor_lab.grpo.support.rollout import Rollout, check_rows, token_lists
+from favor_lab.grpo.support.rollout import Rollout, check_rows, is_sampled, token_lists
 from favor_lab.grpo.support.schedule import draw, seed_for
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.grpo.support.steps import (
@@ -49,7 +49,7 @@ from favor_lab.grpo.support.steps import (
     check_weights,
     in_context,
     named_rewards,
-    names,
+    needs,
     settings_with_coefficients,
     step_name,
     takes,
@@ -153,6 +153,17 @@ class Context:
         prompts = self.prompts if prompts is None else prompts
         with self.policy.weights(weights or {}):
             return score_distributions(self.policy, prompts, rollout, how=self.settings.scoring)
+
+    def distributions_ahead(self) -> Tensor | None:
+        """The distributions (N, L, V) of this step's rows, without gradient, for a step after `select` that needs them
+        before the loss does: the pass that the loss is taken over is made now, and not again. None where `micro_batch`
+        splits that pass."""
+        if self.rollout is None or 0 < self.settings.micro_batch < len(self.rollout):
+            return None
+        if "ahead" not in self.cache:
+            with torch.enable_grad():
+                self.cache["ahead"] = self.rollout, distributions_to_learn_from(self.rollout, self)
+        return self.cache["ahead"][1].detach()
 
     def _scoring(self) -> dict[str, Any]:
         return {"rows_per_pass": self.settings.micro_batch, "how": self.settings.scoring}
@@ -329,7 +340,7 @@ def compute_rewards(
 
 def facts_about(rollout: Rollout, context: Context, right_so_far: dict[str, int]) -> dict[str, Any]:
     """The record's fields about what was sampled; rows of other origin are left out, unless there is nothing else."""
-    settings, sampled = context.settings, [origin == "sampled" for origin in rollout.origin]
+    settings, sampled = context.settings, [is_sampled(origin) for origin in rollout.origin]
     rows = (rollout.rows(sampled) if any(sampled) else rollout).cpu()
     totals = rows.total_rewards(settings.reward_weights)  # (N,)
     table = to_groups(totals, rows.groups)[0]  # (B, G)
@@ -418,16 +429,27 @@ def backward(
 
 def score_rows(loss: Callable[..., Any], part: Rollout, context: Context) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Log-probabilities and entropies (n, L) of some rows, with gradients; and, for a loss that names them, the whole
-    `distributions` (n, L, V) of the same pass."""
-    settings = context.settings
-    options: dict[str, Any] = {"gradient_checkpointing": settings.gradient_checkpointing, "how": settings.scoring}
-    if not names(loss, "distributions"):
-        logps, entropy = score_completions(context.policy, context.prompts, part, entropy=True, **options)
-        return logps, entropy, {}
-    distributions = score_distributions(context.policy, context.prompts, part, **options)  # (n, L, V)
+    `distributions` (n, L, V) of the same pass (see `steps.needed_if`)."""
+    rollout, distributions = context.cache.pop("ahead", (None, None))  # (N, L, V)
+    if rollout is None or rollout is not context.rollout:
+        if not needs(loss, "distributions", context.settings):
+            options = scoring_options(context)
+            logps, entropy = score_completions(context.policy, context.prompts, part, entropy=True, **options)
+            return logps, entropy, {}
+        distributions = distributions_to_learn_from(part, context)  # (n, L, V)
     logps = distributions.gather(2, part.completion_ids[..., None])[..., 0].masked_fill(~part.mask, 0.0)  # (n, L)
     finite = distributions.masked_fill(distributions.isneginf(), 0.0)  # forbidden tokens have no share in the entropy
     return logps, -(distributions.exp() * finite).sum(dim=2), {"distributions": distributions}
+
+
+def distributions_to_learn_from(part: Rollout, context: Context) -> Tensor:
+    """Distributions (n, L, V) of some rows, with gradients."""
+    return score_distributions(context.policy, context.prompts, part, **scoring_options(context))
+
+
+def scoring_options(context: Context) -> dict[str, Any]:
+    """How the settings say to score for the backward pass."""
+    return {"gradient_checkpointing": context.settings.gradient_checkpointing, "how": context.settings.scoring}
 
 
 def sampling_gap(logps: Tensor, sampled_logps: Tensor, old_logps: Tensor) -> Tensor:

@@ -11,11 +11,14 @@ from favor_lab.recipes.cispo import CISPO
 from favor_lab.recipes.dapo import DAPO
 from favor_lab.recipes.dr_grpo import DR_GRPO
 from favor_lab.recipes.gspo import GSPO
+from favor_lab.recipes.noisy_rollout import NOISY_ROLLOUT
+from favor_lab.recipes.papo import PAPO
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.recipes.visual_rft import VISUAL_RFT
+from favor_lab.recipes.vppo import VPPO
 
 GRPO = Recipe("", "plain GRPO", "Shao et al., DeepSeekMath, arXiv 2402.03300")
-RECIPES = {recipe.name: recipe for recipe in (CARE, CISPO, DAPO, DR_GRPO, GSPO, VISUAL_RFT)}
+RECIPES = {recipe.name: recipe for recipe in (CARE, CISPO, DAPO, DR_GRPO, GSPO, NOISY_ROLLOUT, PAPO, VISUAL_RFT, VPPO)}
 
 __all__ = ["GRPO", "RECIPES", "Recipe", "find_recipe"]
 

@@ -241,6 +241,23 @@ def budget_text(result: Result) -> str:
     )
 
 
+def recipes_text(result: Result) -> str:
+    """Steps with recipes in units of the plain step, and where their time goes in the same units."""
+    plain = result["recipes"]["plain"]["phases"]
+    phases = [phase for phase in plain if max(side["phases"][phase] for side in result["recipes"].values()) > 0]
+    unit, rows = result["recipes"]["plain"]["seconds"]["median"], []
+    for name, side in result["recipes"].items():
+        low, high = side["ratio"]["quartiles"]
+        ratio = "1" if name == "plain" else f"**{side['ratio']['median']:.2f}** ({low:.2f} to {high:.2f})"
+        rows.append([name, ratio, *(f"{side['phases'][phase] / unit:.2f}" for phase in phases)])
+    coefficients = ", ".join(result["arguments"]["coefficients"])
+    text = (
+        f"{policy_of(result)}; {setting(result)}{f', {coefficients}' * bool(coefficients)}. In units of a plain step, "
+    )
+    text += "turn by turn for the whole step, and of their medians for its phases.\n\n"
+    return text + table(["recipe", "a step, median (quartiles)", *phases], rows)
+
+
 def run_text(result: Result) -> str:
     """The long run: total, phases, memory, decoding."""
     args, decoding = result["arguments"], result["decoding"]
@@ -291,6 +308,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "step": ("A step, next to TRL's", step_text),
     "parts": ("What each part of the fast path buys", parts_text),
     "budget": ("Where a step's time goes", budget_text),
+    "recipes": ("What a step costs with a recipe", recipes_text),
     "run": ("A long run", run_text),
     "memory": ("Memory", memory_text),
     "peaks": ("Tensors in memory, measured and estimated", peaks_text),
@@ -332,6 +350,15 @@ def summary(results: Sequence[Result]) -> str:
                 measured += f": {ours}, TRL {trl}"
             measured += f"; {result['ours']['seconds']['median'] / sum(result['bound'].values()):.1f} times the bound"
             rows.append([f"a step, {short(result)}", measured, place(result)])
+    for result in of(results, "recipes"):
+        sides = {name: side["ratio"]["median"] for name, side in result["recipes"].items() if name != "plain"}
+        measured = ", ".join(f"{name} {ratio:.2f}" for name, ratio in sides.items())
+        words = [
+            short(result),
+            *["no KL penalty"] * (not result["arguments"]["beta"]),
+            *result["arguments"]["coefficients"],
+        ]
+        rows.append([f"a step with a recipe, {', '.join(words)}", f"{measured} times a plain step", place(result)])
     for result in of(results, "run"):
         share = f"decoding at {100 * result['decoding']['share']:.0f} % of the bandwidth bound"
         minutes = f"{result['total_seconds'] / 60:.1f} min, {share}"

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from favor_lab import StepRecord, sample_groups
+from favor_lab import GRPOSettings, StepRecord, sample_groups
 from favor_lab.budget.profiling import never_end
+from favor_lab.recipes import find_recipe
 from favor_lab.vlm.processing import encode_prompts
 
 pytestmark = pytest.mark.slow
@@ -35,6 +36,21 @@ def script(name: str):
 
 
 common = script("common")
+
+
+SCRIPT_NAMES = [
+    "step",
+    "memory",
+    "peaks",
+    "growth",
+    "parts",
+    "recipes",
+    "run200",
+    "budget",
+    "busy",
+    "import_time",
+    "render",
+]
 
 
 def run(name: str, out: Path, *arguments: str) -> dict:
@@ -116,18 +132,12 @@ def test_what_cannot_run_is_said_at_once(arguments, problem, capsys, monkeypatch
     assert problem in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["common", "step", "memory", "peaks", "growth", "parts", "run200", "budget", "busy", "import_time", "render", "card_file"],
-)
+@pytest.mark.parametrize("name", ["common", "card_file", *SCRIPT_NAMES])
 def test_the_examples_in_docstrings(name):
     assert doctest.testmod(script(name)).failed == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["step", "memory", "peaks", "growth", "parts", "run200", "budget", "busy", "import_time", "measure_card", "render"],
-)
+@pytest.mark.parametrize("name", ["measure_card", *SCRIPT_NAMES])
 def test_every_script_has_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         script(name).main(["--help"])
@@ -312,6 +322,28 @@ def test_budget(tmp_path):
     assert 0 < counted["static"] < counted["plain"]
     text = script("render").budget_text(result)
     assert "times the bound" in text and f"static {counted['static']}" in text and " s " not in text
+
+
+def test_recipes_are_timed_next_to_plain_steps(tmp_path):
+    options = ["--steps", "2", "--warmup", "1", "--coefficients", "exact=0", "gamma=0.1"]
+    result = run("recipes", tmp_path, *TINY, *options)
+    sides = result["recipes"]
+    assert list(sides) == ["plain", "papo", "vppo", "noisy-rollout", "care"]
+    assert sides["plain"]["ratio"]["values"] == [1.0, 1.0]
+    for side in sides.values():
+        pairs = zip(side["seconds"]["values"], sides["plain"]["seconds"]["values"], strict=True)
+        assert side["ratio"]["values"] == [ours / plain for ours, plain in pairs]
+        assert {"sample", "advantage", "loss"} <= side["phases"].keys()
+    assert result["arguments"]["coefficients"] == ["exact=0", "gamma=0.1"]
+    text = rendered(tmp_path, "What a step costs with a recipe", "exact=0, gamma=0.1")
+    assert f"| papo | **{sides['papo']['ratio']['median']:.2f}** (" in text
+
+
+def test_coefficients_go_to_the_recipes_that_take_them():
+    recipes, settings = script("recipes"), GRPOSettings()
+    given = {"exact": 0.0, "gamma": 0.1, "strength": 300.0}
+    for name, own in (("papo", ["exact", "gamma"]), ("vppo", ["exact"]), ("noisy-rollout", ["strength"]), ("", [])):
+        assert list(recipes.settings_for(find_recipe(name), settings, given).coefficients) == own
 
 
 def test_imports(tmp_path):

@@ -11,6 +11,7 @@ from favor_lab.grpo.losses import (
     aggregate,
     cispo_surrogate,
     clipped_surrogate,
+    exact_kl,
     grpo_loss,
     k3_kl,
     row_mean,
@@ -207,6 +208,23 @@ def test_kl_is_zero_only_for_equal_policies(rows):
     logps, old, *_ = rows
     assert not k3_kl(logps, logps).any()
     assert (k3_kl(logps, old) > 0).all()
+
+
+def test_the_exact_kl_is_torchs_and_what_k3_estimates():
+    """Forbidden ids have no share, and leave both gradients finite."""
+    generator, forbidden = torch.Generator().manual_seed(0), torch.tensor([False, False, True, False, True])
+    logits = [torch.randn(2, 3, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    one, other = (x.masked_fill(forbidden, -torch.inf).log_softmax(dim=-1) for x in logits)  # (2, 3, 5) each
+    kl = exact_kl(one, other)
+    categories = [torch.distributions.Categorical(logits=x[..., ~forbidden]) for x in logits]
+    torch.testing.assert_close(kl, torch.distributions.kl_divergence(*categories))
+    allowed = one[..., ~forbidden], other[..., ~forbidden]
+    torch.testing.assert_close((allowed[0].exp() * k3_kl(*allowed)).sum(dim=-1), kl)
+    assert not exact_kl(one, one).any()
+    ours = torch.autograd.grad(kl.sum(), logits, retain_graph=True)
+    theirs = torch.autograd.grad(torch.distributions.kl_divergence(*categories).sum(), logits)
+    torch.testing.assert_close(ours, theirs)
+    assert not any(gradient[..., forbidden].any() for gradient in ours)
 
 
 def test_errors_list_the_valid_names(rows):

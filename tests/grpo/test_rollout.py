@@ -27,6 +27,9 @@ def columns(rollout):
 def test_a_rollout_by_hand(by_hand):
     assert by_hand.groups.tolist() == [0, 0, 1, 1] and by_hand.origin == ["sampled"] * 4
     assert by_hand.temperature == 1.0
+    assert replace(by_hand, origin=["sampled", "sampled, noisy image", "replayed", ""]).sampled.tolist() == [
+        True, True, False, False,
+    ]  # fmt: skip
     assert by_hand.sampled.tolist() == [True] * 4 and by_hand.rows([]).sampled.dtype == torch.bool
     assert by_hand.lengths.tolist() == [2, 1, 0, 3]
     assert by_hand.truncated.tolist() == [False, False, True, True]

@@ -13,6 +13,7 @@ from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, join, sample_groups, score_completions, score_distributions
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.support.settings import GRPOSettings
+from favor_lab.grpo.support.steps import needed_if
 from favor_lab.grpo.training import train
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.question import Question
@@ -344,6 +345,22 @@ def test_a_loss_may_have_the_whole_distribution_of_its_own_pass(run, tiny_policy
         assert ours.loss == pytest.approx(theirs.loss, abs=1e-6)
         assert ours.entropy == pytest.approx(theirs.entropy, rel=1e-5)
         assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
+
+
+def test_a_loss_gets_whole_distributions_only_under_the_settings_that_need_them(run):
+    given = []
+
+    @needed_if(distributions=lambda weight, beta: weight > beta)
+    def sometimes(logps, old_logps, ref_logps, advantages, mask, distributions=None, weight=0.0, **settings):
+        given.append(distributions is not None)
+        return grpo_loss(logps, old_logps, ref_logps, advantages, mask, **settings)
+
+    once = replace(SHORT, steps=1)
+    run(once, loss=sometimes)
+    run(replace(once, coefficients={"weight": 0.1}), loss=sometimes)
+    run(replace(once, coefficients={"weight": 0.1}, beta=0.2), loss=sometimes)
+    run(once, loss=partial(sometimes, weight=0.3))
+    assert given == [False, True, False, True]
 
 
 # ------------------------------------------------------------------------------------------- scoring, both ways

@@ -20,6 +20,7 @@ from favor_lab.grpo.sampling import encode_completions, join, sample_groups
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.support.settings import HOWS, GRPOSettings, TrainSettings
 from favor_lab.grpo.training import train
+from favor_lab.recipes import find_recipe
 from favor_lab.runs.variants import VARIANTS
 from favor_lab.show import report
 from favor_lab.show.explanations import plot_explanation
@@ -256,6 +257,17 @@ def test_each_recipe_is_that_of_the_cpu(as_on_the_cpu, variant):
     shots, chosen = FewShot(examples, [], [], sorted({e.label for e in examples})), VARIANTS[variant]
     settings = replace(chosen.applied_to(SHORT), group_size=2, steps=2)
     as_on_the_cpu(lambda policy: timeless(chosen.train(policy, shots, settings)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"micro_batch": 2}, {"coefficients": {"exact": False}}], ids=str)
+@pytest.mark.parametrize("name", ["papo", "vppo", "noisy-rollout"])
+def test_each_recipe_of_changed_images_is_that_of_the_cpu(as_on_the_cpu, shots, name, changes):
+    if name == "noisy-rollout" and "coefficients" in changes:
+        pytest.skip("it has no estimate in place of something exact")
+    recipe = find_recipe(name)
+    recipe = replace(recipe, steps={**recipe.steps, "rewards": [even_ids]})
+    as_on_the_cpu(lambda policy: timeless(recipe.train(policy, shots, replace(SHORT, **changes))))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Recipes and the variants of the study: what each changes, that it trains, and what its rewards pay for."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from favor_lab import FewShot, GRPOSettings, draw_scene, train
 from favor_lab.activities import Example
+from favor_lab.cli.options import RecipeOptions
 from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.rewards import accuracy_reward
 from favor_lab.grpo.sampling import encode_completions, score_completions
@@ -55,7 +57,7 @@ def test_each_recipe_trains_under_its_name(tiny_policy, scenes, name, tmp_path):
     loaded = load_checkpoint(tmp_path, tiny_policy)
     assert loaded.recipe == name
     with pytest.raises(ValueError, match=r"other s\w+ \(.*"):
-        next(train(tiny_policy, shots, loaded.settings, resume=loaded))
+        next(train(tiny_policy, shots, replace(loaded.settings, coefficients={}), resume=loaded))
 
 
 def test_a_recipe_without_changes_is_plain_grpo(tiny_policy, scenes):
@@ -80,6 +82,10 @@ def test_a_recipe_without_changes_is_plain_grpo(tiny_policy, scenes):
         records = recipe.train(tiny_policy, FewShot(scenes, [], [], labels), SHORT)
         losses.append([(record.loss, record.grad_norm, record.kl) for record in records])
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_help_of_train_names_every_recipe():
+    assert ", ".join(RECIPES) in " ".join(inspect.getsource(RecipeOptions).split())
 
 
 def test_an_unknown_recipe_is_refused_with_the_names():

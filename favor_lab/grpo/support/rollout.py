@@ -30,7 +30,7 @@ class Rollout:
     | texts | N strings | the masked ids decoded, without special tokens |
     | group_size | int | completions asked for per prompt |
     | groups | (N,) long | prompt index of each row |
-    | origin | N strings | "sampled", or where else a row comes from, such as "injected" |
+    | origin | N strings | "sampled", "sampled, noisy image" and the like, or where else a row comes from: "injected" |
     | temperature | float | of the sampling distribution; scoring uses it too |
     | end_token_ids | list | ids that end a completion |
     | rewards | name -> (N,) float32 | empty until the rewards have been computed |
@@ -76,8 +76,8 @@ class Rollout:
 
     @property
     def sampled(self) -> Tensor:
-        """Rows that were sampled in this step: (N,) bool."""
-        return upload([name == "sampled" for name in self.origin], self.mask.device, torch.bool)
+        """Rows that were sampled in this step, from whatever view of the image: (N,) bool."""
+        return upload([is_sampled(name) for name in self.origin], self.mask.device, torch.bool)
 
     def rows(self, index: Tensor | Sequence[int]) -> Rollout:
         """The rollout of these rows only, in this order; `index` holds row numbers, or one bool per row."""
@@ -123,6 +123,15 @@ class Rollout:
         if self.old_logps is not None:
             return self.old_logps
         return self.logps.masked_fill(self.sampled[:, None], torch.nan)  # (N, L)
+
+
+def is_sampled(origin: str) -> bool:
+    """Whether a row of this origin was sampled in this step.
+
+    >>> [is_sampled(origin) for origin in ("sampled", "sampled, noisy image", "replayed")]
+    [True, True, False]
+    """
+    return origin.startswith("sampled")
 
 
 def token_lists(ids: Tensor, mask: Tensor) -> list[list[int]]:

@@ -165,6 +165,30 @@ def names(function: Callable[..., Any], parameter: str) -> bool:
     return parameter in inspect.signature(function).parameters
 
 
+def needed_if(**conditions: Callable[..., Any]) -> Callable[[Step], Step]:
+    """A decorator for a step that needs what is costly to make, such as `distributions`, with some settings only. Each
+    condition names the settings and coefficients that it depends on; where it does not hold, the step's default stays.
+
+    >>> @needed_if(distributions=lambda gamma: gamma != 0)
+    ... def loss(logps, distributions=None, gamma=0.02): ...
+    >>> [needs(loss, "distributions", GRPOSettings(coefficients={"gamma": gamma})) for gamma in (0.0, 0.02)]
+    [False, True]
+    """
+
+    def decorated(step: Step) -> Step:
+        step.__dict__["needed_if"] = conditions
+        return step
+
+    return decorated
+
+
+def needs(step: Callable[..., Any], offer: str, settings: GRPOSettings) -> bool:
+    """Whether a step names this offer of the loop, and needs it with these settings (see `needed_if`)."""
+    function = step.func if isinstance(step, functools.partial) else step
+    condition = getattr(function, "needed_if", {}).get(offer)
+    return names(step, offer) and (condition is None or bool(call(in_context(condition, settings))))
+
+
 def in_context(step: Step, settings: GRPOSettings, **extras: Any) -> Step:
     """The step as the loop calls it: the loop's own keywords as far as it takes them, and what else it names from
     `extras`, the settings and their coefficients."""
