@@ -157,7 +157,10 @@ def profile_step(
             one_step(state, settings, shots, meter)
         # a CUDA graph hides its operations from the counter
         for_counter = settings if settings.decoding == "plain" else replace(settings, decoding="static")
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a counter sees the operations of its own thread only
         length = one_step(state, for_counter, shots, counter)
+        torch.set_num_threads(threads)
     model, step = run_shapes(policy, settings, shots)
     step = replace(step, completion_tokens=round(length))
     costs, rates = step_costs(model, step), machine_rates(policy.device, policy.dtype)

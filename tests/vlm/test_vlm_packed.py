@@ -5,6 +5,7 @@ import torch
 
 from favor_lab.grpo.sampling import Rollout, score_completions
 from favor_lab.vlm.fast import merged as merging
+from favor_lab.vlm.fast import packed as packing
 from favor_lab.vlm.fast.layers import is_plain_lora
 from favor_lab.vlm.fast.merged import MergedLayer
 from favor_lab.vlm.fast.packed import packed_hidden
@@ -61,6 +62,59 @@ def test_prompts_and_completions_of_one_length(tiny_policy, tiny_examples, lengt
     assert (packed - score(tiny_policy, even, ids, mask)).abs().max() < 1e-5
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2, "the number of threads must be what it was"
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_prompts_are_shared_out_among_threads(
+    tiny_policy,
+    prompts,  # noqa: F811
+    completions,  # noqa: F811
+    two_threads,
+    checkpointing,
+):
+    """The numbers and gradients of one thread, to rounding; and every time the same ones."""
+    ids, mask = completions
+    rollout, parameters = rollout_of(ids, mask), [weight for _, weight in tiny_policy.trainable_parameters()]
+
+    def scored():
+        logps = score_completions(tiny_policy, prompts, rollout, gradient_checkpointing=checkpointing)
+        return logps, torch.autograd.grad(logps.square().sum(), parameters)
+
+    (logps, gradients), (again, gradients_again) = scored(), scored()
+    assert torch.equal(logps, again) and all(map(torch.equal, gradients, gradients_again))
+    with torch.no_grad():
+        assert torch.equal(score_completions(tiny_policy, prompts, rollout), logps)
+    torch.set_num_threads(1)
+    single, single_gradients = scored()
+    torch.set_num_threads(2)
+    assert (logps - single).abs().max() < 1e-5
+    for a, b in zip(gradients, single_gradients, strict=True):
+        assert (a - b).norm() < 1e-4 * b.norm()
+
+
+def test_an_error_in_a_thread_is_the_callers(tiny_policy, prompts, completions, two_threads, monkeypatch):  # noqa: F811
+    ids, mask = completions
+    monkeypatch.setattr(packing, "rotation", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        score_completions(tiny_policy, prompts, rollout_of(ids, mask))
+
+
+def test_rows_out_of_order_are_one_share(tiny_policy, prompts, completions, two_threads, monkeypatch):  # noqa: F811
+    ids, mask = completions
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(3))
+    rollout = rollout_of(ids, mask)
+    expected = score_completions(tiny_policy, prompts, rollout)[order]
+    monkeypatch.setattr(packing, "side_by_side", None)  # not called
+    assert (score_completions(tiny_policy, prompts, rollout.rows(order)) - expected).abs().max() < 1e-5
+
+
 def test_weights_that_change_before_the_gradient_are_an_error(tiny_policy, prompts, completions, merged):  # noqa: F811
     """As with every operation of autograd: else the gradient would be that of neither."""
     ids, mask = completions
@@ -95,7 +149,7 @@ def test_each_token_is_run_once(tiny_policy, prompts, completions, monkeypatch):
     call = MergedLayer.__call__
     monkeypatch.setattr(MergedLayer, "__call__", lambda self, x, *rest: widths.append(len(x)) or call(self, x, *rest))
     hidden = packed_hidden(tiny_policy, prompts, ids, mask, torch.arange(4).repeat_interleave(G))
-    assert widths == 2 * [int(prompts.attention_mask.sum() + (mask.sum(1) - 1).sum())]
+    assert sum(widths) == 2 * int(prompts.attention_mask.sum() + (mask.sum(1) - 1).sum())  # two layers, in any thread
     assert hidden.shape == (int(mask.sum()), 64)
 
 
