@@ -103,7 +103,7 @@ class NotebookPage:
     """A notebook in JupyterLab's own page."""
 
     def __init__(self, browser: Any, lab: Lab, name: str, pictures: Path):
-        self.lab, self.name, self.pictures, self.taken = lab, name, pictures, 0
+        self.lab, self.pictures = lab, pictures
         self.page = browser.new_page(viewport={"width": 1500, "height": 1100})
         self.page.set_default_timeout(1000 * PATIENCE)
         self.complaints: list[str] = []
@@ -111,8 +111,26 @@ class NotebookPage:
         self.page.route(lambda url: not url.startswith(lab.url), self._no_network)
         self.strangers: list[str] = []
         self.page.goto(f"{lab.url}lab/tree/{name}?reset&token={lab.token}")
+        self._wait_for(name)
+
+    def _wait_for(self, name: str) -> None:
+        self.name, self.taken = name, 0
         self.page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
         self.page.locator(".jp-StatusBar-TextItem", has_text="| Idle").wait_for()
+
+    def open_instead(self, name: str) -> None:
+        """Close the notebook without its changes, and open another: it is JupyterLab itself that takes long to load."""
+        self.menu("File", "Close Tab")
+        discard = self.page.locator(".jp-Dialog").get_by_role("button", name="Discard")
+        self.until(
+            lambda: not self.page.locator(".jp-NotebookPanel").count() or (discard.count() and discard.click()),
+            "the notebook is closed",
+        )
+        self.lab.stop_kernels()
+        self.menu("File", "Open from Path")
+        self.page.locator(".jp-Dialog input").fill(name)
+        self.page.keyboard.press("Enter")
+        self._wait_for(name)
 
     def _no_network(self, route: Any) -> None:
         self.strangers.append(route.request.url)

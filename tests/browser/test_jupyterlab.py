@@ -72,6 +72,23 @@ def open_notebook(browser, lab, pictures):
         page.close()
 
 
+@pytest.fixture(scope="module")
+def open_page(browser, lab, pictures):
+    """Notebooks that nobody changes, one after the other in one JupyterLab."""
+    pages = []
+
+    def opened(name):
+        if pages:
+            pages[0].open_instead(name)
+        else:
+            pages.append(NotebookPage(browser, lab, name, pictures))
+        return pages[0]
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
 def check_page(page):
     """Nothing on a page is broken, and everything was loaded from this machine."""
     assert page.complaints == []
@@ -198,9 +215,9 @@ def test_group_and_tokens_can_be_explored(open_notebook):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_page_looks_as_it_should(open_notebook, name):
+def test_every_page_looks_as_it_should(open_page, name):
     """As it is committed, without running it."""
-    page = open_notebook(name)
+    page = open_page(name)
     check_formulas(page)
     page.photograph_all()
     check_page(page)
