@@ -45,7 +45,7 @@ from favor_lab.study import leakage
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm import adapters, loading, prefix, processing, processor
 from favor_lab.vlm.fast.decoding import StaticDecoder, start_decoding
-from favor_lab.vlm.fast.packed import PackedAttention, packed_hidden
+from favor_lab.vlm.fast.packed import PackedAttention, flat_row
 from favor_lab.vlm.policy import Policy
 from favor_lab.vlm.prefix import completion_hidden, expand, run_prompt, token_logps
 from favor_lab.vlm.processing import (
@@ -552,7 +552,7 @@ TRAPS = [
         "Without the image's grid the forward pass gives its tokens the positions of text.",
         [
             [Edit(run_prompt, "position_ids=prompts.position_ids", "position_ids=None")],
-            [Edit(packed_hidden, "prompts.position_ids.flatten(1)[:, real]", f"{TEXT}.flatten()[real].expand(3, -1)")],
+            [Edit(flat_row, "prompts.position_ids.flatten(1)[:, real]", f"{TEXT}.flatten()[real].expand(3, -1)")],
             [Edit(StaticDecoder.prefill, "prompts.position_ids.flatten(1)", f"{TEXT}.flatten().expand(3, -1)")],
         ],
     ),
@@ -571,7 +571,7 @@ TRAPS = [
         "With a cache and no positions, the model takes the offset of the last call's images, which it remembers.",
         [
             [Edit(prefix._append, "prefix.next_position[:, None]", f"prefix.attention_mask.sum(1, True) + {DELTAS}")],
-            [Edit(packed_hidden, "prompts.next_position[groups", f"{DELTAS} + prompts.attention_mask.sum(1)[groups")],
+            [Edit(flat_row, "prompts.next_position[groups", f"{DELTAS} + prompts.attention_mask.sum(1)[groups")],
             [Edit(StaticDecoder.__init__, "prompts.next_position[:, None]", f"{TEXT}[:, -1:] + 1 + {DELTAS}")],
         ],
     ),
@@ -621,7 +621,7 @@ TRAPS = [
         "the first token", "design: packed_hidden, completion_hidden", both_ways,
         "A completion's first token is predicted by the prompt's last hidden state.",
         [
-            [Edit(packed_hidden, "before[:, 0] = last", "before[:, 0] = last - 1")],
+            [Edit(flat_row, "before[:, 0] = last", "before[:, 0] = last - 1")],
             [Edit(completion_hidden, "torch.cat([first, rest], dim=1)", "torch.cat([rest[:, :1], rest], dim=1)")],
             [Edit(run_prompt, "last_hidden_state[:, -1]", "last_hidden_state[:, -2]")],
             [Edit(StaticDecoder.prefill, "prompts.input_ids.shape)[:, -1]", "prompts.input_ids.shape)[:, -2]")],

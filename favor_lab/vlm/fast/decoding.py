@@ -171,7 +171,7 @@ class StaticDecoder:
         compiled: bool = False,
     ):
         check_length(policy, prompts.attention_mask.shape[1] + max_new_tokens - 1)
-        self.policy, self.layers = policy, layers_of(policy)
+        self.policy, self.layers = policy, layers_of(policy, sampling=True)
         self.model = policy.base.model.language_model
         self.graph, self.compiled, self.whole = (
             graph,

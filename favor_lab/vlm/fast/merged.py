@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 MERGE_LIMIT = 2**27  # bytes of decoder layers up to which a merged copy is made (the pocket policy has 6 MB)
 
 
-def layers_of(policy: Policy) -> list[Layer] | list[MergedLayer]:
-    """The decoder layers with the weights they have now: merged copies if they are small and in float32, and if no
-    gradient is wanted but that of a plain adapter."""
+def layers_of(policy: Policy, sampling: bool = False) -> list[Layer] | list[MergedLayer]:
+    """The decoder layers with the weights they have now: merged copies if they are small, in float32, and frozen but
+    for a plain adapter. sampling: no gradient will be wanted, so that trained matrices may be merged too."""
     layers = policy.base.model.language_model.layers
     size = sum(weight.numel() * weight.element_size() for weight in layers.parameters())
-    if policy.dtype == torch.float32 and size <= MERGE_LIMIT and all(map(MergedLayer.fits, layers)):
+    if (
+        policy.dtype == torch.float32
+        and size <= MERGE_LIMIT
+        and all(MergedLayer.fits(layer, sampling) for layer in layers)
+    ):
         with torch.no_grad():
             return [MergedLayer(layer) for layer in layers]
     return [Layer(layer) for layer in layers]
@@ -105,8 +109,9 @@ class MergedLayer:
         self.numbers = sum(part.weight.numel() for part in (self.qkv, self.out, self.gate_up, self.down))
 
     @staticmethod
-    def fits(layer: Any) -> bool:
-        """Whether a decoder layer has plain matrices, with biases where Qwen2-VL has them, none of which is trained."""
+    def fits(layer: Any, trained_too: bool) -> bool:
+        """Whether a decoder layer has plain matrices, with biases where Qwen2-VL has them, and frozen unless
+        `trained_too`."""
         attention, mlp = layer.self_attn, layer.mlp
         with_bias = [base_of(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj)]
         without = [base_of(module) for module in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)]
@@ -115,7 +120,7 @@ class MergedLayer:
         biases = [base.bias is not None for base in with_bias] + [base.bias is None for base in without]
         norms = [layer.input_layernorm, layer.post_attention_layernorm]
         trained = any(weight.requires_grad for module in with_bias + without + norms for weight in module.parameters())
-        return all(biases) and not (trained and torch.is_grad_enabled())
+        return all(biases) and (trained_too or not trained)
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """(T, D) -> (T, D). cos, sin (T, 1, d): see `rotation`. attend: q (T, H, d), k and v (T, K, d) -> (T, H, d)."""
