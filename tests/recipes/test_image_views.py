@@ -13,7 +13,7 @@ from favor_lab import FewShot, GRPOSettings, grpo_loss, load_policy, sample_grou
 from favor_lab.grpo import training
 from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from favor_lab.recipes import find_recipe, noisy_rollout, views, vppo
+from favor_lab.recipes import Recipe, find_recipe, noisy_rollout, views, vppo
 from favor_lab.recipes.noisy_rollout import annealed, noisy_sample
 from favor_lab.recipes.papo import papo_loss, perception
 from favor_lab.recipes.views import changed_prompts, masked, masked_prompts, noisy
@@ -367,13 +367,24 @@ def test_vppo_and_the_loss_share_the_pass_on_the_clean_images(
 def test_a_pass_made_ahead_is_the_one_that_the_loss_would_have_made(tiny_checkpoint, shots, monkeypatch, changes, rank):
     """Bit for bit, with the reference pass between them: an adapter that is switched off, or weights that are replaced
     for a while."""
+
+    def looks_ahead(rewards, context, **settings):
+        assert not context.distributions_ahead().requires_grad
+        return group_advantages(rewards, **settings)
+
+    def loss(logps, old_logps, ref_logps, advantages, mask, distributions, **settings):
+        assert distributions.requires_grad
+        return grpo_loss(logps, old_logps, ref_logps, advantages, mask, **settings)
+
+    passes, original = [], training.score_distributions
+    monkeypatch.setattr(training, "score_distributions", lambda *a, **o: passes.append(1) or original(*a, **o))
     settings, runs = replace(SETTINGS, steps=2, **changes), []
-    for ahead in (True, False):
-        if not ahead:
-            monkeypatch.setattr(training.Context, "distributions_ahead", lambda context: None)
+    for advantages in (looks_ahead, group_advantages):
         policy = load_policy(tiny_checkpoint, lora_rank=rank, device="cpu", check=False)
-        runs.append(take_steps(policy, find_recipe("vppo"), shots, settings))
+        recipe = Recipe("", "", "", steps={"advantages": advantages, "loss": loss})
+        runs.append(take_steps(policy, recipe, shots, settings))
     assert same(*runs) and runs[0][0][0]["grad_norm"] > 0
+    assert len(passes) == 4, "one in each step"
 
 
 def test_a_pass_made_ahead_of_a_selection_is_not_used(tiny_policy, shots):
