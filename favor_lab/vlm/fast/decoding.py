@@ -9,7 +9,7 @@ token needs about 30 operations per layer and not 120:
 * buffers have their final size from the start: nothing is concatenated, and a GPU captures a step as a graph.
 
 Finished rows are dropped as soon as the others fit on a smaller grid. Measured on the pocket policy (4 prompts, G = 8,
-two CPU threads), sampling takes 1/1.9 of the plain decoder's time (`tests/benchmarks/parts.py`).
+two CPU threads), sampling takes 1/2.5 of the plain decoder's time (`tests/benchmarks/parts.py`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ gradient is the sum over its group. No cache is carried through the layers, so t
 the backward pass (gradient checkpointing), where the cache of `prefix` would be dropped. Only attention uses padding.
 
 Measured on the pocket policy (4 prompts of 113 tokens, G = 8, completions of 18 to 31 tokens, two CPU threads): scoring
-and its gradient take 1/4.2 of the time of plain rows, and 1/1.3 of that of the shared cache of `prefix`
+and its gradient take 1/4.3 of the time of plain rows, and 1/1.8 of that of the shared cache of `prefix`
 (`tests/benchmarks/parts.py`).
 """
 
