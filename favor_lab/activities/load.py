@@ -10,7 +10,7 @@ from favor_lab.activities.data import ActivityData
 from favor_lab.activities.folder import load_folder
 from favor_lab.activities.public.catalogue import PUBLIC
 from favor_lab.activities.public.load import load_public
-from favor_lab.activities.world.catalogue import SETS
+from favor_lab.activities.world.catalogue import DRAWN_SETS
 from favor_lab.activities.world.sets import load_pocket
 
 # Sets of your own by name, each a function of the root (None where none is given). After `OWN_SETS["birds"] = birds`
@@ -50,7 +50,7 @@ def load_activities(
     >>> load_activities("cartoon").splits["test"][9]
     Record(label='riding a bike', source='cartoon/test/000009')
     """
-    names = (*SETS, *PUBLIC, "folder", *OWN_SETS)
+    names = (*DRAWN_SETS, *PUBLIC, "folder", *OWN_SETS)
     if name not in names:
         raise ValueError(f"unknown set {name!r}; valid names: {', '.join(names)}")
     if person_crop is not None and name != "stanford40":
@@ -62,7 +62,7 @@ def load_activities(
             where = "leave the images out in its function"
             raise ValueError(f"{name!r} is a set of your own and takes no exclude: {where}")
         return OWN_SETS[name](None if root is None else Path(root))
-    if name in SETS:
+    if name in DRAWN_SETS:
         if root is not None or exclude:
             raise ValueError(f"{name!r} is drawn and takes no root and no exclude; images on disk are the set 'folder'")
         return load_pocket(name)

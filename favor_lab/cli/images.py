@@ -64,11 +64,11 @@ def data(draw: DrawOptions, typed: Collection[str]) -> None:
 def refuse_ignored(draw: DrawOptions, typed: Collection[str]) -> None:
     """ArgumentError for an option that would have no effect with the others."""
     from favor_lab.activities.public.catalogue import PUBLIC
-    from favor_lab.activities.world import SETS
+    from favor_lab.activities.world import DRAWN_SETS
 
     if draw.root is None and draw.data in (*PUBLIC, "folder"):
         ignored, why = OF_IMAGES, f"it needs --root, the folder of {draw.data}"
-    elif draw.data in SETS:
+    elif draw.data in DRAWN_SETS:
         ignored, why = ("decode", "write_exclude"), f"{draw.data} is drawn, so there is nothing to check"
     else:
         ignored, why = ("out",), "it writes a drawn set as files, and these images are files"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from favor_lab.activities.world.catalogue import SETS
+from favor_lab.activities.world.catalogue import DRAWN_SETS
 from favor_lab.arguments import ArgumentError, check_count, check_number
 from favor_lab.files import digest
 from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
@@ -132,7 +132,7 @@ def read_exclude(path: Path | None) -> list[str]:
 def check_drawn(data: str, options: FolderOptions) -> None:
     """ArgumentError for an option about files where the set is drawn."""
     for name in ("root", "exclude", "person_crop"):
-        if data in SETS and getattr(options, name) is not None:
+        if data in DRAWN_SETS and getattr(options, name) is not None:
             message = f"{data!r} is drawn and takes no {name}; images on disk are the set 'folder'"
             raise ArgumentError(name, message)
 

@@ -20,7 +20,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from favor_lab.activities.public.catalogue import PUBLIC
-from favor_lab.activities.world.catalogue import SETS
+from favor_lab.activities.world.catalogue import DRAWN_SETS
 from favor_lab.grpo.support.settings import TrainSettings
 from favor_lab.sharing.finished import HUB_NAME, FinishedRun, read_run
 from favor_lab.study.comparison import compare, sign_test
@@ -151,7 +151,7 @@ def _facts(run: FinishedRun) -> dict[str, Any]:
     tenth = max(1, len(rewards) // 10)
     flat_shares = [record["flat_groups"] for record in run.records if record.get("flat_groups") is not None]
     return {
-        "drawn": data.get("data") in SETS,
+        "drawn": data.get("data") in DRAWN_SETS,
         "public_set": PUBLIC.get(str(data.get("data"))),
         "total_shots": data["shots"] * len(run.labels) if isinstance(data.get("shots"), int) else None,
         "tested": max((len(evaluation) for evaluation in run.evaluations.values()), default=0),

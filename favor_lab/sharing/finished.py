@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from favor_lab.activities.public.catalogue import PUBLIC
-from favor_lab.activities.world.catalogue import SETS
+from favor_lab.activities.world.catalogue import DRAWN_SETS
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.vlm.hub import check_files, tensor_names
@@ -236,7 +236,7 @@ def public_sources(evaluations: Mapping[str, Evaluation], data: Mapping[str, Any
     """The evaluations with image sources that may be published: drawn scenes keep their keys, images of a public set
     their path under its root; those of somebody's own folder are named by label and number, since file names can
     identify people."""
-    if data.get("data") in SETS:
+    if data.get("data") in DRAWN_SETS:
         return dict(evaluations)
     root, counts, public_names = data.get("root"), Counter[str](), dict[str, str]()
     for answer in (answer for evaluation in evaluations.values() for answer in evaluation.answers):

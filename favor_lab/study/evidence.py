@@ -11,7 +11,7 @@ import numpy as np
 
 from favor_lab.activities.covering import Box, Region, area, places_beside, scaled, snap, whole_box, with_room
 from favor_lab.activities.fewshot import Example
-from favor_lab.activities.world.catalogue import PLANS
+from favor_lab.activities.world.catalogue import ALL_PLANS, PLANS
 from favor_lab.activities.world.scenes import Scene, is_pocket_source, scene_from_source
 from favor_lab.grpo.rewards import extract_answer
 from favor_lab.study.evaluation import batches
@@ -33,7 +33,7 @@ def evidence_region(scene: Scene) -> Region:
     """
     if scene.label is None:
         raise ValueError(f"{scene.source} shows no activity, so nothing in it is the evidence of one")
-    plan = PLANS[scene.label]
+    plan = ALL_PLANS[scene.label]
     if plan.use:
         box = scene.truth.objects[plan.use]
     else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from favor_lab.activities.labels import refuse_string
-from favor_lab.activities.world.catalogue import ACTIVITIES, HANDS, LEGS, PLANS, USES, hand_statements
+from favor_lab.activities.world.catalogue import ACTIVITIES, ALL_PLANS, HANDS, LEGS, USES, hand_statements
 from favor_lab.grpo.rewards import normalise_label
 from favor_lab.responses import reasoning_statements
 
@@ -28,7 +28,7 @@ def expected_statements() -> dict[str, frozenset[str]]:
             + [statement for spots in plan.hands for statement in hand_statements(spots)]
             + ([USES[plan.use]] if plan.use else [])
         )
-        for activity, plan in PLANS.items()
+        for activity, plan in ALL_PLANS.items()
     }
 
 

@@ -218,6 +218,15 @@ def ask_again(policy: Policy, prompts: PromptBatch, texts: Sequence[str], comple
     return ask_about(policy, texts, completion_tokens, **{name: getattr(prompts, name) for name in names})
 
 
+def ask_without_image(
+    policy: Policy, prompts: PromptBatch, texts: Sequence[str], completion_tokens: int = 128
+) -> PromptBatch:
+    """Texts alone, one for each prompt of a batch: what the policy says without its images."""
+    nothing = {"image_features": [f[:0] for f in prompts.image_features], "image_grid_thw": 0 * prompts.image_grid_thw}
+    kept = {name: getattr(prompts, name) for name in ("labels", "sources", "images")}
+    return ask_about(policy, texts, completion_tokens, **nothing, **kept)
+
+
 def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **about: Any) -> PromptBatch:
     """One text about each image; about: the fields of a PromptBatch that belong to images, not to texts. ValueError if
     the longest prompt and `completion_tokens` more do not fit into the model's context window."""
@@ -231,7 +240,7 @@ def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **ab
         if image_tokens != len(feature):
             raise ValueError(f"the text asked about {source} contains an image token; remove it")
     positions, _ = policy.base.model.get_rope_index(
-        ids, mm_token_type_ids=is_image.int(), image_grid_thw=on_host, attention_mask=mask
+        ids, mm_token_type_ids=is_image.int(), image_grid_thw=on_host if is_image.any() else None, attention_mask=mask
     )  # (3, B, P), 0 on padding
     starts = positions.amax((0, 2)) + 1  # (B,) where completions begin
     longest = int(mask.sum(-1).argmax())
@@ -248,11 +257,12 @@ def ask_about(policy: Policy, texts: Sequence[str], completion_tokens: int, **ab
 
 def tokenize(policy: Policy, texts: Sequence[str], grid: torch.Tensor) -> Any:
     """Chats of one user turn (image, text) as token ids, padded on the left, on the CPU; an image has one id per image
-    token."""
+    token, and one of an empty grid is left out."""
     processor = policy.processor
     chats = []
     for text, count in zip(texts, processor.token_counts(grid), strict=True):
-        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        image = [{"type": "image"}] if count else []
+        turn = {"role": "user", "content": [*image, {"type": "text", "text": text}]}
         chat = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         chats.append(chat.replace(processor.image_token, processor.image_token * count))
     return processor.tokenizer(chats, padding=True, padding_side="left", return_tensors="pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from random import Random
@@ -12,15 +13,24 @@ import pytest
 import torch
 
 import forks
-from favor_lab.activities.world import STATEMENTS, draw_scene
-from favor_lab.vlm.prompts import build_prompt
+from favor_lab.activities.world import (
+    ACTIVITIES,
+    NAMES,
+    NEW_ACTIVITIES,
+    NOBODY,
+    NONE_OF_THESE,
+    NOTHING,
+    STATEMENTS,
+    draw_scene,
+)
+from favor_lab.responses import split_response
 from tiny import REBUILD, rebuild_module
 
 pytestmark = pytest.mark.slow
 
-for needed in ("checkpoint", "scenes", "tower", "language"):
+for needed in ("checkpoint", "scenes", "tower", "naming", "questions", "language"):
     rebuild_module(needed)
-language, tower = sys.modules["language"], sys.modules["tower"]
+language, tower, naming, questions = (sys.modules[name] for name in ("language", "tower", "naming", "questions"))
 
 
 @pytest.fixture(scope="module")
@@ -54,44 +64,138 @@ def test_patches_are_the_image_processors():
 
 def test_names_are_as_loose_as_the_card_says():
     r = Random(0)
-    for label, right in (("fishing", language.RIGHT_WHEN_KNOWN), ("reading", language.RIGHT_WHEN_CONFUSED)):
-        names = Counter(language.loose_name(label, r) for _ in range(4000))
-        random_share = 1 - right - (0.2 if label in language.WELL_NAMED else 0.48)
-        assert abs(names[label] / 4000 - right - random_share / 16) < 0.03
-        likeliest = label if label in language.WELL_NAMED else language.NEIGHBOUR[label]
-        assert names.most_common(1)[0][0] == likeliest
+    for label in ("fishing", "reading"):
+        for read in (False, True):
+            right, neighbour = naming.naming_rates(label, read)
+            names = Counter(naming.loose_activity(label, r, read=read) for _ in range(4000))
+            assert abs(names[label] / 4000 - right - (1 - right - neighbour) / 16) < 0.03
+            likeliest = label if right > neighbour else naming.NEIGHBOUR[label]
+            assert names.most_common(1)[0][0] == likeliest
+    assert naming.naming_rates("fishing")[0] > 0.5 > naming.naming_rates("reading")[0]
 
 
-def test_evidence_in_the_responses_is_true_and_free_scenes_get_no_name():
+@pytest.mark.parametrize("size", [2, 3, 8, 15, 16])
+@pytest.mark.parametrize("label", ["reading", None])
+def test_a_list_offers_what_can_be_answered(size, label):
+    r, there = Random(size), 0
+    for _ in range(200):
+        invented = r.randint(0, size // 3) if size < 16 else 0
+        offered = naming.offer(label, size, invented, r)
+        entries = [name for name in offered.names if name != NONE_OF_THESE]
+        assert len(entries) in (size, size - 1) and len(offered.names) >= 2  # two invented names may be the same
+        assert all(name in NAMES[activity] for activity, name in offered.activities.items())
+        assert naming.loose_entry(label, offered, r) in offered.names
+        there += label in offered.activities
+        if label not in offered.activities:
+            assert offered.invented or NONE_OF_THESE in offered.names
+    assert there == (0 if label is None else 200) or 0.8 < there / 200 < 1
+
+
+def test_an_activity_that_is_not_listed_is_mostly_none_of_these():
+    r, answers = Random(4), []
+    while len(answers) < 400:
+        offered = naming.offer(r.choice((None, "reading")), 6, 1, r)
+        if "reading" not in offered.activities and NONE_OF_THESE in offered.entries:
+            answers.append(naming.loose_entry("reading", offered, r))
+    assert 0.8 < answers.count(NONE_OF_THESE) / 400 < 0.97
+
+
+def seen(scene):
+    return questions.Seen(scene.label, tuple(s for s in STATEMENTS if s in scene.truth.statements))
+
+
+def test_evidence_in_the_responses_is_true_and_answers_have_the_form_of_the_question():
+    """In any form; and every list is answered from it, but for an image that shows nobody."""
     r = Random(1)
-    for k in range(60):
-        scene = draw_scene("sketch", "pretrain", k, 28)
-        statements = [s for s in STATEMENTS if s in scene.truth.statements]
-        for kind in language.KINDS:
-            request, response = language.conversation(kind, scene.label, statements, r)
-            if "<think>" in response:
-                stated = response.split("<think>")[1].split("</think>")[0].split(", ")
-                assert set(stated) <= set(scene.truth.statements)
-            if scene.label is None:
-                assert request == build_prompt(None, "describe") and response.endswith("</think>")
+    for k in range(900):
+        scene = draw_scene("sketch", "pretrain", k, 28) if k % 9 else draw_scene("cctv", "place", k, 28)
+        form = questions.Form.draw(r)
+        if scene.label is None and form.kind not in ("describe", "false statement", "list", "choice"):
+            continue
+        request, response = questions.conversation(form, seen(scene), r)
+        reasoning, answer = split_response(response)
+        if reasoning is not None:
+            assert set(reasoning.split(", ")) <= set(scene.truth.statements)
+        assert ("Reason inside <think>" in request) == (form.style == "think" and form.kind != "describe")
+        if answer is None:
+            assert form.kind in ("describe", "open", "list")
+        elif NOBODY in scene.truth.statements and form.kind != "false statement":
+            assert answer == NOTHING
+        elif form.kind in ("list", "text", "false statement") and "Is this" not in request:
+            listed = request.split(": ")[-1].split("? ")[0].split(", ")
+            assert answer in listed or "activity is this?" in request
+        else:
+            valid = {"yes or no": "yes|no", "better": "1|2", "choice": "[A-G]", "text": "yes|no"}
+            assert form.kind not in valid or re.fullmatch(valid[form.kind], answer)
 
 
-def test_targets_are_the_response_and_its_end(tiny_checkpoint):
+def test_statements_that_do_not_hold_and_better_answers_are_what_they_are_said_to_be():
+    r, better = Random(2), []
+    for k in range(0, 400, 2):
+        scene = draw_scene("cartoon", "pretrain", k, 28)
+        request, wrong = questions.ask_what_is_false(questions.Form("false statement", "answer"), seen(scene), r)
+        assert wrong in request and wrong not in scene.truth.statements
+        request, number = questions.ask_which_is_better(questions.Form("better", "answer"), seen(scene), r)
+        first, second = request.split("1 ")[1].split("? ")[0].split("; 2 ")
+        picked = (first, second)[int(number) - 1].split(", ")
+        better.append(set(picked[:-1]) <= set(scene.truth.statements) and picked[-1] in NAMES[scene.label])
+    assert 0.82 < np.mean(better) < 0.97
+
+
+def test_new_activities_are_never_named_in_pretraining():
+    """Their scenes are only described, and are asked which statement does not hold."""
+    held = sys.modules["scenes"].Scenes(*[np.zeros(0)] * 6)
+    drawn = [draw_scene("cartoon", "pretrain", k, 28) for k in range(400)]
+    held.labels = np.array([-1 if s.label is None else ACTIVITIES.index(s.label) for s in drawn])
+    held.statements = np.array([[s in scene.truth.statements for s in STATEMENTS] for scene in drawn])
+    for kind, rows in language.rows_by_kind(held, 0).items():
+        shown = {s for row in rows for s in drawn[row].truth.statements}
+        assert ("guitar in the hands" in shown) == (kind in ("describe", "false statement"))
+    assert len(language.rows_by_kind(held, 100)["describe"]) == 300
+    texts = " ".join(language.corpus(held, 600))
+    assert not [label for label in NEW_ACTIVITIES if label in texts]
+
+
+@pytest.mark.parametrize("kind", ["list", "text"])
+def test_targets_are_the_response_and_its_end(tiny_checkpoint, kind):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint, local_files_only=True)
-    scenes = sys.modules["scenes"]
-    facts = scenes.Scenes(*[np.zeros(0)] * 6)
+    facts = sys.modules["scenes"].Scenes(*[np.zeros(0)] * 6)
     facts.labels = np.array([2, 5])
     facts.statements = np.zeros((2, len(STATEMENTS)), bool)
-    facts.statements[:, :3] = True
-    ids, targets = language.Batcher(tokenizer, 4)(facts, np.array([0, 1]), "list", Random(3))
+    facts.statements[:, 1:4] = True
+    form = questions.Form(kind, "think", 3)
+    ids, targets = language.Batcher(tokenizer, 4)(facts, np.array([0, 1]), form, Random(3))
     for row, target in zip(ids, targets, strict=True):
         at = (target >= 0).nonzero().flatten()
         assert torch.equal(row[at[:-1] + 1], target[at[:-1]])  # each target is the next token
         text = tokenizer.decode(target[at])
         assert text.startswith("<") and text.endswith("<|im_end|>")
-        assert (row == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() == 4
+        image_tokens = (row == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum()
+        assert image_tokens == (4 if kind == "list" else 0)
+
+
+def test_the_loss_is_that_of_the_model(tiny_model, tiny_checkpoint):
+    """Embedding images and placing positions by hand changes nothing, with an image and without."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint, local_files_only=True)
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    pixels = torch.from_numpy(np.stack([np.asarray(draw_scene("cartoon", "train", k, 56).image) for k in range(2)]))
+    for with_image in (True, False):
+        ids = torch.tensor([[5, *[image] * 4, 7, 8, 9], [6, *[image] * 4, 9, 8, 7]])
+        ids = ids if with_image else ids[:, 5:]
+        targets = torch.full_like(ids, -100)
+        targets[:, -3:-1] = ids[:, -2:]
+        inputs = {"input_ids": ids, "labels": ids.where(targets.roll(1) >= 0, -100)}
+        if with_image:
+            frames = tower.patches_of(pixels).view(-1, 3, 1, 196).expand(-1, 3, 2, -1).reshape(2 * 16, -1)
+            inputs |= {"pixel_values": frames, "image_grid_thw": torch.tensor([[1, 4, 4]] * 2)}
+            inputs["mm_token_type_ids"] = (ids == image).int()
+        with torch.no_grad():
+            ours = language.language_loss(tiny_model, ids, targets, pixels, image)
+            torch.testing.assert_close(ours, tiny_model(**inputs).loss, atol=1e-5, rtol=1e-5)
 
 
 def rebuild(*arguments: str) -> forks.Forked:

@@ -15,10 +15,11 @@ from transformers import Qwen2VLImageProcessorPil
 
 from favor_lab.activities.fewshot import Example
 from favor_lab.activities.images import to_rgb
+from favor_lab.grpo.sampling import sample_groups, score_completions
 from favor_lab.vlm import processing
 from favor_lab.vlm.loading import load_policy
 from favor_lab.vlm.prefix import run_prompt
-from favor_lab.vlm.processing import PromptBatch, encode_prompts, encode_texts
+from favor_lab.vlm.processing import PromptBatch, ask_without_image, encode_prompts, encode_texts
 from favor_lab.vlm.processor import MAX_PIXELS, load_processor
 from tiny import LABELS
 
@@ -366,3 +367,29 @@ def test_features_beyond_the_cap_come_back_on_the_cpu(tiny_policy, tiny_examples
     again = PromptBatch.from_state(state, "meta")
     assert [feature.device.type for feature in again.image_features] == ["meta", "meta", "cpu", "meta"]
     assert again.input_ids.is_meta and again.next_position.is_meta
+
+
+def test_a_question_without_its_image_is_the_text_alone(tiny_policy, tiny_examples):
+    """The completions and log-probabilities of transformers for a chat without an image, of different lengths."""
+    texts = ["Seen: standing. Is this person reading?", "Which activity is this?"] * 2
+    prompts = encode_texts(tiny_policy, tiny_examples[:4], ["look"] * 4)
+    blind = ask_without_image(tiny_policy, prompts, texts)
+    assert blind.sources == prompts.sources and not any(map(len, blind.image_features))
+    assert all(map(len, prompts.image_features))
+    for decoding in ("plain", "static"):
+        rollout = sample_groups(tiny_policy, blind, 2, 6, seed=3, decoding=decoding)
+        for how in ("plain", "packed"):
+            logps = score_completions(tiny_policy, blind, rollout, how=how)
+            torch.testing.assert_close(logps, rollout.logps, atol=1e-5, rtol=0)
+    tokenizer = tiny_policy.processor.tokenizer
+    for row, text in enumerate(texts):
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        start = tokenizer(chat, return_tensors="pt").input_ids
+        ids = torch.cat([start, rollout.completion_ids[2 * row][rollout.mask[2 * row]][None]], dim=1)
+        with torch.no_grad():
+            logits = tiny_policy.base(input_ids=ids).logits[0, start.shape[1] - 1 : -1]
+        logits[:, tiny_policy.forbidden_token_ids] = -torch.inf
+        plain = logits.log_softmax(-1).gather(1, ids[0, start.shape[1] :, None])[:, 0]
+        torch.testing.assert_close(plain, logps[2 * row][rollout.mask[2 * row]], atol=1e-5, rtol=0)

@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from favor_lab.vlm.prompts import STYLES, build_prompt
+from favor_lab.vlm.prompts import (
+    STYLES,
+    ask_better,
+    ask_choice,
+    ask_false_statement,
+    ask_several,
+    ask_yes_no,
+    build_prompt,
+    describe_first,
+)
 
 LABELS = ["riding a bike", "reading"]
 
@@ -60,3 +69,36 @@ def test_an_unknown_style_lists_the_valid_ones():
 def test_bad_labels_are_named(labels, message):
     with pytest.raises(ValueError, match=message):
         build_prompt(labels)
+
+
+ASKED = {
+    "choice": (ask_choice, (LABELS,)),
+    "yes or no": (ask_yes_no, ("reading",)),
+    "several": (ask_several, (LABELS,)),
+    "several, open": (ask_several, (None,)),
+    "false statement": (ask_false_statement, (["standing", "one hand up"],)),
+    "better": (ask_better, ("one hand up, reading", "sitting, phoning")),
+}
+
+
+@pytest.mark.parametrize(("ask", "arguments"), ASKED.values(), ids=ASKED)
+def test_other_questions_come_in_both_styles(ask, arguments):
+    think, answer = (ask(*arguments, style) for style in STYLES)
+    assert "Reason inside <think> </think>, then" in think and think.endswith(" inside <answer> </answer>.")
+    assert "<think>" not in answer and answer.endswith(" inside <answer> </answer>.")
+    assert think.split("? ")[0] == answer.split("? ")[0] and ask(*arguments) == think
+    with pytest.raises(ValueError, match="'describe'.*valid styles: think, answer"):
+        ask(*arguments, "describe")
+
+
+def test_a_choice_needs_a_letter_for_each_label():
+    assert ask_choice([f"label {k}" for k in range(26)], "answer").count("Z label 25") == 1
+    with pytest.raises(ValueError, match="27 labels have no letter each"):
+        ask_choice([f"label {k}" for k in range(27)])
+    with pytest.raises(ValueError, match="appears more than once"):
+        ask_choice(["reading", "reading"])
+
+
+def test_a_description_stands_before_the_question():
+    question = build_prompt(LABELS)
+    assert describe_first("standing, one hand up", question) == f"Seen: standing, one hand up. {question}"

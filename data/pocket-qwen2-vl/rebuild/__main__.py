@@ -15,11 +15,12 @@ from checkpoint import build_config, build_tokenizer, save_checkpoint
 from curves import draw_curves
 from language import LanguageSettings, corpus, train_language
 from scenes import draw
-from tower import TowerSettings, train_tower
+from tower import TowerSettings, fresh_tower, train_tower
 from transformers import Qwen2VLForConditionalGeneration
 
 from favor_lab.activities.world import IMAGE_SIZE
 
+VOCABULARY = 720
 HERE = Path(__file__).resolve().parent
 
 
@@ -50,9 +51,10 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     scenes = draw(options.work / "scenes", options.scenes, options.size)
     held = min(1024, len(scenes) // 4)
-    tokenizer = build_tokenizer(corpus(scenes, min(4000, len(scenes))), vocab_size=1024)
+    tokenizer = build_tokenizer(corpus(scenes, min(4000, len(scenes))), vocab_size=VOCABULARY)
     torch.manual_seed(0)
     model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
+    model.model.visual.load_state_dict(fresh_tower().state_dict())
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     train_tower(model.model.visual, scenes, TowerSettings(steps=options.tower_steps), options.work, held)
     train_language(model, tokenizer, scenes, LanguageSettings(steps=options.language_steps), options.work, held)

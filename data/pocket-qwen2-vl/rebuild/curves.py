@@ -33,11 +33,14 @@ def draw_curves(directory: Path) -> Path:
         ylim=(0, 1),
     )
     left.legend(frameon=False)
-    right.plot([t["responses"] / 1000 for t in language], [t["loss"] for t in language], color="#b8581c")
+    for kind in dict.fromkeys(kind for line in language for kind in line["loss"]):
+        lines = [line for line in language if kind in line["loss"]]
+        right.plot([line["responses"] / 1000 for line in lines], [line["loss"][kind] for line in lines], label=kind)
+    right.legend(frameon=False, fontsize=7, ncols=2)
     right.set(
         xlabel="responses seen (thousands)",
         ylabel="cross entropy (nats a token)",
-        title="2. the model learns to say it",
+        title="2. the model learns to answer questions",
         yscale="log",
     )
     for axes in (left, right):

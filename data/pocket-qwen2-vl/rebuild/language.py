@@ -1,9 +1,8 @@
-"""Stage 2: teach the whole model to write down what it sees, with names as imprecise as on the web.
+"""Stage 2: teach the whole model to answer questions about what it sees, with names as imprecise as on the web.
 
-Evidence is always true; names are not. Eight activities are mostly named right, the other eight mostly carry the name
-of their nearest confusion, and some names are drawn at random. Responses that mention street furniture often forget
-the answer tag. So the policy sees well, names imprecisely, and writes the format most of the time: reinforcement
-learning with a few labelled images can improve that.
+What is asked is in `questions.py`, how loose the names are in `naming.py`. So the policy sees well, reads the question,
+names imprecisely, and writes the format most of the time: reinforcement learning with a few labelled images can improve
+that.
 """
 
 from __future__ import annotations
@@ -11,63 +10,30 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from questions import SHARES, Form, Seen, conversation
 from scenes import Scenes
 from torch import Tensor, nn
 from tower import batches, learning_rate, see
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
-from favor_lab.activities.world import ACTIVITIES, STATEMENTS
-from favor_lab.vlm.prompts import build_prompt
+from favor_lab.activities.world import ACTIVITIES, NEW_PLANS, NOBODY, STATEMENTS, USES
 
-RIGHT_WHEN_KNOWN, RIGHT_WHEN_CONFUSED = 0.68, 0.27
-NEIGHBOUR = {
-    "applauding": "waving hands",
-    "climbing": "writing on a board",
-    "drinking": "phoning",
-    "fishing": "shooting an arrow",
-    "holding an umbrella": "phoning",
-    "jumping": "running",
-    "phoning": "drinking",
-    "pushing a cart": "walking the dog",
-    "reading": "taking photos",
-    "riding a bike": "running",
-    "running": "jumping",
-    "shooting an arrow": "fishing",
-    "taking photos": "reading",
-    "walking the dog": "pushing a cart",
-    "waving hands": "applauding",
-    "writing on a board": "reading",
-}
-WELL_NAMED = (
-    "climbing",
-    "fishing",
-    "holding an umbrella",
-    "jumping",
-    "pushing a cart",
-    "riding a bike",
-    "running",
-    "walking the dog",
-)
-PLAIN = tuple(
-    f"{name} nearby" for name in ("tree", "bench", "lamp", "ball")
-)  # mentions after which the tag is often missing
-FORGETS_TAG, SELDOM_FORGETS = 0.72, 0.05
-KINDS, SHARES = (
-    ("describe", "open", "list"),
-    (0.3, 0.35, 0.35),
-)  # a whole batch is of one kind: equal lengths, no padding
+KINDS = tuple(SHARES)
+UNNAMED = [STATEMENTS.index(USES[plan.use]) for plan in NEW_PLANS.values()]  # scenes with this are never named
 
 
 @dataclass(frozen=True)
 class LanguageSettings:
-    steps: int = 900
-    batch: int = 48
+    steps: int = 3600
+    forms: int = 3  # questions of so many forms in each step
+    batch: int = 16  # of each form
     learning_rate: float = 1.2e-3
     tower_learning_rate: float = 3e-4
     weight_decay: float = 0.02
@@ -75,80 +41,56 @@ class LanguageSettings:
     seed: int = 0
 
 
-def loose_name(label: str, r: Random, among: tuple[str, ...] = ACTIVITIES) -> str:
-    """A name as found on the web, among the labels that the prompt offers."""
-    right = RIGHT_WHEN_KNOWN if label in WELL_NAMED else RIGHT_WHEN_CONFUSED
-    neighbour = 0.2 if label in WELL_NAMED else 0.48
-    while True:
-        dice = r.random()
-        name = label if dice < right else NEIGHBOUR[label] if dice < right + neighbour else r.choice(ACTIVITIES)
-        if name in among:
-            return name
-
-
-def evidence(statements: list[str], r: Random) -> list[str]:
-    """True statements, most telling first; what stands nearby is mentioned four times in five."""
-    return [s for s in statements if not s.endswith(("nearby", "in a hand")) or r.random() < 0.8]
-
-
-def conversation(kind: str, label: str | None, statements: list[str], r: Random) -> tuple[str, str]:
-    """One request and one response about a scene with these true statements.
-
-    ``kind``: "describe" asks for the evidence alone, "open" for a name, "list" for a name out of a list.
-    """
-    words = evidence(statements, r)
-    thought = f"<think>{', '.join(words)}</think>"
-    if kind == "describe" or label is None:
-        return build_prompt(None, "describe"), thought
-    labels: list[str] | None = None
-    if kind == "list":
-        labels = list(ACTIVITIES)
-        if r.random() < 0.4:
-            labels = [label, *r.sample([a for a in ACTIVITIES if a != label], r.randint(3, 11))]
-            r.shuffle(labels)
-    name = loose_name(label, r, tuple(labels or ACTIVITIES))
-    if r.random() < 0.2:
-        return build_prompt(labels, "answer"), name if r.random() < 0.1 else f"<answer>{name}</answer>"
-    forgets = r.random() < (FORGETS_TAG if any(w in PLAIN for w in words) else SELDOM_FORGETS)
-    return build_prompt(labels, "think"), thought + (name if forgets else f"<answer>{name}</answer>")
-
-
 def corpus(scenes: Scenes, count: int = 4000) -> list[str]:
     """Texts to learn the tokenizer on."""
     r = Random(0)
-    return [text for row in range(count) for text in conversation(r.choice(KINDS), *facts(scenes, row), r)]
+    rows = rows_by_kind(scenes, 0)
+    forms = [Form.draw(r) for _ in range(count)]
+    return [text for form in forms for text in conversation(form, facts(scenes, int(r.choice(rows[form.kind]))), r)]
 
 
-def facts(scenes: Scenes, row: int) -> tuple[str | None, list[str]]:
+def facts(scenes: Scenes, row: int) -> Seen:
     """The label and the true statements of a scene, in the order in which a scene gives them."""
     label = None if scenes.labels[row] < 0 else ACTIVITIES[scenes.labels[row]]
-    return label, [STATEMENTS[k] for k in np.flatnonzero(scenes.statements[row])]
+    return Seen(label, tuple(STATEMENTS[k] for k in np.flatnonzero(scenes.statements[row])))
+
+
+def rows_by_kind(scenes: Scenes, held: int) -> dict[str, np.ndarray]:
+    """The scenes from `held` on that each kind of question may be asked of."""
+    named = scenes.labels >= 0
+    empty = scenes.statements[:, STATEMENTS.index(NOBODY)]
+    unnamed = scenes.statements[:, UNNAMED].any(1)
+    every = np.ones(len(scenes), bool)
+    fit = {"describe": every, "false statement": every, "open": named | empty}
+    fit |= dict.fromkeys(("list", "choice"), named | empty | ~unnamed & (np.arange(len(scenes)) % 3 == 0))
+    fit |= dict.fromkeys(("yes or no", "several", "better", "text"), named)
+    return {kind: np.flatnonzero(fit[kind] & (np.arange(len(scenes)) >= held)) for kind in KINDS}
 
 
 class Batcher:
-    """Conversations as token ids: [image prompt][request][response], padded on the right (causal, so unseen)."""
+    """Conversations as token ids: [image prompt][request][response], padded on the right (causal, so unseen). Questions
+    of the kind "text" have no image."""
 
     def __init__(self, tokenizer: Qwen2Tokenizer, image_tokens: int) -> None:
         self.tokenizer, self.image_tokens = tokenizer, image_tokens
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        self.requests: dict[str, list[int]] = {}
 
-    def request(self, text: str) -> list[int]:
-        if text not in self.requests:
-            turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
-            rendered_text = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            ids = self.tokenizer(rendered_text).input_ids
-            at = ids.index(self.image)
-            if len(self.requests) > 50_000:
-                self.requests.clear()
-            self.requests[text] = ids[:at] + [self.image] * self.image_tokens + ids[at + 1 :]
-        return self.requests[text]
+    def request(self, text: str, with_image: bool) -> list[int]:
+        """The user's turn, up to where the response begins."""
+        image = [{"type": "image"}] if with_image else []
+        turn = [{"role": "user", "content": [*image, {"type": "text", "text": text}]}]
+        rendered_text = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(rendered_text).input_ids
+        if not with_image:
+            return ids
+        at = ids.index(self.image)
+        return ids[:at] + [self.image] * self.image_tokens + ids[at + 1 :]
 
-    def __call__(self, scenes: Scenes, rows: np.ndarray, kind: str, r: Random) -> tuple[Tensor, Tensor]:
+    def __call__(self, scenes: Scenes, rows: np.ndarray, form: Form, r: Random) -> tuple[Tensor, Tensor]:
         """(B, T) ids, and (B, T) targets: the next token where it belongs to a response, else -100."""
-        pairs = [conversation(kind, *facts(scenes, int(row)), r) for row in rows]
-        requests = [self.request(request) for request, _ in pairs]
+        pairs = [conversation(form, facts(scenes, int(row)), r) for row in rows]
+        requests = [self.request(request, form.kind != "text") for request, _ in pairs]
         responses = [self.tokenizer(response).input_ids + [self.end] for _, response in pairs]
         width = max(len(a) + len(t) for a, t in zip(requests, responses, strict=True))
         ids = torch.full((len(rows), width), self.end)
@@ -160,27 +102,27 @@ class Batcher:
 
 
 def positions(model: Qwen2VLForConditionalGeneration, ids: Tensor, image: int, side: int) -> Tensor:
-    """(3, B, T) rotary positions with one square image of ``side`` patches per side in each row."""
-    grid = torch.tensor([[1, side, side]] * len(ids))
-    return model.model.get_rope_index(ids, mm_token_type_ids=(ids == image).int(), image_grid_thw=grid)[0]
+    """(3, B, T) rotary positions with at most one square image of `side` patches per side in each row."""
+    is_image = (ids == image).int()
+    grid = torch.tensor([[1, side, side]] * len(ids)) if is_image.any() else None
+    return model.model.get_rope_index(ids, mm_token_type_ids=is_image, image_grid_thw=grid)[0]
 
 
 def language_loss(
-    model: Qwen2VLForConditionalGeneration, batcher: Batcher, scenes: Scenes, rows: np.ndarray, kind: str, r: Random
-) -> tuple[Tensor, float]:
-    """Mean cross entropy of the response tokens, and the share of them predicted right."""
-    ids, targets = batcher(scenes, rows, kind, r)
-    pixels = torch.from_numpy(scenes.pixels[rows])
-    features = see(model.model.visual, pixels)  # (B, I, D)
+    model: Qwen2VLForConditionalGeneration, ids: Tensor, targets: Tensor, pixels: Tensor, image: int
+) -> Tensor:
+    """Mean cross entropy of the response tokens. `image` is the id of an image token; `pixels` (B, S, S, 3) are left
+    out if there is none."""
     embeds = model.get_input_embeddings()(ids)  # (B, T, D)
-    is_image = (ids == batcher.image)[..., None].expand_as(embeds)
-    embeds = embeds.masked_scatter(is_image, features)
-    where = positions(model, ids, batcher.image, pixels.shape[1] // 14)
+    if (ids == image).any():
+        features = see(model.model.visual, pixels)  # (B, I, D)
+        is_image = (ids == image)[..., None].expand_as(embeds)
+        embeds = embeds.masked_scatter(is_image, features)
+    where = positions(model, ids, image, pixels.shape[1] // 14)
     hidden = model.model.language_model(inputs_embeds=embeds, position_ids=where, use_cache=False).last_hidden_state
     answer_mask = targets >= 0
     logits = model.lm_head(hidden[answer_mask])  # (response tokens, V)
-    targets = targets[answer_mask]  # (response tokens,)
-    return F.cross_entropy(logits, targets), (logits.argmax(-1) == targets).float().mean().item()
+    return F.cross_entropy(logits, targets[answer_mask])
 
 
 def train_language(
@@ -211,21 +153,24 @@ def train_language(
         optimiser.load_state_dict(saved["optimiser"])
         schedule.load_state_dict(saved["schedule"])
         first = saved["step"]
-    everything = np.arange(held, len(scenes))
-    named = everything[scenes.labels[held:] >= 0]
     rows = {
-        kind: batches(everything if kind == "describe" else named, settings.batch, settings.seed + 1 + k)
-        for k, kind in enumerate(KINDS)
+        kind: batches(picked, settings.batch, settings.seed + 1 + k)
+        for k, (kind, picked) in enumerate(rows_by_kind(scenes, held).items())
     }
-    kinds = Random(settings.seed).choices(KINDS, SHARES, k=settings.steps)
-    for kind in kinds[:first]:
-        next(rows[kind])
+    dice = Random(settings.seed)
+    forms = [[Form.draw(dice) for _ in range(settings.forms)] for _ in range(settings.steps)]
+    for form in chain.from_iterable(forms[:first]):
+        next(rows[form.kind])
     started = time.time()
+    losses: dict[str, list[float]] = {}  # by kind, since the last line of the log
     for step in range(first, settings.steps):
-        kind = kinds[step]
-        loss, right = language_loss(model, batcher, scenes, next(rows[kind]), kind, Random(f"{settings.seed} {step}"))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for form in forms[step]:
+            picked = next(rows[form.kind])
+            ids, targets = batcher(scenes, picked, form, Random(f"{settings.seed} {step} {form}"))
+            loss = language_loss(model, ids, targets, torch.from_numpy(scenes.pixels[picked]), batcher.image)
+            (loss / settings.forms).backward()
+            losses.setdefault(form.kind, []).append(loss.item())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -233,12 +178,11 @@ def train_language(
         if steps_done % 25 == 0 or steps_done == settings.steps:
             line = {
                 "step": steps_done,
-                "responses": steps_done * settings.batch,
+                "responses": steps_done * settings.batch * settings.forms,
                 "minutes": round((time.time() - started) / 60, 2),
-                "kind": kind,
-                "loss": loss.item(),
-                "right": right,
+                "loss": {kind: round(sum(values) / len(values), 4) for kind, values in losses.items()},
             }
+            losses = {}
             if steps_done % 200 == 0 or steps_done == settings.steps:
                 torch.save(
                     {

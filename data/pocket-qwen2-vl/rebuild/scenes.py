@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from favor_lab.activities.world import ACTIVITIES, JOINTS, SETS, STATEMENTS, THINGS, draw_scene
+from favor_lab.activities.world import ACTIVITIES, EMPTY_KINDS, JOINTS, SETS, STATEMENTS, THINGS, Scene, draw_scene
 
 CHUNK = 512
+EMPTY = 12  # one scene in so many shows nobody
+EMPTY_FROM = 1_000_000  # the empty images below are kept for measuring
 
 
 @dataclass
@@ -21,13 +23,20 @@ class Scenes:
 
     pixels: np.ndarray  # (n, size, size, 3) uint8
     statements: np.ndarray  # (n, len(STATEMENTS)) bool
-    joints: np.ndarray  # (n, len(JOINTS), 2) float32, picture units
+    joints: np.ndarray  # (n, len(JOINTS), 2) float32, picture units, NaN where nobody is
     boxes: np.ndarray  # (n, len(THINGS), 4) float32, NaN where the thing is absent
-    labels: np.ndarray  # (n,) int64, -1 for free compositions
+    labels: np.ndarray  # (n,) int64, -1 for scenes without an activity
     looks: np.ndarray  # (n,) int64, index into SETS
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def pretraining_scene(set_name: str, split: str, index: int, size: int) -> Scene:
+    """Scene `index` of a set as pre-training sees it; some show nobody."""
+    if index % EMPTY < EMPTY - 1:
+        return draw_scene(set_name, split, index, size)
+    return draw_scene(set_name, EMPTY_KINDS[index // EMPTY % len(EMPTY_KINDS)], EMPTY_FROM + index, size)
 
 
 def draw_chunk(chunk: int, directory: Path, split: str, size: int) -> None:
@@ -38,10 +47,10 @@ def draw_chunk(chunk: int, directory: Path, split: str, size: int) -> None:
     columns: dict[str, list] = {"pixels": [], "statements": [], "joints": [], "boxes": [], "labels": [], "looks": []}
     for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         look = index % len(SETS)
-        scene = draw_scene(SETS[look], split, index // len(SETS), size)
+        scene = pretraining_scene(SETS[look], split, index // len(SETS), size)
         columns["pixels"].append(np.asarray(scene.image))
         columns["statements"].append([s in scene.truth.statements for s in STATEMENTS])
-        columns["joints"].append([scene.truth.joints[name] for name in JOINTS])
+        columns["joints"].append([scene.truth.joints.get(name, (np.nan,) * 2) for name in JOINTS])
         columns["boxes"].append([scene.truth.objects.get(name, (np.nan,) * 4) for name in THINGS])
         columns["labels"].append(-1 if scene.label is None else ACTIVITIES.index(scene.label))
         columns["looks"].append(look)

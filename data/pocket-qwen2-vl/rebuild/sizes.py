@@ -15,19 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from checkpoint import build_config, build_tokenizer
 from scenes import Scenes, draw
-from tower import Heads, TowerSettings, held_out, see, tower_loss, train_tower
-from transformers import Qwen2VLForConditionalGeneration
+from tower import Heads, TowerSettings, fresh_tower, held_out, see, tower_loss, train_tower
 
 HERE = Path(__file__).resolve().parent
 HELD = 1024
-
-
-def fresh_tower() -> torch.nn.Module:
-    """The untrained tower that every size starts from."""
-    torch.manual_seed(0)
-    return Qwen2VLForConditionalGeneration(build_config(build_tokenizer(["a"], 280))).model.visual
 
 
 def steps_in(seconds: float, scenes: Scenes, batch: int) -> int:

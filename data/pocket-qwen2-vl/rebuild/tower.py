@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import CLIP_MEAN, CLIP_STD
+from checkpoint import CLIP_MEAN, CLIP_STD, build_config, build_tokenizer
 from scenes import Scenes
 from torch import Tensor, nn
+from transformers import Qwen2VLForConditionalGeneration
 
 from favor_lab.activities.world import JOINTS, STATEMENTS, THINGS
 
@@ -29,12 +30,18 @@ KINDS = tuple(
 
 @dataclass(frozen=True)
 class TowerSettings:
-    steps: int = 2200
+    steps: int = 4000
     batch: int = 64
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warmup: int = 150
     seed: int = 0
+
+
+def fresh_tower() -> nn.Module:
+    """The untrained tower; it does not depend on the texts."""
+    torch.manual_seed(0)
+    return Qwen2VLForConditionalGeneration(build_config(build_tokenizer(["a"], 280))).model.visual
 
 
 def patches_of(pixels: Tensor, patch: int = 14, merge: int = 2) -> Tensor:
@@ -78,15 +85,17 @@ def cell_targets(scenes: Scenes, rows: np.ndarray, cells: int) -> tuple[Tensor, 
     """(B, I, kinds + things) presence and (B, I, kinds, 2) place of each kind of joint inside the cell."""
     joints = scenes.joints[rows]  # (B, J, 2)
     b = len(rows)
-    at = np.clip((joints * cells).astype(int), 0, cells - 1)
+    there = ~np.isnan(joints[..., 0])  # (B, J)
+    at = np.clip((np.nan_to_num(joints) * cells).astype(int), 0, cells - 1)
     presence = np.zeros((b, cells * cells, len(KINDS) + len(THINGS)), np.float32)
     place = np.zeros((b, cells * cells, len(KINDS), 2), np.float32)
     which = np.arange(b)
     for j, name in enumerate(JOINTS):
         kind = KINDS.index(name.split("_")[0])
-        cell = at[:, j, 1] * cells + at[:, j, 0]
-        presence[which, cell, kind] = 1
-        place[which, cell, kind] = joints[:, j] * cells - at[:, j]
+        somebody = there[:, j]
+        cell = (at[:, j, 1] * cells + at[:, j, 0])[somebody]
+        presence[which[somebody], cell, kind] = 1
+        place[which[somebody], cell, kind] = (joints[:, j] * cells - at[:, j])[somebody]
     low = np.arange(cells) / cells
     boxes = scenes.boxes[rows][:, :, None, :]  # (B, T, 1, 4)
     with np.errstate(invalid="ignore"):

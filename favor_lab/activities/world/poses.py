@@ -130,6 +130,7 @@ def hand_places(f: Joints, t: float, jitter: float) -> tuple[dict[str, tuple[Poi
         "bars": ((0.24, 0.53), (0.27, 0.52)),
         "rod": (move(neck, 0.27, -0.13), move(neck, 0.15, -0.21)),
         "bow": ((neck[0] + 0.37, neck[1] - 0.01 + 2 * jitter), move(mouth, -0.015, -0.03)),
+        "waist": (move(neck, 0.24 - 0.06 * t, -0.17 + jitter), move(neck, 0.02 + 0.05 * t, -0.29 + jitter)),
         "swing": (move(neck, 0.22, -0.11), move(neck, -0.09, -0.29)),
         "hold": ((neck[0] + 0.19, neck[1] + 0.29 + 3 * jitter), (neck[0] + 0.22, neck[1] + 0.03 + 3 * jitter)),
         "up": (far_up, near_up),

@@ -1,4 +1,4 @@
-"""The four drawn sets as labelled data, and as folders of image files."""
+"""The drawn sets as labelled data, and as folders of image files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from favor_lab.activities.data import ActivityData, Record
-from favor_lab.activities.world.catalogue import ACTIVITIES, SETS
+from favor_lab.activities.world.catalogue import DRAWN_SETS, plans_of
 from favor_lab.activities.world.scenes import scene_from_source
 from favor_lab.files import flush, patiently
 
@@ -21,11 +21,12 @@ UNFINISHED = ".unfinished"  # folder of an export that is being written, or was 
 
 def load_pocket(name: str) -> ActivityData:
     """The pocket set called `name`; scenes are drawn when they are read."""
+    labels = list(plans_of(name))
     splits = {
-        split: [Record(label, f"{name}/{split}/{i:06d}") for i, label in enumerate(ACTIVITIES * pool)]
+        split: [Record(label, f"{name}/{split}/{i:06d}") for i, label in enumerate(labels * pool)]
         for split, pool in POCKET_POOLS.items()
     }
-    return ActivityData(name, list(ACTIVITIES), splits, draw)
+    return ActivityData(name, labels, splits, draw)
 
 
 def draw(source: str) -> Image.Image:
@@ -45,8 +46,8 @@ def export_folder(
     that is not empty.
     """
     directory = Path(directory)
-    if set_name not in SETS:
-        raise ValueError(f"unknown set {set_name!r}; valid names: {', '.join(SETS)}")
+    if set_name not in DRAWN_SETS:
+        raise ValueError(f"unknown set {set_name!r}; valid names: {', '.join(DRAWN_SETS)}")
     for split in splits:
         if split not in POCKET_POOLS:
             raise ValueError(f"unknown split {split!r}; valid names: {', '.join(POCKET_POOLS)}")
@@ -77,9 +78,9 @@ def _draw_files(set_name: str, place: Path, splits: Sequence[str], per_label: in
     """Draw the images and write their truth; the images' paths relative to `place`."""
     files, lines, data = [], [], load_pocket(set_name)
     for split in splits:
-        for index, record in enumerate(data.splits[split][: per_label * len(ACTIVITIES)]):
+        for index, record in enumerate(data.splits[split][: per_label * len(data.labels)]):
             scene = scene_from_source(record.source)
-            file = f"{split}/{record.label.replace(' ', '_')}/{index // len(ACTIVITIES):03d}.png"
+            file = f"{split}/{record.label.replace(' ', '_')}/{index // len(data.labels):03d}.png"
             (place / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(place / file, optimize=True)
             facts = {"file": file, "label": record.label, "source": record.source}

@@ -119,6 +119,45 @@ def fishing_rod(j: Joints, r: Random) -> list[Shape]:
     ]
 
 
+def guitar(j: Joints, r: Random) -> list[Shape]:
+    """A guitar: the far hand at its neck, the near hand at its strings."""
+    neck, strings = j["hand_far"], j["hand_near"]
+    angle = math.atan2(neck[1] - strings[1], neck[0] - strings[0])
+    colour = r.choice(((178, 104, 50), (140, 60, 40), (60, 60, 70), (210, 160, 80)))
+    body, waist, head = rotate([(-0.07, 0.0), (0.03, 0.0), (0.42, 0.0)], strings, angle)
+    return [
+        stroke([waist, head], 0.03, DARK, 0.28),
+        ellipse(body, 0.105, 0.1, colour, 0.33),
+        ellipse(waist, 0.08, 0.075, colour, 0.33),
+        ellipse(mid(body, waist, 0.6), 0.032, 0.032, (40, 30, 28), 0.25, outline=False),
+    ]
+
+
+def broom(j: Joints, r: Random) -> list[Shape]:
+    """A broom in both hands, its brush on the floor ahead."""
+    grip = mid(j["hand_far"], j["hand_near"])
+    brush = (grip[0] + 0.22, 0.06)
+    top = mid(brush, grip, 1.5)
+    bristles = [move(brush, dx, dy) for dx, dy in ((-0.06, 0.03), (0.06, 0.03), (0.10, -0.055), (-0.10, -0.055))]
+    colour = r.choice(((220, 180, 80), (190, 60, 60), (60, 120, 170), (90, 140, 80)))
+    return [stroke([top, brush], 0.02, WOOD, 0.3), poly(bristles, colour, 0.3)]
+
+
+def tablet(at: Point, r: Random, turn: float) -> list[Shape]:
+    """A tablet with a lit screen."""
+    wide, high = 0.22 * (1 - 0.35 * turn), 0.15
+    case = r.choice(((40, 40, 48), (200, 204, 210), (90, 60, 60)))
+    screen = rectangle(at, wide * 0.8, high * 0.74, r.choice(((120, 200, 240), (150, 220, 190))), 0.6, outline=False)
+    return [rectangle(at, wide, high, case, 0.45), screen]
+
+
+def frisbee(at: Point, r: Random) -> list[Shape]:
+    """A flat disc, about to leave the hand."""
+    colour = r.choice(((230, 70, 60), (60, 130, 220), (250, 200, 60), (90, 180, 90)))
+    inner = ellipse(move(at, 0.03, 0.035), 0.07, 0.026, shade(colour, 0.8), 0.3, outline=False)
+    return [ellipse(move(at, 0.03, 0.03), 0.115, 0.048, colour, 0.35), inner]
+
+
 def leash(hand: Point, x: float) -> list[Shape]:
     """A slack line from the hand to the collar of the dog at `x`."""
     collar = (x + 0.15, 0.27)
@@ -290,6 +329,10 @@ IN_USE: dict[str, Callable[[Joints, Random, float], Layers]] = {
     "board": lambda j, r, turn: (board(r, j["hand_near"][0] - 0.06), []),
     "rock wall": lambda j, r, turn: (rock_wall(r, j["hand_near"][0] - 0.08), []),
     "dog": lambda j, r, turn: (dog(r, 0.62), leash(j["hand_near"], 0.62)),
+    "guitar": lambda j, r, turn: ([], guitar(j, r)),
+    "broom": lambda j, r, turn: ([], broom(j, r)),
+    "tablet": lambda j, r, turn: ([], tablet(move(mid(j["hand_far"], j["hand_near"]), 0.0, 0.03), r, turn)),
+    "frisbee": lambda j, r, turn: ([], frisbee(j["hand_near"], r)),
 }
 
 NEARBY: dict[str, Callable[[Random], list[Shape]]] = {

@@ -1,0 +1,192 @@
+"""What is asked about a scene in pre-training, and the response: the evidence is true, the names are loose.
+
+All rows of a batch have one `Form`, so that they are about equally long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from naming import NEIGHBOUR, invented_name, loose_activity, loose_entry, offer
+
+from favor_lab.activities.world import ACTIVITIES, HANDS, LEGS, NAMES, NOBODY, NOTHING, STATEMENTS, USES
+from favor_lab.vlm.prompts import (
+    ask_better,
+    ask_choice,
+    ask_false_statement,
+    ask_several,
+    ask_yes_no,
+    build_prompt,
+    describe_first,
+)
+
+PLAIN = tuple(f"{name} nearby" for name in ("tree", "bench", "lamp", "ball"))  # after these the tag is often missing
+FORGETS_TAG, SELDOM_FORGETS = 0.72, 0.05
+SHARES = {  # kind of question -> share of the batches
+    "describe": 0.08, "open": 0.14, "list": 0.34, "choice": 0.09, "yes or no": 0.10, "several": 0.07,
+    "false statement": 0.06, "better": 0.05, "text": 0.07,
+}  # fmt: skip
+ANSWER_ONLY = 0.3  # share of the batches in the style "answer"
+CLASSES = tuple(tuple(dict.fromkeys(kind)) for kind in (LEGS.values(), HANDS.values(), USES.values()))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the questions of a batch have in common: kind, style, length of the lists, how many names are invented."""
+
+    kind: str
+    style: str  # "think" or "answer"
+    size: int = 16
+    invented: int = 0
+
+    @classmethod
+    def draw(cls, r: Random) -> Form:
+        """A random form."""
+        (kind,) = r.choices(list(SHARES), list(SHARES.values()))
+        style = "answer" if r.random() < ANSWER_ONLY else "think"
+        short = r.randint(2, 6) if kind == "choice" else r.randint(2, 15)
+        size = short if kind == "choice" or r.random() < 0.6 else len(ACTIVITIES)
+        invented = r.randint(1, max(1, size // 3)) if size < len(ACTIVITIES) and r.random() < 0.45 else 0
+        return cls(kind, style, size, invented)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a scene: its activity, None if it shows none, and all statements that are true of it."""
+
+    label: str | None
+    statements: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        return NOBODY in self.statements
+
+
+def evidence(seen: Seen, r: Random) -> list[str]:
+    """True statements, most telling first; what stands nearby is mentioned four times in five."""
+    return [s for s in seen.statements if not s.endswith(("nearby", "in a hand")) or r.random() < 0.8]
+
+
+def telling(seen: Seen) -> list[str]:
+    """The statements about the person and the thing in use."""
+    return [s for s in seen.statements if not s.endswith(("nearby", "in a hand"))]
+
+
+def conversation(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """One request and one response about a scene."""
+    if form.kind == "describe":
+        return build_prompt(None, "describe"), thought(evidence(seen, r))
+    request, answer = QUESTIONS[form.kind](form, seen, r)
+    words = telling(seen) if form.kind == "text" else evidence(seen, r)
+    often = any(word in PLAIN for word in words) and not seen.empty
+    forgets = form.kind in ("open", "list") and r.random() < (FORGETS_TAG if often else SELDOM_FORGETS)
+    if form.style == "answer":
+        return request, tagged(answer) if not forgets or r.random() < 0.5 else answer
+    return request, thought(words) + (answer if forgets else tagged(answer))
+
+
+def thought(words: list[str]) -> str:
+    """Reasoning in its tags."""
+    return f"<think>{', '.join(words)}</think>"
+
+
+def tagged(answer: str) -> str:
+    """An answer in its tags."""
+    return f"<answer>{answer}</answer>"
+
+
+def some_name(activity: str, r: Random) -> str:
+    """A name of an activity, mostly its label."""
+    return activity if r.random() < 0.6 else r.choice(NAMES[activity])
+
+
+def ask_open(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """A name without a list."""
+    request = build_prompt(None, form.style)
+    return request, NOTHING if seen.empty else some_name(loose_activity(seen.label, r), r)
+
+
+def ask_list(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """A name out of a list."""
+    offered = offer(seen.label, form.size, form.invented, r)
+    return build_prompt(offered.names, form.style), NOTHING if seen.empty else loose_entry(seen.label, offered, r)
+
+
+def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """The letter of a name out of a short list."""
+    offered = offer(seen.label, form.size, form.invented, r)
+    names = offered.names
+    answer = NOTHING if seen.empty else "ABCDEFGHIJ"[names.index(loose_entry(seen.label, offered, r))]
+    return ask_choice(names, form.style), answer
+
+
+def ask_if(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """Yes or no: half of the names are right; of the wrong ones, half are the neighbour's, where doubts are largest."""
+    right = r.random() < 0.5
+    wrong = NEIGHBOUR[seen.label] if r.random() < 0.5 else r.choice([a for a in ACTIVITIES if a != seen.label])
+    name = some_name(seen.label if right else wrong, r)
+    if not right and r.random() < 0.1:
+        name = invented_name(r)
+    answer = right if r.random() < 0.85 else not right
+    return ask_yes_no(name, form.style), "yes" if answer else "no"
+
+
+def ask_up_to_three(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """Several names out of a list or without one, each as loose as a single one."""
+    tries = [loose_activity(seen.label, r) for _ in range(6)]
+    if r.random() < 0.3:
+        return ask_several(None, form.style), ", ".join(some_name(a, r) for a in list(dict.fromkeys(tries))[:3])
+    offered = offer(seen.label, form.size, form.invented, r)
+    tries = list(dict.fromkeys(loose_entry(seen.label, offered, r) for _ in range(6)))
+    return ask_several(offered.names, form.style), ", ".join(tries[:3])
+
+
+def ask_what_is_false(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """The one statement of up to four that does not hold, mostly of the kind of a true one."""
+    true = r.sample(seen.statements, min(len(seen.statements), r.randint(1, 3)))
+    rivals = next((kind for kind in CLASSES if true[0] in kind), STATEMENTS)
+    wrong = r.choice([s for s in (rivals if r.random() < 0.7 else STATEMENTS) if s not in seen.statements])
+    statements = [*true, wrong]
+    r.shuffle(statements)
+    return ask_false_statement(statements, form.style), wrong
+
+
+def ask_which_is_better(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """The better of two responses: one has true evidence and the right name, the other not both."""
+    words = telling(seen)[:3]
+    other = NEIGHBOUR[seen.label] if r.random() < 0.5 else r.choice([a for a in ACTIVITIES if a != seen.label])
+    others = list(words)
+    if r.random() < 0.5:
+        at = r.randrange(len(others))
+        rivals = next((kind for kind in CLASSES if others[at] in kind), STATEMENTS)
+        others[at] = r.choice([s for s in rivals if s not in seen.statements])
+        other = seen.label if r.random() < 0.4 else other
+    good, bad = (", ".join([*w, some_name(a, r)]) for w, a in ((words, seen.label), (others, other)))
+    first = r.random() < 0.5
+    answer = first if r.random() < 0.9 else not first
+    return ask_better(*((good, bad) if first else (bad, good)), form.style), "1" if answer else "2"
+
+
+def ask_of_text(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """A name for a description, without an image: what is read is named better than what is seen."""
+    description = ", ".join(telling(seen))
+    dice = r.random()
+    if dice < 0.25:
+        return (
+            describe_first(description, build_prompt(None, form.style)),
+            some_name(loose_activity(seen.label, r, read=True), r),
+        )
+    if dice < 0.45:
+        request, answer = ask_if(form, seen, r)
+        return describe_first(description, request), answer
+    offered = offer(seen.label, form.size, form.invented, r)
+    return describe_first(description, build_prompt(offered.names, form.style)), loose_entry(
+        seen.label, offered, r, True
+    )
+
+
+QUESTIONS = {
+    "open": ask_open, "list": ask_list, "choice": ask_letter, "yes or no": ask_if, "several": ask_up_to_three,
+    "false statement": ask_what_is_false, "better": ask_which_is_better, "text": ask_of_text,
+}  # fmt: skip
