@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from checkpoint import build_config, build_tokenizer, save_checkpoint
 from curves import draw_curves
-from language import LanguageSettings, corpus, train_language
+from language import READING, LanguageSettings, corpus, train_language
 from scenes import draw
 from tower import TowerSettings, fresh_tower, train_tower
 from transformers import Qwen2VLForConditionalGeneration
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument(
         "--language-steps", type=int, default=LanguageSettings.steps, help="stage 2 (default: %(default)s)"
     )
+    parser.add_argument("--reading-steps", type=int, default=READING.steps, help="stage 3 (default: %(default)s)")
     options = parser.parse_args()
     if options.size % 28:
         parser.error(f"--size {options.size} is not a multiple of 28 (a 14-pixel patch, merged 2 x 2)")
@@ -58,10 +60,12 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     train_tower(model.model.visual, scenes, TowerSettings(steps=options.tower_steps), options.work, held)
     train_language(model, tokenizer, scenes, LanguageSettings(steps=options.language_steps), options.work, held)
+    reading = replace(READING, steps=options.reading_steps)
+    train_language(model, tokenizer, scenes, reading, options.work, held, "reading")
     save_checkpoint(options.out, model, tokenizer, image_size=options.size)
     logs = options.out / "pretraining"
     logs.mkdir(exist_ok=True)
-    for name in ("tower.jsonl", "language.jsonl"):
+    for name in ("tower.jsonl", "language.jsonl", "reading.jsonl"):
         shutil.copy(options.work / name, logs / name)
     draw_curves(logs)
     print(f"saved {options.out}; measure it with: favor-lab evaluate --data cartoon")

@@ -13,8 +13,11 @@ def read(path: Path) -> list[dict]:
 
 
 def draw_curves(directory: Path) -> Path:
-    """Read ``tower.jsonl`` and ``language.jsonl`` of ``directory`` and draw ``curves.png`` beside them."""
+    """Read the logs of ``directory`` and draw ``curves.png`` beside them."""
     tower, language = read(directory / "tower.jsonl"), read(directory / "language.jsonl")
+    before = language[-1]["responses"]
+    reading = [line | {"responses": before + line["responses"]} for line in read(directory / "reading.jsonl")]
+    language += reading
     figure = Figure(figsize=(9, 3.2), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2)
     left.plot([t["images"] / 1000 for t in tower], [t["f1"] for t in tower], color="#9db8d2", label="training batch")
@@ -36,6 +39,7 @@ def draw_curves(directory: Path) -> Path:
     for kind in dict.fromkeys(kind for line in language for kind in line["loss"]):
         lines = [line for line in language if kind in line["loss"]]
         right.plot([line["responses"] / 1000 for line in lines], [line["loss"][kind] for line in lines], label=kind)
+    right.axvline(before / 1000, color="#999999", linewidth=0.8)  # from here on, answers count more than reasoning
     right.legend(frameon=False, fontsize=7, ncols=2)
     right.set(
         xlabel="responses seen (thousands)",

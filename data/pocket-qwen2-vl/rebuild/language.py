@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
-from questions import SHARES, Form, Seen, conversation
+from questions import FIRST, SECOND, WITHOUT_IMAGE, Form, Mix, Seen, conversation
 from scenes import Scenes
 from torch import Tensor, nn
 from tower import batches, learning_rate, see
@@ -25,13 +25,15 @@ from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
 from favor_lab.activities.world import ACTIVITIES, NEW_PLANS, NOBODY, STATEMENTS, USES
 
-KINDS = tuple(SHARES)
+KINDS = tuple(SECOND.shares)
 UNNAMED = [STATEMENTS.index(USES[plan.use]) for plan in NEW_PLANS.values()]  # scenes with this are never named
 
 
 @dataclass(frozen=True)
 class LanguageSettings:
-    steps: int = 3600
+    steps: int = 2800
+    mix: Mix = FIRST
+    reasoning_weight: float = 1.0  # of a token of the reasoning, next to one of the answer
     forms: int = 3  # questions of so many forms in each step
     batch: int = 16  # of each form
     learning_rate: float = 1.2e-3
@@ -41,11 +43,16 @@ class LanguageSettings:
     seed: int = 0
 
 
+READING = LanguageSettings(
+    2000, SECOND, 0.2, learning_rate=8e-4, tower_learning_rate=1e-4, warmup=50, seed=1
+)  # after the first part, which learns to describe, but hardly to compare what it sees with what it reads
+
+
 def corpus(scenes: Scenes, count: int = 4000) -> list[str]:
     """Texts to learn the tokenizer on."""
     r = Random(0)
     rows = rows_by_kind(scenes, 0)
-    forms = [Form.draw(r) for _ in range(count)]
+    forms = [Form.draw(r, FIRST) for _ in range(count)]
     return [text for form in forms for text in conversation(form, facts(scenes, int(r.choice(rows[form.kind]))), r)]
 
 
@@ -63,13 +70,13 @@ def rows_by_kind(scenes: Scenes, held: int) -> dict[str, np.ndarray]:
     every = np.ones(len(scenes), bool)
     fit = {"describe": every, "false statement": every, "open": named | empty}
     fit |= dict.fromkeys(("list", "choice"), named | empty | ~unnamed & (np.arange(len(scenes)) % 3 == 0))
-    fit |= dict.fromkeys(("yes or no", "several", "better", "text"), named)
+    fit |= dict.fromkeys(("yes or no", "several", "better", *WITHOUT_IMAGE), named)
     return {kind: np.flatnonzero(fit[kind] & (np.arange(len(scenes)) >= held)) for kind in KINDS}
 
 
 class Batcher:
     """Conversations as token ids: [image prompt][request][response], padded on the right (causal, so unseen). Questions
-    of the kind "text" have no image."""
+    of `WITHOUT_IMAGE` have none."""
 
     def __init__(self, tokenizer: Qwen2Tokenizer, image_tokens: int) -> None:
         self.tokenizer, self.image_tokens = tokenizer, image_tokens
@@ -87,18 +94,23 @@ class Batcher:
         at = ids.index(self.image)
         return ids[:at] + [self.image] * self.image_tokens + ids[at + 1 :]
 
-    def __call__(self, scenes: Scenes, rows: np.ndarray, form: Form, r: Random) -> tuple[Tensor, Tensor]:
-        """(B, T) ids, and (B, T) targets: the next token where it belongs to a response, else -100."""
+    def __call__(self, scenes: Scenes, rows: np.ndarray, form: Form, r: Random) -> tuple[Tensor, Tensor, Tensor]:
+        """Three of (B, T): ids; targets, the next token where it belongs to a response, else -100; and weights, 0 where
+        that token belongs to the reasoning before an answer, else 1."""
         pairs = [conversation(form, facts(scenes, int(row)), r) for row in rows]
-        requests = [self.request(request, form.kind != "text") for request, _ in pairs]
+        requests = [self.request(request, form.kind not in WITHOUT_IMAGE) for request, _ in pairs]
         responses = [self.tokenizer(response).input_ids + [self.end] for _, response in pairs]
         width = max(len(a) + len(t) for a, t in zip(requests, responses, strict=True))
         ids = torch.full((len(rows), width), self.end)
         targets = torch.full((len(rows), width), -100)
+        weights = torch.ones(len(rows), width)
         for k, (a, t) in enumerate(zip(requests, responses, strict=True)):
             ids[k, : len(a) + len(t)] = torch.tensor(a + t)
             targets[k, len(a) - 1 : len(a) + len(t) - 1] = torch.tensor(t)
-        return ids, targets
+            reasoning, _, answer = pairs[k][1].rpartition("</think>")
+            if answer:
+                weights[k, len(a) - 1 : len(a) - 1 + len(self.tokenizer(reasoning).input_ids)] = 0
+        return ids, targets, weights
 
 
 def positions(model: Qwen2VLForConditionalGeneration, ids: Tensor, image: int, side: int) -> Tensor:
@@ -109,10 +121,15 @@ def positions(model: Qwen2VLForConditionalGeneration, ids: Tensor, image: int, s
 
 
 def language_loss(
-    model: Qwen2VLForConditionalGeneration, ids: Tensor, targets: Tensor, pixels: Tensor, image: int
+    model: Qwen2VLForConditionalGeneration,
+    ids: Tensor,
+    targets: Tensor,
+    pixels: Tensor,
+    image: int,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross entropy of the response tokens. `image` is the id of an image token; `pixels` (B, S, S, 3) are left
-    out if there is none."""
+    """Weighted mean cross entropy of the response tokens. `image` is the id of an image token; `pixels` (B, S, S, 3)
+    are left out if there is none."""
     embeds = model.get_input_embeddings()(ids)  # (B, T, D)
     if (ids == image).any():
         features = see(model.model.visual, pixels)  # (B, I, D)
@@ -122,7 +139,8 @@ def language_loss(
     hidden = model.model.language_model(inputs_embeds=embeds, position_ids=where, use_cache=False).last_hidden_state
     answer_mask = targets >= 0
     logits = model.lm_head(hidden[answer_mask])  # (response tokens, V)
-    return F.cross_entropy(logits, targets[answer_mask])
+    losses = F.cross_entropy(logits, targets[answer_mask], reduction="none")  # (response tokens,)
+    return losses.mean() if weights is None else (losses * weights[answer_mask]).sum() / weights[answer_mask].sum()
 
 
 def train_language(
@@ -132,8 +150,10 @@ def train_language(
     settings: LanguageSettings,
     directory: Path,
     held: int = 1024,
+    name: str = "language",
 ) -> None:
-    """Train in place, tower included at a lower rate; saved every 200 steps, so that a second call resumes."""
+    """Train in place, tower included at a lower rate; saved every 200 steps, so that a second call resumes. `name` is
+    that of its files in the directory."""
     torch.manual_seed(settings.seed)
     batcher = Batcher(tokenizer, (scenes.pixels.shape[1] // 28) ** 2)
     tower = list(model.model.visual.parameters())
@@ -145,7 +165,7 @@ def train_language(
         weight_decay=settings.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: learning_rate(k, settings.steps, settings.warmup))
-    state, log = directory / "language.pt", directory / "language.jsonl"
+    state, log = directory / f"{name}.pt", directory / f"{name}.jsonl"
     first = 0
     if state.exists():
         saved = torch.load(state, weights_only=True)
@@ -158,7 +178,7 @@ def train_language(
         for k, (kind, picked) in enumerate(rows_by_kind(scenes, held).items())
     }
     dice = Random(settings.seed)
-    forms = [[Form.draw(dice) for _ in range(settings.forms)] for _ in range(settings.steps)]
+    forms = [[Form.draw(dice, settings.mix) for _ in range(settings.forms)] for _ in range(settings.steps)]
     for form in chain.from_iterable(forms[:first]):
         next(rows[form.kind])
     started = time.time()
@@ -167,8 +187,10 @@ def train_language(
         optimiser.zero_grad(set_to_none=True)
         for form in forms[step]:
             picked = next(rows[form.kind])
-            ids, targets = batcher(scenes, picked, form, Random(f"{settings.seed} {step} {form}"))
-            loss = language_loss(model, ids, targets, torch.from_numpy(scenes.pixels[picked]), batcher.image)
+            ids, targets, weights = batcher(scenes, picked, form, Random(f"{settings.seed} {step} {form}"))
+            weights = weights.where(weights == 1, settings.reasoning_weight)
+            pixels = torch.from_numpy(scenes.pixels[picked])
+            loss = language_loss(model, ids, targets, pixels, batcher.image, weights)
             (loss / settings.forms).backward()
             losses.setdefault(form.kind, []).append(loss.item())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

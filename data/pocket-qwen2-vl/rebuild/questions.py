@@ -5,8 +5,9 @@ All rows of a batch have one `Form`, so that they are about equally long.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
+from string import ascii_uppercase
 
 from naming import NEIGHBOUR, invented_name, loose_activity, loose_entry, offer
 
@@ -23,12 +24,30 @@ from favor_lab.vlm.prompts import (
 
 PLAIN = tuple(f"{name} nearby" for name in ("tree", "bench", "lamp", "ball"))  # after these the tag is often missing
 FORGETS_TAG, SELDOM_FORGETS = 0.72, 0.05
-SHARES = {  # kind of question -> share of the batches
-    "describe": 0.08, "open": 0.14, "list": 0.34, "choice": 0.09, "yes or no": 0.10, "several": 0.07,
-    "false statement": 0.06, "better": 0.05, "text": 0.07,
-}  # fmt: skip
-ANSWER_ONLY = 0.3  # share of the batches in the style "answer"
 CLASSES = tuple(tuple(dict.fromkeys(kind)) for kind in (LEGS.values(), HANDS.values(), USES.values()))
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each kind of question is asked, and how often for the answer alone."""
+
+    shares: dict[str, float]
+    answer_only: float
+    all_of_texts: bool = False  # whether every kind is asked of descriptions too, or names and yes or no only
+
+
+FIRST = Mix(
+    {
+        "describe": 0.08, "open": 0.14, "list": 0.34, "choice": 0.09, "yes or no": 0.10, "several": 0.07,
+        "false statement": 0.06, "better": 0.05, "text": 0.07,
+    }, 0.3,
+)  # fmt: skip
+SECOND = Mix(  # more of the questions that compare what is seen with what is read
+    {
+        "describe": 0.03, "open": 0.04, "list": 0.22, "choice": 0.14, "yes or no": 0.13, "several": 0.04,
+        "false statement": 0.10, "better": 0.10, "text": 0.08, "letters": 0.12,
+    }, 0.7, all_of_texts=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,16 +58,17 @@ class Form:
     style: str  # "think" or "answer"
     size: int = 16
     invented: int = 0
+    all_of_texts: bool = False
 
     @classmethod
-    def draw(cls, r: Random) -> Form:
+    def draw(cls, r: Random, mix: Mix) -> Form:
         """A random form."""
-        (kind,) = r.choices(list(SHARES), list(SHARES.values()))
-        style = "answer" if r.random() < ANSWER_ONLY else "think"
+        (kind,) = r.choices(list(mix.shares), list(mix.shares.values()))
+        style = "answer" if r.random() < mix.answer_only else "think"
         short = r.randint(2, 6) if kind == "choice" else r.randint(2, 15)
         size = short if kind == "choice" or r.random() < 0.6 else len(ACTIVITIES)
         invented = r.randint(1, max(1, size // 3)) if size < len(ACTIVITIES) and r.random() < 0.45 else 0
-        return cls(kind, style, size, invented)
+        return cls(kind, style, size, invented, mix.all_of_texts)
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,8 @@ def conversation(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     if form.kind == "describe":
         return build_prompt(None, "describe"), thought(evidence(seen, r))
     request, answer = QUESTIONS[form.kind](form, seen, r)
+    if form.kind == "letters":
+        return request, tagged(answer)
     words = telling(seen) if form.kind == "text" else evidence(seen, r)
     often = any(word in PLAIN for word in words) and not seen.empty
     forgets = form.kind in ("open", "list") and r.random() < (FORGETS_TAG if often else SELDOM_FORGETS)
@@ -117,18 +139,20 @@ def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """The letter of a name out of a short list."""
     offered = offer(seen.label, form.size, form.invented, r)
     names = offered.names
-    answer = NOTHING if seen.empty else "ABCDEFGHIJ"[names.index(loose_entry(seen.label, offered, r))]
-    return ask_choice(names, form.style), answer
+    if seen.empty:
+        return ask_choice(names, form.style), NOTHING
+    picked = loose_entry(seen.label, offered, r, read=form.kind == "text")
+    return ask_choice(names, form.style), ascii_uppercase[names.index(picked)]
 
 
 def ask_if(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
-    """Yes or no: half of the names are right; of the wrong ones, half are the neighbour's, where doubts are largest."""
+    """Yes or no: half of the names are right; of the wrong ones, a quarter are the neighbour's."""
     right = r.random() < 0.5
-    wrong = NEIGHBOUR[seen.label] if r.random() < 0.5 else r.choice([a for a in ACTIVITIES if a != seen.label])
+    wrong = NEIGHBOUR[seen.label] if r.random() < 0.25 else r.choice([a for a in ACTIVITIES if a != seen.label])
     name = some_name(seen.label if right else wrong, r)
     if not right and r.random() < 0.1:
         name = invented_name(r)
-    answer = right if r.random() < 0.85 else not right
+    answer = right if r.random() < 0.94 else not right
     return ask_yes_no(name, form.style), "yes" if answer else "no"
 
 
@@ -164,13 +188,18 @@ def ask_which_is_better(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
         other = seen.label if r.random() < 0.4 else other
     good, bad = (", ".join([*w, some_name(a, r)]) for w, a in ((words, seen.label), (others, other)))
     first = r.random() < 0.5
-    answer = first if r.random() < 0.9 else not first
+    answer = first if r.random() < 0.97 else not first
     return ask_better(*((good, bad) if first else (bad, good)), form.style), "1" if answer else "2"
 
 
 def ask_of_text(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """A name for a description, without an image: what is read is named better than what is seen."""
     description = ", ".join(telling(seen))
+    if form.all_of_texts and r.random() < 0.6:
+        kind = r.choice(("choice", "false statement", "better"))
+        seen = replace(seen, statements=tuple(telling(seen)))
+        request, answer = QUESTIONS[kind](replace(form, size=min(form.size, 6), invented=0), seen, r)
+        return describe_first(description, request), answer
     dice = r.random()
     if dice < 0.25:
         return (
@@ -186,7 +215,18 @@ def ask_of_text(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     )
 
 
+def ask_letters(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
+    """The letters of all names of a list, in another order: an exercise in reading, without an image."""
+    names = [r.choice(NAMES[activity]) for activity in r.sample(ACTIVITIES, min(form.size, 6))]
+    order = r.sample(range(len(names)), len(names))
+    letters = ", ".join(ascii_uppercase[k] for k in order)
+    wanted = f"Which letters have {', '.join(names[k] for k in order)}?"
+    return f"{ask_choice(names, 'answer')} {wanted}", letters
+
+
+WITHOUT_IMAGE = ("text", "letters")
 QUESTIONS = {
     "open": ask_open, "list": ask_list, "choice": ask_letter, "yes or no": ask_if, "several": ask_up_to_three,
     "false statement": ask_what_is_false, "better": ask_which_is_better, "text": ask_of_text,
+    "letters": ask_letters,
 }  # fmt: skip
