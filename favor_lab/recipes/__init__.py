@@ -4,31 +4,63 @@
         ...
 
 or `favor-lab train --recipe dr-grpo`. Each file ends in a `Recipe`: settings, coefficients, and steps of its own.
+Recipes that fill different slots combine: `find_recipe("papo+noisy-rollout")`.
 """
 
+import sys
+
+from favor_lab.arguments import ArgumentError
+from favor_lab.recipes.amft import AMFT
 from favor_lab.recipes.care import CARE
 from favor_lab.recipes.cispo import CISPO
+from favor_lab.recipes.clip_higher import CLIP_HIGHER
 from favor_lab.recipes.dapo import DAPO
 from favor_lab.recipes.dr_grpo import DR_GRPO
+from favor_lab.recipes.dupl import DUPL
 from favor_lab.recipes.gspo import GSPO
 from favor_lab.recipes.noisy_rollout import NOISY_ROLLOUT
 from favor_lab.recipes.papo import PAPO
-from favor_lab.recipes.recipe import Recipe
+from favor_lab.recipes.recipe import Recipe, combine
+from favor_lab.recipes.rloo import RLOO
+from favor_lab.recipes.verl import VERL
 from favor_lab.recipes.visual_rft import VISUAL_RFT
 from favor_lab.recipes.vppo import VPPO
 
 GRPO = Recipe("", "plain GRPO", "Shao et al., DeepSeekMath, arXiv 2402.03300")
-RECIPES = {recipe.name: recipe for recipe in (CARE, CISPO, DAPO, DR_GRPO, GSPO, NOISY_ROLLOUT, PAPO, VISUAL_RFT, VPPO)}
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        AMFT, CARE, CISPO, CLIP_HIGHER, DAPO, DR_GRPO, DUPL, GSPO, NOISY_ROLLOUT, PAPO, RLOO, VERL, VISUAL_RFT, VPPO,
+    )
+}  # fmt: skip
 
-__all__ = ["GRPO", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["GRPO", "RECIPES", "Recipe", "combine", "find_recipe", "header"]
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of this name; "" is plain GRPO. ValueError, with the names that exist, for another one.
+    """The recipe of this name, or those whose names a + joins, combined; "" is plain GRPO. ValueError, with the names
+    that exist, for another one, and for recipes that cannot be combined.
 
     >>> find_recipe("dr-grpo").settings
     {'how': 'dr_grpo', 'scale': 'none'}
+    >>> sorted(find_recipe("clip-higher+papo").steps), find_recipe("clip-higher+papo").settings["clip_high"]
+    (['loss'], 0.28)
     """
-    if name and name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}")
-    return RECIPES[name] if name else GRPO
+    names = name.split("+") if name else []
+    for part in names:
+        if part not in RECIPES:
+            raise ArgumentError("recipe", f"unknown recipe {part!r}; the recipes are {', '.join(RECIPES)}")
+    recipes = [RECIPES[part] for part in names]
+    return combine(*recipes) if len(recipes) > 1 else recipes[0] if recipes else GRPO
+
+
+def header(recipe: Recipe) -> str:
+    """The docstring of a recipe's file: what it does, its source, its equation, and where it deviates.
+
+    >>> header(RECIPES["dr-grpo"]).splitlines()[0]
+    'Dr. GRPO: a constant length in the loss, advantages not divided by a std.'
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{__name__}.") and any(value is recipe for value in vars(module).values()):
+            return (module.__doc__ or recipe.about).strip()
+    return recipe.about
