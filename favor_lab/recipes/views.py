@@ -97,9 +97,7 @@ def masked_prompts(context: Context, probability: float, side: int) -> PromptBat
 
 
 @torch.no_grad()
-def compared(
-    measure: Callable[[Tensor, Tensor | None], Tensor], rollout: Rollout, context: Context, prompts: PromptBatch | None
-) -> Tensor:
+def compared(measure: Callable[..., Tensor], rollout: Rollout, context: Context, prompts: PromptBatch | None) -> Tensor:
     """measure(own, other) of the distributions (n, L, V) that the loss is taken over and of those under another view
     (None without one): (n, L) or (n, L, K) -> of all rows, (N, L) or (N, L, K). The own ones are made ahead, so that
     the other view is all that it costs; where micro_batch splits the step, it costs a pass for both."""
