@@ -57,7 +57,8 @@ class RecipeOptions:
 
     recipe: str = ""
     """Published variant of GRPO (left out: plain GRPO):
-    care, cispo, dapo, dr-grpo, gspo, noisy-rollout, papo, visual-rft, vppo."""
+    arpo, care, cispo, credit, dapo, dapo-dynamic, dr-grpo, gspo, noisy-rollout, papo, tempsamp, visual-rft, visurf,
+    vppo."""
 
 
 @dataclass(frozen=True)
