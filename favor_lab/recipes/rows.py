@@ -46,8 +46,10 @@ def label_rows(rollout: Rollout, context: Context, form: str = "own") -> Rollout
     if not starts:
         return rollout.rows([])
     texts = [f"{start}<answer>{context.prompts.labels[b]}</answer>" for b, start in starts.items()]
-    about = {"temperature": rollout.temperature, "group_size": rollout.group_size}
-    labelled = encode_completions(context.policy, texts, list(starts), origin="label", **about)
+    labelled = encode_completions(
+        context.policy, texts, list(starts), origin="label", temperature=rollout.temperature,
+        group_size=rollout.group_size,
+    )  # fmt: skip
     longest, fits = context.settings.max_new_tokens, labelled.lengths <= context.settings.max_new_tokens
     if alone and not bool(fits.all()):
         text, length = texts[int(labelled.lengths.argmax())], int(labelled.lengths.max())

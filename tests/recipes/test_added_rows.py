@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from favor_lab import FewShot, GRPOSettings, grpo_loss
+from favor_lab import FewShot, GRPOSettings, grpo_loss, load_policy
 from favor_lab.grpo.advantages import group_advantages, to_groups
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, sample_groups
@@ -111,16 +111,25 @@ def solved_in_the_first_epoch(step, label):
     return [RIGHT, WRONG] if step is None or step < 4 else [WRONG, WRONG, MUMBLE]
 
 
-@pytest.mark.parametrize("name", OFF)
-def test_a_resumed_run_is_the_same(tiny_checkpoint, shots, tmp_path, monkeypatch, name):
-    """Between the two updates of a rollout and after them; the method acts before the interruption and after it."""
-    recipe, steps = find_recipe(name), {"rewards": BOTH}
-    if name == "tempsamp":
+@pytest.fixture
+def acting(monkeypatch):
+    """Steps with which a recipe has something to do, in every epoch of four steps."""
+
+    def steps(name):
         monkeypatch.setattr(tempsamp, "sample_groups", written(lambda step, label: [WRONG, MUMBLE]))
-    else:
-        plan = (lambda step, label: [[WRONG], [RIGHT, WRONG]][label < "o"]) if name == "dapo-dynamic" else None
-        steps["sample"] = written(plan or solved_in_the_first_epoch)
         monkeypatch.setattr(dapo_dynamic, "sample_groups", written(lambda step, label: [RIGHT, WRONG]))
+        plan = (lambda step, label: [[WRONG], [RIGHT, WRONG]][label < "o"]) if name == "dapo-dynamic" else None
+        return {"rewards": BOTH} | (
+            {} if name == "tempsamp" else {"sample": written(plan or solved_in_the_first_epoch)}
+        )
+
+    return steps
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_a_resumed_run_is_the_same(tiny_checkpoint, shots, tmp_path, acting, name):
+    """Between the two updates of a rollout and after them; the method acts before the interruption and after it."""
+    recipe, steps = find_recipe(name), acting(name)
     settings = replace(SETTINGS, steps=8, updates_per_rollout=2)
     runs = [take_steps(make_policy(tiny_checkpoint), recipe, shots, settings, **steps)]
     for stop in (4, 5):
@@ -133,6 +142,17 @@ def test_a_resumed_run_is_the_same(tiny_checkpoint, shots, tmp_path, monkeypatch
     origins = {sample["origin"] for record in runs[0][0][4:] for sample in record["samples"]}
     added = {"visurf": "label", "tempsamp": "label", "arpo": "replayed"}
     assert origins == {"sampled", added.get(name, "sampled")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OFF)
+def test_no_tensor_is_on_the_wrong_device(cuda, tiny_checkpoint, shots, acting, name):
+    """A pretended GPU has the records of the CPU."""
+    coefficients = {"answer_only": True, "label_weight": 0.5} if name == "visurf" else {}
+    settings = replace(SETTINGS, steps=6, coefficients=coefficients)
+    policies = [load_policy(tiny_checkpoint, lora_rank=4, device=device, check=False) for device in ("cpu", "cuda")]
+    runs = [take_steps(policy, find_recipe(name), shots, settings, **acting(name)) for policy in policies]
+    assert runs[0][0] == runs[1][0]
 
 
 @pytest.mark.parametrize(
