@@ -495,6 +495,15 @@ def test_the_last_successes_are_kept_of_each_image(make_step):
     assert drawn == {worded(text, LABELS[0]) for text in texts[3:]}
 
 
+def test_a_group_with_a_right_completion_is_left_alone(make_step):
+    context = make_step([WRONG, RIGHT], [WRONG, WRONG])
+    ids = [row[keep].tolist() for row, keep in zip(context.rollout.completion_ids, context.rollout.mask, strict=True)]
+    context.state[BUFFER] = {0: [ids[1]], 1: [ids[1]]}
+    before, rollout = context.rollout, selected(context, arpo_select)
+    assert rollout.origin == ["sampled"] * 3 + ["replayed"]
+    assert rollout.texts == [*before.texts[:2], before.texts[3], before.texts[1]]
+
+
 def test_successes_are_kept_once_per_rollout(tiny_policy, shots):
     settings = replace(SETTINGS, steps=2, updates_per_rollout=2)
     recipe = find_recipe("arpo")
