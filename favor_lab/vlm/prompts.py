@@ -1,9 +1,10 @@
 """What the policy is asked: one user turn, the image first, then one of these texts.
 
 `build_prompt` asks for the activity. The other questions are those of published methods that judge, rank or check: a
-choice by letter, yes or no, several answers, a false statement, the better of two responses, a description in place of
-the image. Each can be asked in two styles: reasoning then answer, or answer only. The wording is short because every
-prompt token costs time, and it shows no template: an over-trained policy copies a literal "..." between the tags.
+choice by letter, yes or no, several answers, a false statement, the better of two responses, the order of quarters, a
+description in place of the image. Each can be asked in two styles: reasoning then answer, or answer only. The wording
+is short because every prompt token costs time, and it shows no template: an over-trained policy copies a literal "..."
+between the tags.
 """
 
 from __future__ import annotations
@@ -82,6 +83,16 @@ def ask_better(first: str, second: str, style: str = "think") -> str:
     'Which fits better: 1 one hand up, waving hands; 2 sitting, reading? Give the number inside <answer> </answer>.'
     """
     return _ask(f"Which fits better: 1 {first}; 2 {second}?", "give the number", style)
+
+
+def ask_order(style: str = "think") -> str:
+    """Where each quarter of a shuffled image belongs, to be answered by four numbers, such as "3 1 2 4".
+
+    >>> ask_order("answer").split("? ")[1]
+    'Give the four numbers inside <answer> </answer>.'
+    """
+    places = "1 top left, 2 top right, 3 bottom left, 4 bottom right"
+    return _ask(f"The quarters are shuffled. Where does each belong: {places}?", "give the four numbers", style)
 
 
 def describe_first(description: str, prompt: str) -> str:

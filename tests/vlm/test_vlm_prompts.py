@@ -9,6 +9,7 @@ from favor_lab.vlm.prompts import (
     ask_better,
     ask_choice,
     ask_false_statement,
+    ask_order,
     ask_several,
     ask_yes_no,
     build_prompt,
@@ -77,6 +78,7 @@ ASKED = {
     "several": (ask_several, (LABELS,)),
     "several, open": (ask_several, (None,)),
     "false statement": (ask_false_statement, (["standing", "one hand up"],)),
+    "order": (ask_order, ()),
     "better": (ask_better, ("one hand up, reading", "sitting, phoning")),
 }
 
