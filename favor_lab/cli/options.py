@@ -57,7 +57,8 @@ class RecipeOptions:
 
     recipe: str = ""
     """Published variant of GRPO (left out: plain GRPO):
-    care, cispo, dapo, dr-grpo, gspo, noisy-rollout, papo, visual-rft, vppo."""
+    aepo, care, cispo, critic, curr-reft, dapo, dr-grpo, gspo, jigsaw, noisy-rollout, papo, pebr, rewardmap, vicrit,
+    visual-rft, vppo."""
 
 
 @dataclass(frozen=True)
