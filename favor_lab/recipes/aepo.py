@@ -60,7 +60,7 @@ def ask_for_several(examples: Sequence[Example], *, context: Context, most: int 
     return SeveralNames(question.labels, question.style)
 
 
-def ranked_names(text: str, labels: Sequence[str] | None, most: int = MOST) -> list[str] | None:
+def ranked_names(text: str, labels: Sequence[str] | None, most: int = MOST, style: str = "think") -> list[str] | None:
     """The names of an answer, normalised, the best first. None for no answer, more than `most` names, a name twice, an
     empty one, and one that is not in the list (of an open vocabulary there is none: any name will do).
 
@@ -68,7 +68,7 @@ def ranked_names(text: str, labels: Sequence[str] | None, most: int = MOST) -> l
     ...  ("Phoning, reading", "reading, Reading.", "reading, flying", "reading,", "reading or phoning")]
     [['phoning', 'reading'], None, None, None, None]
     """
-    names = [normalise_label(name) for name in (extract_answer(text) or "").split(",")]
+    names = [normalise_label(name) for name in (extract_answer(text, style) or "").split(",")]
     allowed = names if labels is None else [normalise_label(label) for label in labels]
     good = len(names) <= most and len(set(names)) == len(names) and all(name and name in allowed for name in names)
     return names if good else None
@@ -94,11 +94,11 @@ def aepo_reward(
     below p1 = 0.63. So an unsure policy is paid for lists, as is meant, and a sure one for a single name.
     """
     if not most:
-        return accuracy_reward(completions, label)
-    forms = format_reward(completions, context.question.style)
-    scores = []
+        return accuracy_reward(completions, label, context.question.style)
+    scores, style = [], context.question.style
+    forms = format_reward(completions, style)
     for text, gold, form in zip(completion_texts(completions), label, forms, strict=True):
-        names = ranked_names(text, context.labels, most) if form else None
+        names = ranked_names(text, context.labels, most, style) if form else None
         scores.append(-1 - form if names is None else efficiency(names, normalise_label(gold)))
     return scores
 

@@ -70,7 +70,7 @@ def curriculum(
     return choice_task(examples, context, options) if stage == 1 else context.question
 
 
-def jaccard(text: str, label: str) -> float:
+def jaccard(text: str, label: str, style: str = "think") -> float:
     """|both| / |either| of the labels in the answer, separated by commas, and the one right label; 0.0 without answer.
 
     A list of k names is paid the mean of their chances of being right: never more than the likeliest of them alone.
@@ -79,7 +79,7 @@ def jaccard(text: str, label: str) -> float:
     >>> [jaccard(f"<answer>{answer}</answer>", "reading") for answer in answers]
     [1.0, 0.5, 0.0, 0.5, 0.0, 0.5]
     """
-    answer, gold = extract_answer(text) or "", normalise_label(label)
+    answer, gold = extract_answer(text, style) or "", normalise_label(label)
     names = [normalise_label(answer)] if normalise_label(answer) == gold else answer.split(",")
     return 1 / len(names) if gold in map(normalise_label, names) else 0.0
 
@@ -98,8 +98,8 @@ def curriculum_reward(
     scores = task_reward(completions, label, source, context)
     if isinstance(context.question, Task):
         return scores
-    lists = [partial * jaccard(text, gold) for text, gold in zip(completion_texts(completions), label, strict=True)]
-    return list(map(max, scores, lists))
+    pairs = zip(completion_texts(completions), label, strict=True)
+    return list(map(max, scores, [partial * jaccard(text, gold, context.question.style) for text, gold in pairs]))
 
 
 CURR_REFT = Recipe(

@@ -55,14 +55,14 @@ def shuffled(image: Image.Image, order: Sequence[int]) -> Image.Image:
     return result
 
 
-def order_score(text: str, right: str, partial: float = 0.2) -> float:
+def order_score(text: str, right: str, partial: float = 0.2, style: str = "think") -> float:
     """1.0 for the right order; for another order, `partial` times its share of right places; 0.0 for anything else.
 
     >>> answers = ["3 1 2 4", "3, 1, 4, 2", "1 2 3 4", "3 3 3 3", "3 1 2 4 3 1 2 4", "3124"]
     >>> [order_score(f"<answer>{answer}</answer>", "3 1 2 4") for answer in answers]
     [1.0, 0.1, 0.05, 0.0, 0.0, 0.0]
     """
-    answer, places = extract_answer(text) or "", right.split()
+    answer, places = extract_answer(text, style) or "", right.split()
     numbers = re.findall(r"\d", answer) if FOUR_NUMBERS.fullmatch(answer) else []
     if sorted(numbers) != sorted(places):
         return 0.0
@@ -105,9 +105,9 @@ def jigsaw_reward(
         raise ValueError(f"partial is {partial}: an order that is partly right must earn from 0 to below 1")
     question = context.question
     if not isinstance(question, Task):
-        return accuracy_reward(completions, label)
-    texts = completion_texts(completions)
-    return [order_score(text, question.answers[name], partial) for text, name in zip(texts, source, strict=True)]
+        return accuracy_reward(completions, label, question.style)
+    pairs = zip(completion_texts(completions), source, strict=True)
+    return [order_score(text, question.answers[name], partial, question.style) for text, name in pairs]
 
 
 JIGSAW = Recipe(

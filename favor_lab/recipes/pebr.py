@@ -48,7 +48,7 @@ def count_right_responses(context: Context, samples: int = 8) -> list[int]:
             seed_for(settings.seed, "pebr", start), decoding=settings.decoding,
         )  # fmt: skip
         for text, group in zip(rollout.texts, rollout.groups.tolist(), strict=True):
-            counts[start + group] += is_right(text, prompts.labels[group])
+            counts[start + group] += is_right(text, prompts.labels[group], context.question.style)
     return counts
 
 
@@ -88,7 +88,8 @@ def reasoning_reward(
     completions: Sequence[Completion], label: Sequence[str], context: Context, stage1: float = 1 / 3, **columns: Any
 ) -> list[float]:
     """`accuracy_reward` in stage 2; 0.0 in stage 1."""
-    return [stage_at(context.progress, stage1) * score for score in accuracy_reward(completions, label)]
+    scores = accuracy_reward(completions, label, context.question.style)
+    return [stage_at(context.progress, stage1) * score for score in scores]
 
 
 def perception_reward(

@@ -105,7 +105,7 @@ def task_reward(
     run's own, as `accuracy_reward`. The match is that of `accuracy_reward`: "yes or no" answers nothing."""
     question = context.question
     answers = [question.answers[name] for name in source] if isinstance(question, Task) else label
-    return accuracy_reward(completions, answers)
+    return accuracy_reward(completions, answers, question.style)
 
 
 def true_statements(source: str, recipe: str) -> tuple[str, ...]:
