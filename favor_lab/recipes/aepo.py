@@ -7,8 +7,8 @@ Published: the answers are points on a screen, degenerate are three on one line;
 
 Deviations:
 1. Names of labels in place of points. Degenerate are a name that comes twice and one that is not in the list.
-2. At most `most` = 3 names, as the prompt says: without a limit, to name all labels in any order would be paid more
-   than one name until that is right every second time. With `most` at 0 it is plain GRPO.
+2. At most `most` = 3 names, as the prompt says: without a limit, all labels in random order would be paid more than one
+   name that is right half of the time. With `most` at 0 it is plain GRPO.
 3. Only the training asks for several. Evaluation asks for one name, as always; the records' counts of right labels
    count responses that name one.
 4. The advantage removes the mean of the group, so -1 / N matters only next to better rows: in a group without a right
