@@ -57,8 +57,8 @@ class RecipeOptions:
 
     recipe: str = ""
     """Published variant of GRPO (left out: plain GRPO):
-    amft, arpo, care, cispo, clip-higher, credit, dapo, dapo-dynamic, dr-grpo, dupl, gspo, noisy-rollout, papo,
-    rloo, tempsamp, verl, visual-rft, visurf, vppo.
+    aepo, amft, arpo, care, cispo, clip-higher, credit, critic, curr-reft, dapo, dapo-dynamic, dr-grpo, dupl, gspo,
+    jigsaw, noisy-rollout, papo, pebr, rewardmap, rloo, tempsamp, verl, vicrit, visual-rft, visurf, vppo.
     A + combines those that change different things: papo+noisy-rollout. `favor-lab recipes` explains them."""
     set: Annotated[tuple[str, ...], UseAppendAction] = ()
     """NAME=VALUE: a coefficient of the recipe, as often as needed. `favor-lab recipes NAME` lists its coefficients."""

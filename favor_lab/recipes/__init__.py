@@ -10,23 +10,30 @@ Recipes that fill different slots combine: `find_recipe("papo+noisy-rollout")`.
 import sys
 
 from favor_lab.arguments import ArgumentError
+from favor_lab.recipes.aepo import AEPO
 from favor_lab.recipes.amft import AMFT
 from favor_lab.recipes.arpo import ARPO
 from favor_lab.recipes.care import CARE
 from favor_lab.recipes.cispo import CISPO
 from favor_lab.recipes.clip_higher import CLIP_HIGHER
 from favor_lab.recipes.credit import CREDIT
+from favor_lab.recipes.critic import CRITIC
+from favor_lab.recipes.curr_reft import CURR_REFT
 from favor_lab.recipes.dapo import DAPO
 from favor_lab.recipes.dapo_dynamic import DAPO_DYNAMIC
 from favor_lab.recipes.dr_grpo import DR_GRPO
 from favor_lab.recipes.dupl import DUPL
 from favor_lab.recipes.gspo import GSPO
+from favor_lab.recipes.jigsaw import JIGSAW
 from favor_lab.recipes.noisy_rollout import NOISY_ROLLOUT
 from favor_lab.recipes.papo import PAPO
+from favor_lab.recipes.pebr import PEBR
 from favor_lab.recipes.recipe import Recipe, combine
+from favor_lab.recipes.rewardmap import REWARDMAP
 from favor_lab.recipes.rloo import RLOO
 from favor_lab.recipes.tempsamp import TEMPSAMP
 from favor_lab.recipes.verl import VERL
+from favor_lab.recipes.vicrit import VICRIT
 from favor_lab.recipes.visual_rft import VISUAL_RFT
 from favor_lab.recipes.visurf import VISURF
 from favor_lab.recipes.vppo import VPPO
@@ -35,8 +42,8 @@ GRPO = Recipe("", "plain GRPO", "Shao et al., DeepSeekMath, arXiv 2402.03300")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        AMFT, ARPO, CARE, CISPO, CLIP_HIGHER, CREDIT, DAPO, DAPO_DYNAMIC, DR_GRPO, DUPL, GSPO, NOISY_ROLLOUT, PAPO,
-        RLOO, TEMPSAMP, VERL, VISUAL_RFT, VISURF, VPPO,
+        AEPO, AMFT, ARPO, CARE, CISPO, CLIP_HIGHER, CREDIT, CRITIC, CURR_REFT, DAPO, DAPO_DYNAMIC, DR_GRPO, DUPL, GSPO,
+        JIGSAW, NOISY_ROLLOUT, PAPO, PEBR, REWARDMAP, RLOO, TEMPSAMP, VERL, VICRIT, VISUAL_RFT, VISURF, VPPO,
     )
 }  # fmt: skip
 
