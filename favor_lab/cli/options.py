@@ -57,7 +57,8 @@ class RecipeOptions:
 
     recipe: str = ""
     """Published variant of GRPO (left out: plain GRPO):
-    care, cispo, dapo, dr-grpo, gspo, noisy-rollout, papo, visual-rft, vppo."""
+    affordance-r1, care, care-slow, cispo, dapo, dip-r1, dr-grpo, gspo, gtr, listener, noisy-rollout, papo,
+    perception-r1, refine-rft, shop-r1, star-r1, ttrv, vision-r1, vision-sr1, visual-rft, vlm-r1, vppo."""
 
 
 @dataclass(frozen=True)
