@@ -125,7 +125,9 @@ def keep_slowly(context: Context, bonus: float = 0.5, decay: float = 0.95) -> No
     if not 0 <= decay <= 1:
         raise ArgumentError("decay", f"decay is {decay}, but must be the share of the slow weights that stays, 0 to 1")
     if bonus:
-        slow = context.state["slow"] if "slow" in context.state else context.cache["start"]
+        slow = context.state.get("slow") or context.cache.get("start")
+        if slow is None:
+            raise ValueError("keep_slowly has no weights to begin with: slow_confidence_reward has not been asked")
         now = {name: weight.float() for name, weight in context.policy.trainable_parameters()}
         context.state["slow"] = {name: value.lerp(now[name], 1 - decay) for name, value in slow.items()}
 

@@ -12,8 +12,8 @@ Deviations:
 3. Without a statement the score is 0, not the 0.15 that the published formula gives to an empty list: no false alarm.
 4. The right answer is paid as well, 1, as the form is; published, the score is all there is to learn from.
 
-Open to, at price 0: a list of all statements earns 0.85, more than any honest share of them. At price 1 it earns -0.55,
-less than silence; a guess is worth making where it is more likely right than wrong.
+Open to, at price 0: a list of all statements earns 0.85, more than honest reasoning that misses one of five. At price 1
+it earns -0.55, less than silence; a guess is worth making where it is more likely right than wrong.
 """
 
 from __future__ import annotations

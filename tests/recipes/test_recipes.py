@@ -89,7 +89,7 @@ def test_the_help_of_train_names_every_recipe():
 
 
 def test_an_unknown_recipe_is_refused_with_the_names():
-    with pytest.raises(ValueError, match="unknown recipe 'ppo'; the recipes are care, cispo, dapo"):
+    with pytest.raises(ValueError, match=f"unknown recipe 'ppo'; the recipes are {', '.join(RECIPES)}"):
         find_recipe("ppo")
 
 
