@@ -164,9 +164,10 @@ def blind_reward(
         texts = [describe_first(seen[row], question) for row in rows]
         asked = ask_without_image(policy, prompts, texts, settings.max_new_tokens)
         seed = int(torch.randint(2**31, (1,), generator=context.generator))
-        options = {"max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature, "seed": seed}
-        answers = sample_groups(policy, asked, 1, decoding=settings.decoding, **options).texts
-        for row, right in zip(rows, accuracy_reward(answers, [label[row] for row in rows]), strict=True):
+        answers = sample_groups(
+            policy, asked, 1, settings.max_new_tokens, settings.temperature, seed, decoding=settings.decoding
+        )
+        for row, right in zip(rows, accuracy_reward(answers.texts, [label[row] for row in rows]), strict=True):
             rewards[row] = blind * right
     return rewards
 

@@ -127,8 +127,8 @@ def settings_on(name, **changes):
 def reader(monkeypatch):
     """A blind reader for vision-sr1 that is sometimes right: random weights never are."""
 
-    def answers(policy, asked, group_size, **options):
-        r = Random(options["seed"])
+    def answers(policy, asked, group_size, max_new_tokens, temperature, seed, decoding):
+        r = Random(seed)
         texts = [f"<answer>{label if r.random() < 0.5 else 'nothing'}</answer>" for label in asked.labels]
         return SimpleNamespace(texts=texts)
 
@@ -709,8 +709,9 @@ def test_the_blind_policy_reads_the_evidence_alone(tiny_policy, scenes, shots, m
     columns = {"label": [labels[0], labels[0], labels[1], labels[1]], "groups": [0, 0, 1, 1], "context": context}
     original, calls = judges.sample_groups, []
 
-    def spy(policy, asked, group_size, **options):
-        calls.append((asked, options["seed"], original(policy, asked, group_size, **options)))
+    def spy(policy, asked, group_size, max_new_tokens, temperature, seed, decoding):
+        sampled = original(policy, asked, group_size, max_new_tokens, temperature, seed, decoding=decoding)
+        calls.append((asked, seed, sampled))
         return SimpleNamespace(texts=["<answer>nothing</answer>", f"<answer>{labels[1]}</answer>"])
 
     monkeypatch.setattr(judges, "sample_groups", spy)
