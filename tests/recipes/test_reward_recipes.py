@@ -336,6 +336,7 @@ def test_star_r1_by_hand():
     assert partial_credit(Facts((), (), scene)) == pytest.approx(-3 / 15)
     assert partial_credit(Facts(("standing",), ("cup at the mouth",), scene)) == pytest.approx((5 + 1.5 - 1) / 15)
     assert partial_credit(Facts(("standing",), ("sitting", "long stride"), scene)) == pytest.approx((1 - 2) / 15)
+    assert partial_credit(Facts((), ("sitting", "long stride"), scene)) == pytest.approx((1.5 - 2 - 1 - 1) / 15)
     no_thing = ("standing", "arms down")
     assert partial_credit(Facts(no_thing, ("cup in a hand",), no_thing)) == pytest.approx(0.8)
     assert partial_credit(Facts((), (), ("nobody there",))) == 0.0
@@ -375,6 +376,7 @@ def test_affordance_r1_by_hand():
     named = dict(completions=[text], source=[source])
     assert fields_reward(**named) == [2.0] and no_repeat_reward([text]) == [1.0]
     assert matches_reward(**named) == [3 / max(3, len(true))]
+    assert matches_reward([EVERYTHING], [source]) == [3 * len(true) / len(STATEMENTS)]
     assert count_reward(**named) == [float(len(true) == 3)]
     assert count_reward([response(*STATEMENTS[: len(true)])], [source]) == [1.0], "true or not"
 
