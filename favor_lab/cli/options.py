@@ -57,8 +57,10 @@ class RecipeOptions:
 
     recipe: str = ""
     """Published variant of GRPO (left out: plain GRPO):
-    aepo, amft, arpo, care, cispo, clip-higher, credit, critic, curr-reft, dapo, dapo-dynamic, dr-grpo, dupl, gspo,
-    jigsaw, noisy-rollout, papo, pebr, rewardmap, rloo, tempsamp, verl, vicrit, visual-rft, visurf, vppo.
+    aepo, affordance-r1, amft, arpo, care, care-slow, cispo, clip-higher, credit, critic, curr-reft, dapo,
+    dapo-dynamic, dip-r1, dr-grpo, dupl, gspo, gtr, jigsaw, listener, noisy-rollout, papo, pebr, perception-r1,
+    refine-rft, rewardmap, rloo, shop-r1, star-r1, tempsamp, ttrv, verl, vicrit, vision-r1, vision-sr1, visual-rft,
+    visurf, vlm-r1, vppo.
     A + combines those that change different things: papo+noisy-rollout. `favor-lab recipes` explains them."""
     set: Annotated[tuple[str, ...], UseAppendAction] = ()
     """NAME=VALUE: a coefficient of the recipe, as often as needed. `favor-lab recipes NAME` lists its coefficients."""
