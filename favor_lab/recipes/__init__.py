@@ -15,6 +15,7 @@ from favor_lab.recipes.affordance_r1 import AFFORDANCE_R1
 from favor_lab.recipes.amft import AMFT
 from favor_lab.recipes.arpo import ARPO
 from favor_lab.recipes.care import CARE
+from favor_lab.recipes.care_slow import CARE_SLOW
 from favor_lab.recipes.cispo import CISPO
 from favor_lab.recipes.clip_higher import CLIP_HIGHER
 from favor_lab.recipes.credit import CREDIT
@@ -28,7 +29,7 @@ from favor_lab.recipes.dupl import DUPL
 from favor_lab.recipes.gspo import GSPO
 from favor_lab.recipes.gtr import GTR
 from favor_lab.recipes.jigsaw import JIGSAW
-from favor_lab.recipes.judges import CARE_SLOW, LISTENER, VISION_SR1
+from favor_lab.recipes.listener import LISTENER
 from favor_lab.recipes.noisy_rollout import NOISY_ROLLOUT
 from favor_lab.recipes.papo import PAPO
 from favor_lab.recipes.pebr import PEBR
@@ -44,6 +45,7 @@ from favor_lab.recipes.ttrv import TTRV
 from favor_lab.recipes.verl import VERL
 from favor_lab.recipes.vicrit import VICRIT
 from favor_lab.recipes.vision_r1 import VISION_R1
+from favor_lab.recipes.vision_sr1 import VISION_SR1
 from favor_lab.recipes.visual_rft import VISUAL_RFT
 from favor_lab.recipes.visurf import VISURF
 from favor_lab.recipes.vlm_r1 import VLM_R1

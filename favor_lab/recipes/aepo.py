@@ -109,4 +109,5 @@ AEPO = Recipe(
     "Liu et al., InfiGUI-G1, arXiv 2508.05731",
     coefficients={"most": MOST},
     steps={"question": ask_for_several, "rewards": (aepo_reward, format_reward)},
+    cost="none",
 )

@@ -87,4 +87,5 @@ AFFORDANCE_R1 = Recipe(
     steps={"rewards": (
         accuracy_reward, format_reward, fields_reward, matches_reward, no_repeat_reward, count_reward
     )},
+    cost="none",
 )  # fmt: skip

@@ -2,9 +2,9 @@
 
 Source: Lu et al., ARPO: End-to-end policy optimization for GUI agents with experience replay, arXiv 2505.16282 (not the
 later ARPO, 2507.19849); read: notes on its code, dvlab-research/ARPO, replay_buffer.py and ray_trainer.py.
-Rule: each task keeps its last 8 successes (score above 0.1). If the rewards of a new group have a std below 0.05 and a
-mean below 0.2, its *first* row is replaced by one of them, drawn at random; then the new successes are kept. The old
-log-probabilities are computed after that, with the current policy: a replayed row starts at ratio 1, as if it were its.
+Equation: each task keeps its last 8 successes (score above 0.1); if the rewards of a new group have std < 0.05 and mean
+< 0.2, its *first* row is replaced by one of them, drawn at random; then the new successes are kept. Old probabilities
+are computed after that, with the current policy: a replayed row starts at ratio 1, as if it were its own.
 Published settings: reward success + 0.5 format, G = 8, clip 0.2 / 0.3, no KL penalty.
 
 **What is never solved never enters**: a class without one success has nothing to replay. See `visurf` for those.
@@ -88,4 +88,5 @@ ARPO = Recipe(
     "Lu et al., ARPO: End-to-end policy optimization for GUI agents, arXiv 2505.16282",
     coefficients={"capacity": 8},
     steps={"select": arpo_select, "after_step": arpo_keep},
+    cost="none",
 )

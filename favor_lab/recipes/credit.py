@@ -6,11 +6,12 @@ Equation: with A_k = w_k (r_k - mean_k) / (std_k + eps) of each reward k over th
 has the advantage A_accuracy inside the answer, and the sum of all other A_k outside it (the factor per token after).
 `split` mixes that with plain GRPO: (1 - split) A + split A_t.
 
-Choices:
-1. Each reward is divided by its own std, and its weight multiplies after that: before, it would cancel.
-2. The answer is what `responses.response_spans` says: the label and its closing tag, without the last `>`. A completion
+Deviations:
+1. From nothing published: what follows are choices.
+2. Each reward is divided by its own std, and its weight multiplies after that: before, it would cancel.
+3. The answer is what `responses.response_spans` says: the label and its closing tag, without the last `>`. A completion
    without an answer is credited with the format alone.
-3. The loss still divides by all tokens of a row: the shorter the answer, the smaller the gradient of the accuracy. A KL
+4. The loss still divides by all tokens of a row: the shorter the answer, the smaller the gradient of the accuracy. A KL
    penalty acts on all tokens.
 
 What it is open to: **reasoning is never credited for the answer that it leads to**, nor blamed. It may become any text
@@ -26,7 +27,8 @@ from torch import Tensor
 
 from favor_lab.grpo.advantages import group_advantages, to_groups
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.rows import answer_tokens, token_table
+from favor_lab.recipes.rows import answer_tokens
+from favor_lab.recipes.views import by_group
 
 if TYPE_CHECKING:
     from favor_lab.grpo.training import Context
@@ -60,14 +62,15 @@ def credit_advantages(rewards: Tensor, *, context: Context, split: float = 1.0, 
     for weight, (name, values) in zip(weights, rollout.rewards.items(), strict=True):
         part = weight * group_advantages(to_groups(values, rollout.groups)[0], **settings)  # (B, G)
         (answer if name == ACCURACY else rest).add_(part)
-    inside = token_table(answer_tokens(rollout, context).to(plain.dtype), rollout.groups)  # (B, G, L)
+    inside = by_group(answer_tokens(rollout, context).to(plain.dtype), rollout.groups)  # (B, G, L)
     return (1 - split) * plain[..., None] + split * by_segment(inside, answer, rest)
 
 
 CREDIT = Recipe(
     "credit",
     "credit by segment (our own): accuracy at the answer's tokens, format at all others",
-    "this project's own, not published",
+    "this project's own, not published; compare Vision-SR1, arXiv 2508.19652",
     coefficients={"split": 1.0},
     steps={"advantages": credit_advantages},
+    cost="none",
 )

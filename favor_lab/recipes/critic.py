@@ -54,4 +54,5 @@ CRITIC = Recipe(
     "Wang et al., LLaVA-Critic-R1, arXiv 2509.00676",
     coefficients={"proxy": 0.5},
     steps={"question": compare_first, "rewards": (task_reward, format_reward)},
+    cost="none",
 )

@@ -54,14 +54,9 @@ def choice_task(examples: Sequence[Example], context: Context, options: int = 5)
 
 
 def curriculum(
-    examples: Sequence[Example],
-    *,
-    context: Context,
-    yes_no: float = 0.2,
-    choice: float = 0.3,
-    options: int = 5,
+    examples: Sequence[Example], *, context: Context, yes_no: float = 0.2, choice: float = 0.3, options: int = 5,
     **settings: Any,
-) -> Question:
+) -> Question:  # fmt: skip
     """What this step asks: yes or no in the first part of the training, `yes_no` of it; the letter in the next part,
     `choice` of it; then the run's own question."""
     stage = stage_at(context.progress, yes_no, choice)
@@ -108,4 +103,5 @@ CURR_REFT = Recipe(
     "Deng et al., Curriculum reinforcement learning, arXiv 2503.07065",
     coefficients={"yes_no": 0.2, "choice": 0.3, "partial": 1.0},
     steps={"question": curriculum, "rewards": (curriculum_reward, format_reward)},
+    cost="none",
 )

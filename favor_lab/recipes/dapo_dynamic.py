@@ -1,9 +1,9 @@
 """DAPO with dynamic sampling: a group that is all right or all wrong is left out, and another image takes its place.
 
 Source: Yu et al., DAPO, arXiv 2503.14476; read: its code in verl and verl's documentation of it, and TRL's losses.
-Rule: keep the groups with 0 < number of right completions < G, and sample more until the step has as many as it asks
-for. Published: G = 16, clip 0.2 / 0.28, mean over the tokens of the step, beta 0; verl gives up, with an error, after
-10 rounds of sampling in all.
+Equation: keep the groups with 0 < right completions < G, and sample more until the step has as many as it asks for.
+Published: G = 16, clip 0.2 / 0.28, mean over the tokens of the step, beta 0; verl gives up, with an error, after 10
+rounds of sampling in all.
 
 Deviations:
 1. `retries` = 9 further rounds at most. Each asks as many other training images as groups are missing, in random order,
@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from favor_lab.grpo.sampling import join, sample_groups
+from favor_lab.grpo.sampling import join
 from favor_lab.grpo.support.schedule import seed_for
-from favor_lab.recipes.dapo import DAPO
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.rows import rewarded, right_rows
+from favor_lab.recipes.rows import rewarded, right_rows, sample_beside
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example
@@ -48,11 +47,9 @@ def mixed_groups(rollout: Rollout, context: Context) -> Rollout:
 
 def sample_more(examples: list[Example], context: Context) -> Rollout:
     """A group for each of these examples, with rewards; they become further prompts of the step."""
-    settings, first = context.settings, len(context.examples)
-    rollout = sample_groups(
-        context.policy, context.encode(examples), settings.group_size, settings.max_new_tokens, settings.temperature,
-        seed_for(context.seed, "more", first), decoding=settings.decoding,
-    )  # fmt: skip
+    first = len(context.examples)
+    seed = seed_for(context.seed, "more", first)
+    rollout = sample_beside(context, context.encode(examples), context.settings.group_size, seed)
     context.examples = [*context.examples, *examples]
     context.prompts = context.encode(context.examples)
     return rewarded(replace(rollout, groups=rollout.groups + first), context)
@@ -85,7 +82,8 @@ DAPO_DYNAMIC = Recipe(
     "dapo-dynamic",
     "DAPO with dynamic sampling: other images in place of groups that are all right or all wrong",
     "Yu et al., DAPO, arXiv 2503.14476",
-    settings=DAPO.settings,
+    settings={"how": "dapo", "clip_high": 0.28},
     coefficients={"retries": 9},
     steps={"select": dynamic_select},
+    cost="up to nine more rounds of sampling",
 )

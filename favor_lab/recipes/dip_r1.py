@@ -85,4 +85,5 @@ DIP_R1 = Recipe(
     "Park et al., DIP-R1, arXiv 2505.23179 (abstract)",
     coefficients={"look": 0.5, "detect": 1.0},
     steps={"rewards": (accuracy_reward, format_reward, look_reward, detect_reward)},
+    cost="none",
 )

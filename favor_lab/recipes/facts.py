@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from favor_lab.activities.labels import refuse_string
 from favor_lab.activities.world import is_pocket_source, scene_from_source
 from favor_lab.activities.world.catalogue import HAND_POSITIONS, IN_A_HAND, LEGS, USES
+from favor_lab.arguments import check_number
 from favor_lab.grpo.rewards import Completion, completion_texts
 from favor_lab.responses import judge_reasoning
+
+if TYPE_CHECKING:
+    from favor_lab.vlm.question import Question
 
 #: statement -> what of the person it is about; statements about things nearby have no slot
 SLOT_OF = (
@@ -93,3 +98,26 @@ def priced_recall(facts: Facts, price: float = 0.0) -> float:
     (0.5, 0.25)
     """
     return max(-1.0, facts.recall - price * len(facts.false) / len(facts.scene))
+
+
+def statement_scores(
+    completions: Sequence[Completion], source: Sequence[str], price: float = 1.0, who: str = "statement_scores"
+) -> list[float]:
+    """`priced_recall` of each completion's reasoning, -1 to 1. ValueError for a negative price, and, naming who asks,
+    for an image that is no drawn scene.
+
+    At a price of 1, saying everything falls to -1 and saying nothing is 0; repeating changes nothing. It is open to
+    statements that nearly always hold, and to reasoning that has no part in the answer.
+
+    >>> texts = ["<think>hand at the ear", "<think>hand at the ear, standing", "<think>running, standing", ""]
+    >>> statement_scores(texts, ["cartoon/test/000006"] * 4)
+    [0.25, 0.0, -0.5, 0.0]
+    """
+    check_number("price", price)
+    return [priced_recall(facts, price) for facts in facts_of(completions, source, who)]
+
+
+def check_reasoning(question: Question, who: str) -> None:
+    """ValueError, naming who asks, for a style without reasoning, in which no statement is made."""
+    if question.style == "answer":
+        raise ValueError(f"{who} pays for statements in the reasoning, and style='answer' asks for none: change it")

@@ -86,4 +86,5 @@ GTR = Recipe(
     "Wei et al., GTR, arXiv 2503.08525 (from notes of others)",
     coefficients={"thought": 1.0},
     steps={"loss": gtr_loss},
+    cost="a pass with gradient over one short row per prompt",
 )

@@ -22,12 +22,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from favor_lab.activities.images import Example, prepare_image
 from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, extract_answer, format_reward
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.recipes.tasks import Task, make_task, stage_at
+from favor_lab.recipes.views import shuffled
 from favor_lab.vlm.prompts import ask_order
 from favor_lab.vlm.question import Question
 
@@ -37,23 +36,6 @@ if TYPE_CHECKING:
     from favor_lab.grpo.training import Context
 
 FOUR_NUMBERS = re.compile(r"\d(?:\s*,\s*|\s+)\d(?:\s*,\s*|\s+)\d(?:\s*,\s*|\s+)\d")
-
-
-def shuffled(image: Image.Image, order: Sequence[int]) -> Image.Image:
-    """An image whose quarter i is quarter order[i] of the given one: 1 top left, 2 top right, 3 and 4 below.
-
-    >>> pixels = Image.new("L", (2, 2))
-    >>> pixels.putdata([10, 20, 30, 40])
-    >>> list(shuffled(pixels, [3, 1, 2, 4]).tobytes())
-    [30, 10, 20, 40]
-    """
-    width, height = image.width // 2, image.height // 2
-    corners = [(x, y) for y in (0, height) for x in (0, width)]
-    result = image.crop((0, 0, 2 * width, 2 * height))
-    for (x, y), number in zip(corners, order, strict=True):
-        left, top = corners[number - 1]
-        result.paste(image.crop((left, top, left + width, top + height)), (x, y))
-    return result
 
 
 def order_score(text: str, right: str, partial: float = 0.2, style: str = "think") -> float:
@@ -81,9 +63,8 @@ def puzzle_first(
 
     def ask(example: Example, dice: Random, coin: bool) -> tuple[str, str]:
         if min(example.image.size) < 2:
-            raise ValueError(
-                f"{example.source} has {example.image.size} pixels, too few for four quarters: leave it out"
-            )
+            size = f"{example.source} has {example.image.size} pixels"
+            raise ValueError(f"{size}, too few for four quarters: leave it out")
         return ask_order(context.question.style), " ".join(dice.sample("1234", 4))
 
     task = make_task(examples, context, ask)
@@ -93,13 +74,9 @@ def puzzle_first(
 
 
 def jigsaw_reward(
-    completions: Sequence[Completion],
-    label: Sequence[str],
-    source: Sequence[str],
-    context: Context,
-    partial: float = 0.2,
-    **columns: Any,
-) -> list[float]:
+    completions: Sequence[Completion], label: Sequence[str], source: Sequence[str], context: Context,
+    partial: float = 0.2, **columns: Any,
+) -> list[float]:  # fmt: skip
     """`order_score` where the quarters were shuffled, `accuracy_reward` where they were not. ValueError for a partial
     reward that is as good as the whole one."""
     if not 0 <= partial < 1:
@@ -117,4 +94,5 @@ JIGSAW = Recipe(
     "Wu et al., Visual Jigsaw, arXiv 2509.25190",
     coefficients={"proxy": 0.5},
     steps={"question": puzzle_first, "rewards": (jigsaw_reward, format_reward)},
+    cost="in the first part, the shuffled images encoded",
 )

@@ -7,8 +7,9 @@ or hard (none). Stage 1, on the easy ones, whose accuracy no longer differs: 0.4
 epoch, then 2; temperature 1.2, 8 completions, KL 0.01.
 
 Deviations:
-1. The keywords are the true statements of a drawn scene, and others cost `price` = 1 (`statement_score`): published, to
-   say every keyword that there is would be paid in full. They weigh `perception` = 4 beside the form's 1, as published.
+1. The keywords are the true statements of a drawn scene, and others cost `price` = 1 (`statement_scores`): published,
+   to say every keyword that there is would be paid in full. They weigh `perception` = 4 beside the form's 1, as they do
+   there.
 2. No CLIP: two texts of statements need no model to be compared. No length, which is 1 up to 512 tokens: a constant.
 3. Stage 1 takes `stage1` = 1/3 of one training, as 1 epoch and 2 do; with `stage1` at 0 it is plain GRPO.
 4. Where no image has 8 right responses, the ones with the most are the easy ones. A few shots of a weak policy have no
@@ -22,11 +23,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward, is_right
-from favor_lab.grpo.sampling import sample_groups
-from favor_lab.grpo.support.schedule import draw, seed_for
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.support.schedule import draw
+from favor_lab.recipes.facts import check_reasoning, statement_scores
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.rewardmap import check_reasoning, statement_score
+from favor_lab.recipes.rows import count_right_responses
 from favor_lab.recipes.tasks import stage_at, turn_of
 from favor_lab.vlm.question import Question
 
@@ -35,21 +36,6 @@ if TYPE_CHECKING:
     from favor_lab.grpo.training import Context
 
 RIGHT = "pebr: right responses of each image"  # in `context.state`: a list in the order of the training images
-
-
-def count_right_responses(context: Context, samples: int = 8) -> list[int]:
-    """How many of `samples` responses are right, for each training image in its order; costs their sampling, as many
-    images at a time as a step has."""
-    settings, counts = context.settings, [0] * len(context.pool)
-    for start in range(0, len(context.pool), settings.prompts_per_step):
-        prompts = context.pool[start : start + settings.prompts_per_step]
-        rollout = sample_groups(
-            context.policy, prompts, int(samples), settings.max_new_tokens, settings.temperature,
-            seed_for(settings.seed, "pebr", start), decoding=settings.decoding,
-        )  # fmt: skip
-        for text, group in zip(rollout.texts, rollout.groups.tolist(), strict=True):
-            counts[start + group] += is_right(text, prompts.labels[group], context.question.style)
-    return counts
 
 
 def easiest(counts: Sequence[int]) -> list[int]:
@@ -70,7 +56,7 @@ def easy_first(
         return examples, context.question
     if samples < 1:
         raise ValueError(f"samples is {samples}: an image is easy by its right responses, so take 1 at least")
-    check_reasoning(context, "pebr")
+    check_reasoning(context.question, "pebr")
     if RIGHT not in context.state:
         context.cache[RIGHT] = count_right_responses(context, samples)
     easy = [context.shots.train[place] for place in easiest(context.state.get(RIGHT) or context.cache[RIGHT])]
@@ -93,20 +79,14 @@ def reasoning_reward(
 
 
 def perception_reward(
-    completions: Sequence[Completion],
-    source: Sequence[str],
-    context: Context,
-    stage1: float = 1 / 3,
-    perception: float = 4.0,
-    price: float = 1.0,
-    **columns: Any,
-) -> list[float]:
-    """`perception` times `statement_score` in stage 1, whatever the answer is; 0.0 in stage 2. What it is open to is
+    completions: Sequence[Completion], source: Sequence[str], context: Context, stage1: float = 1 / 3,
+    perception: float = 4.0, price: float = 1.0, **columns: Any,
+) -> list[float]:  # fmt: skip
+    """`perception` times `statement_scores` in stage 1, whatever the answer is; 0.0 in stage 2. What it is open to is
     said there."""
     if stage_at(context.progress, stage1):
         return [0.0] * len(completions)
-    texts = completion_texts(completions)
-    return [perception * statement_score(text, name, price, "pebr") for text, name in zip(texts, source, strict=True)]
+    return [perception * score for score in statement_scores(completions, source, price, "pebr")]
 
 
 PEBR = Recipe(
@@ -119,4 +99,5 @@ PEBR = Recipe(
         "rewards": (reasoning_reward, format_reward, perception_reward),
         "after_step": remember,
     },
+    cost="8 responses to each training image, once",
 )

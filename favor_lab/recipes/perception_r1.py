@@ -24,7 +24,7 @@ from typing import Any
 
 from favor_lab.arguments import check_count, check_number
 from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward
-from favor_lab.recipes.facts import facts_of, priced_recall
+from favor_lab.recipes.facts import statement_scores
 from favor_lab.recipes.recipe import Recipe
 
 
@@ -48,7 +48,7 @@ def perception_reward(
     check_number("price", price)
     if not gamma:
         return [0.0] * len(completions)
-    return [gamma * priced_recall(facts, price) for facts in facts_of(completions, source, "perception_reward")]
+    return [gamma * score for score in statement_scores(completions, source, price, "perception_reward")]
 
 
 def repetition_reward(
@@ -71,4 +71,5 @@ PERCEPTION_R1 = Recipe(
     "Xiao et al., Perception-R1, arXiv 2506.07218, code",
     coefficients={"gamma": 0.7, "penalty": 2.0},
     steps={"rewards": (accuracy_reward, format_reward, perception_reward, repetition_reward)},
+    cost="none",
 )

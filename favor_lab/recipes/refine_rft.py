@@ -85,4 +85,5 @@ REFINE_RFT = Recipe(
     "Zhu, Su and Liu, ReFine-RFT, arXiv 2601.06993 (abstract)",
     coefficients={"apart": 1.0, "budget": 12.0},
     steps={"rewards": (accuracy_reward, format_reward, length_reward), "advantages": refined_advantages},
+    cost="none",
 )

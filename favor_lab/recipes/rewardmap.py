@@ -22,41 +22,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.grpo.rewards import Completion, completion_texts, format_reward
+from favor_lab.grpo.rewards import Completion, format_reward
+from favor_lab.recipes.facts import check_reasoning, statement_scores
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.tasks import Task, stage_at, task_reward, true_statements, yes_no_task
+from favor_lab.recipes.tasks import Task, stage_at, task_reward, yes_no_task
 from favor_lab.recipes.vicrit import false_statement_task
-from favor_lab.responses import judge_reasoning
 from favor_lab.vlm.question import Question
 
 if TYPE_CHECKING:
     from favor_lab.activities.images import Example
     from favor_lab.grpo.training import Context
-
-
-def statement_score(text: str, source: str, price: float = 1.0, recipe: str = "rewardmap") -> float:
-    """(true - price x other statements of the reasoning) / statements that hold in the scene; at least -1, at most 1.
-
-    Saying everything falls to -1 and saying nothing is 0; repeating changes nothing. It is open to statements that
-    nearly always hold, and to reasoning that has no part in the answer. ValueError for a price below 0, and, with the
-    recipe's name, for an image that is no drawn scene.
-
-    >>> texts = ["<think>hand at the ear", "<think>hand at the ear, standing", "<think>running, standing", ""]
-    >>> [round(statement_score(text, "cartoon/test/000006"), 2) for text in texts]
-    [0.25, 0.0, -0.5, 0.0]
-    """
-    if price < 0:
-        raise ValueError(f"price is {price}: a statement that does not hold must not be paid; take 0 or more")
-    known = true_statements(source, recipe)
-    verdicts = [statement.verdict == "true" for statement in judge_reasoning(text, source)]
-    true = sum(verdicts)
-    return max(-1.0, (true - price * (len(verdicts) - true)) / len(known))
-
-
-def check_reasoning(context: Context, recipe: str) -> None:
-    """ValueError for a style without reasoning, in which no statement is made."""
-    if context.question.style == "answer":
-        raise ValueError(f"{recipe} pays for statements in the reasoning, and style='answer' asks for none: change it")
 
 
 def staged(
@@ -84,15 +59,14 @@ def detail_reward(
     price: float = 1.0,
     **columns: Any,
 ) -> list[float]:
-    """`detail` times `statement_score`, for the run's own question; 0.0 in the stages before it. ValueError for a
+    """`detail` times `statement_scores`, for the run's own question; 0.0 in the stages before it. ValueError for a
     weight below 0, and for a style without reasoning."""
     if detail < 0:
         raise ValueError(f"detail is {detail}: true statements must not cost anything; take 0 or more")
     if not detail or isinstance(context.question, Task):
         return [0.0] * len(completions)
-    check_reasoning(context, "rewardmap")
-    texts = completion_texts(completions)
-    return [detail * statement_score(text, name, price) for text, name in zip(texts, source, strict=True)]
+    check_reasoning(context.question, "rewardmap")
+    return [detail * score for score in statement_scores(completions, source, price, "rewardmap")]
 
 
 REWARDMAP = Recipe(
@@ -101,4 +75,5 @@ REWARDMAP = Recipe(
     "Feng et al., RewardMap, arXiv 2510.02240",
     coefficients={"detail": 0.5, "yes_no": 0.2, "false_statement": 0.2},
     steps={"question": staged, "rewards": (task_reward, format_reward, detail_reward)},
+    cost="none",
 )

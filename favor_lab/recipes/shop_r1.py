@@ -64,4 +64,5 @@ SHOP_R1 = Recipe(
     "Zhang et al., Shop-R1, arXiv 2507.17842 (from notes of others)",
     coefficients={"dars": 3.0, "easy": 0.3},
     steps={"rewards": (accuracy_reward, format_reward, scaled_reward)},
+    cost="none",
 )

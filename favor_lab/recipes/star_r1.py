@@ -84,4 +84,5 @@ STAR_R1 = Recipe(
     "Li et al., STAR-R1, arXiv 2505.15804 (credits; the penalties are our own)",
     coefficients={"partial": 1.0},
     steps={"rewards": (accuracy_reward, format_reward, partial_reward)},
+    cost="none",
 )

@@ -1,5 +1,5 @@
 """Other questions about a step's images, for recipes that first ask something easier than the activity: a `Task` has a
-text and a right answer of its own for each image, which `task_reward` pays; and what is true of a drawn scene.
+text and a right answer of its own for each image, which `task_reward` pays.
 
 What is asked depends on the run's seed and the step alone, so a resumed run asks the same.
 """
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from favor_lab.activities.world import is_pocket_source, scene_from_source
 from favor_lab.grpo.rewards import Completion, accuracy_reward
 from favor_lab.vlm.prompts import ask_yes_no
 from favor_lab.vlm.question import Question
@@ -106,15 +105,3 @@ def task_reward(
     question = context.question
     answers = [question.answers[name] for name in source] if isinstance(question, Task) else label
     return accuracy_reward(completions, answers, question.style)
-
-
-def true_statements(source: str, recipe: str) -> tuple[str, ...]:
-    """What is true of a drawn scene, the most telling first. ValueError, which names the recipe, for another image.
-
-    >>> true_statements("cartoon/test/000006", "vicrit")[:3]
-    ('sitting', 'hand at the ear', 'phone at the ear')
-    """
-    if not is_pocket_source(source):
-        needs = f"{recipe} needs what is true of each image, which is known of drawn scenes only, not of {source}"
-        raise ValueError(f"{needs}: train on a drawn set, such as cartoon")
-    return scene_from_source(source).truth.statements

@@ -67,17 +67,9 @@ def anchored(advantages: Tensor, is_label: Tensor, least: Tensor, anchor: float 
 
 
 def tempsamp_sample(
-    policy: Policy,
-    prompts: PromptBatch,
-    *,
-    group_size: int,
-    context: Context,
-    anchor: float = 1.2,
-    floor: float = 1.0,
-    shaped: str = "",
-    form: str = "own",
-    **settings: Any,
-) -> Rollout:
+    policy: Policy, prompts: PromptBatch, *, group_size: int, context: Context, anchor: float = 1.2,
+    floor: float = 1.0, shaped: str = "", form: str = "own", **settings: Any,
+) -> Rollout:  # fmt: skip
     """`sample_groups` of one completion less, and in its place a row with the right answer (`rows.label_rows`).
     ValueError for an unknown form, and for a negative anchor or floor."""
     if anchor < 0 or floor < 0:
@@ -91,15 +83,9 @@ def tempsamp_sample(
 
 
 def tempsamp_advantages(
-    rewards: Tensor,
-    *,
-    context: Context,
-    anchor: float = 1.2,
-    floor: float = 1.0,
-    shaped: str = "",
-    threshold: float = 0.8,
-    **settings: Any,
-) -> Tensor:
+    rewards: Tensor, *, context: Context, anchor: float = 1.2, floor: float = 1.0, shaped: str = "",
+    threshold: float = 0.8, **settings: Any,
+) -> Tensor:  # fmt: skip
     """`group_advantages` (B, G) of the sampled rows, and the label's anchored to them; or, with `shaped`, of all rows
     after `shaped_reward`. ValueError for a `shaped` that is no reward of the run."""
     rollout = context.rollout
@@ -124,4 +110,5 @@ TEMPSAMP = Recipe(
     "Li et al., TempSamp-R1, arXiv 2509.18056",
     coefficients={"anchor": 1.2, "floor": 1.0},
     steps={"sample": tempsamp_sample, "advantages": tempsamp_advantages},
+    cost="none",
 )

@@ -57,22 +57,23 @@ def vote_reward(
     completions: Sequence[Completion],
     groups: Sequence[int],
     label: Sequence[str] | None = None,
+    style: str = "think",
     votes: float = 1.0,
     alpha: float = 0.75,
     **columns: Any,
 ) -> list[float]:
     """votes * (frequency of the answer in its group - alpha * entropy of the group) + (1 - votes) * accuracy, -alpha to
-    1 for each completion. `groups`: of each row. Labels are read below votes = 1 alone. ValueError for `votes` outside
-    0..1, a negative `alpha`, and labels that are needed and not there."""
+    1 for each completion. `groups`: of each row; style: see `extract_answer`. Labels are read below votes = 1 alone.
+    ValueError for `votes` outside 0..1, a negative `alpha`, and labels that are needed and not there."""
     check_number("alpha", alpha)
     if not 0 <= votes <= 1:
         raise ArgumentError("votes", f"votes is {votes}, but must be the share of the vote, from 0 to 1")
     if votes < 1 and label is None:
         raise ValueError(f"votes={votes} leaves a share to the labels, but there are none: pass them, or votes=1")
-    right = accuracy_reward(completions, label) if label is not None and votes < 1 else [0.0] * len(completions)
+    right = accuracy_reward(completions, label, style) if label is not None and votes < 1 else [0.0] * len(completions)
     if not votes:
         return right
-    answers = [extract_answer(text) for text in completion_texts(completions)]
+    answers = [extract_answer(text, style) for text in completion_texts(completions)]
     names = [None if answer is None else normalise_label(answer) or None for answer in answers]
     rewards = list(right)
     for group in dict.fromkeys(groups):
@@ -89,4 +90,5 @@ TTRV = Recipe(
     "Singh et al., TTRV, arXiv 2510.06783",
     coefficients={"votes": 1.0},
     steps={"rewards": (vote_reward, format_reward)},
+    cost="none",
 )

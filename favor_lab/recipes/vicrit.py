@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.world.catalogue import HAND_POSITIONS, IN_A_HAND, IS_NEARBY, LEGS, USES
 from favor_lab.grpo.rewards import format_reward
+from favor_lab.recipes.facts import true_statements
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.tasks import Task, make_task, stage_at, task_reward, true_statements
+from favor_lab.recipes.tasks import Task, make_task, stage_at, task_reward
 from favor_lab.vlm.prompts import ask_false_statement
 from favor_lab.vlm.question import Question
 
@@ -61,7 +62,8 @@ def false_statement_task(examples: Sequence[Example], context: Context, statemen
     """Which statement does not hold; ValueError, which names the recipe, for an image that is no drawn scene."""
 
     def ask(example: Example, dice: Random, coin: bool) -> tuple[str, str]:
-        listed, false = with_a_false_one(true_statements(example.source, recipe), dice, statements)
+        (true,) = true_statements([example.source], recipe)
+        listed, false = with_a_false_one(true, dice, statements)
         return ask_false_statement(listed, context.question.style), false
 
     return make_task(examples, context, ask)
@@ -83,4 +85,5 @@ VICRIT = Recipe(
     "Wang et al., ViCrit, arXiv 2506.10128",
     coefficients={"proxy": 0.5},
     steps={"question": criticise_first, "rewards": (task_reward, format_reward)},
+    cost="none",
 )

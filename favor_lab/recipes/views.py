@@ -7,7 +7,7 @@ scene.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,23 @@ def grainy(image: Image.Image, sigma: float, generator: torch.Generator) -> Imag
     colours = torch.from_numpy(np.array(image)) / 255  # (height, width, 3)
     colours = colours + sigma * torch.randn(colours.shape, generator=generator)
     return Image.fromarray((colours.clamp(0, 1) * 255).to(torch.uint8).numpy())
+
+
+def shuffled(image: Image.Image, order: Sequence[int]) -> Image.Image:
+    """An image whose quarter i is quarter order[i] of the given one: 1 top left, 2 top right, 3 and 4 below.
+
+    >>> pixels = Image.new("L", (2, 2))
+    >>> pixels.putdata([10, 20, 30, 40])
+    >>> list(shuffled(pixels, [3, 1, 2, 4]).tobytes())
+    [30, 10, 20, 40]
+    """
+    width, height = image.width // 2, image.height // 2
+    corners = [(x, y) for y in (0, height) for x in (0, width)]
+    result = image.crop((0, 0, 2 * width, 2 * height))
+    for (x, y), number in zip(corners, order, strict=True):
+        left, top = corners[number - 1]
+        result.paste(image.crop((left, top, left + width, top + height)), (x, y))
+    return result
 
 
 def changed_prompts(context: Context, change: Callable[[Image.Image], Image.Image]) -> PromptBatch:

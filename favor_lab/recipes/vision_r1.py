@@ -77,4 +77,5 @@ VISION_R1 = Recipe(
     "Zhan et al., Vision-R1, arXiv 2503.18013",
     coefficients={"criterion": 1.0},
     steps={"rewards": (accuracy_reward, format_reward, criterion_reward)},
+    cost="none",
 )

@@ -37,7 +37,8 @@ from torch import Tensor
 from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.sampling import join
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.rows import answer_tokens, label_rows, of_origin, rewarded, right_rows, token_table
+from favor_lab.recipes.rows import answer_tokens, label_rows, of_origin, rewarded, right_rows
+from favor_lab.recipes.views import by_group
 
 if TYPE_CHECKING:
     from favor_lab.grpo.support.rollout import Rollout
@@ -90,7 +91,7 @@ def visurf_advantages(
         return advantages
     tokens = answer_tokens(rollout, context) if answer_only else rollout.mask  # (N, L)
     factors = torch.where(is_label, label_weight * tokens, rollout.mask.to(advantages.dtype))  # (N, L)
-    return advantages[..., None] * token_table(factors, rollout.groups)
+    return advantages[..., None] * by_group(factors, rollout.groups)
 
 
 VISURF = Recipe(
@@ -99,4 +100,5 @@ VISURF = Recipe(
     "Liu et al., ViSurf, arXiv 2510.10606",
     coefficients={"label_weight": 1.0},
     steps={"select": visurf_select, "advantages": visurf_advantages},
+    cost="one row more per prompt in the loss",
 )

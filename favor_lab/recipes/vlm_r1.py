@@ -56,4 +56,5 @@ VLM_R1 = Recipe(
     "Shen et al., VLM-R1, arXiv 2504.07615, code",
     coefficients={"graded": 1.0},
     steps={"rewards": (accuracy_reward, format_reward, graded_reward)},
+    cost="none",
 )

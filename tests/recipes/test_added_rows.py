@@ -13,7 +13,7 @@ from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, sample_groups
 from favor_lab.grpo.support.checkpoints import TrainingState
 from favor_lab.grpo.training import train
-from favor_lab.recipes import dapo_dynamic, find_recipe, tempsamp
+from favor_lab.recipes import find_recipe, tempsamp
 from favor_lab.recipes.arpo import BUFFER, arpo_keep, arpo_select, image_keys
 from favor_lab.recipes.credit import credit_advantages
 from favor_lab.recipes.dapo_dynamic import dynamic_select, mixed_groups
@@ -117,7 +117,7 @@ def acting(monkeypatch):
 
     def steps(name):
         monkeypatch.setattr(tempsamp, "sample_groups", written(lambda step, label: [WRONG, MUMBLE]))
-        monkeypatch.setattr(dapo_dynamic, "sample_groups", written(lambda step, label: [RIGHT, WRONG]))
+        monkeypatch.setattr("favor_lab.recipes.rows.sample_groups", written(lambda step, label: [RIGHT, WRONG]))
         plan = (lambda step, label: [[WRONG], [RIGHT, WRONG]][label < "o"]) if name == "dapo-dynamic" else None
         return {"rewards": BOTH} | (
             {} if name == "tempsamp" else {"sample": written(plan or solved_in_the_first_epoch)}
@@ -543,7 +543,7 @@ def more(monkeypatch, plan):
         rounds.append(list(prompts.labels))
         return written(lambda step, label: plan(label))(policy, prompts, group_size)
 
-    monkeypatch.setattr(dapo_dynamic, "sample_groups", sample)
+    monkeypatch.setattr("favor_lab.recipes.rows.sample_groups", sample)
     return rounds
 
 

@@ -24,11 +24,13 @@ from favor_lab.recipes import find_recipe, pebr
 from favor_lab.recipes.aepo import SeveralNames, aepo_reward, ask_for_several, efficiency, ranked_names
 from favor_lab.recipes.critic import better_task, compare_first
 from favor_lab.recipes.curr_reft import choice_task, curriculum, curriculum_reward, jaccard
-from favor_lab.recipes.jigsaw import jigsaw_reward, order_score, puzzle_first, shuffled
+from favor_lab.recipes.facts import statement_scores, true_statements
+from favor_lab.recipes.jigsaw import jigsaw_reward, order_score, puzzle_first
 from favor_lab.recipes.pebr import RIGHT, easy_first, perception_reward, reasoning_reward, remember
-from favor_lab.recipes.rewardmap import detail_reward, staged, statement_score
-from favor_lab.recipes.tasks import Task, fair_coins, stage_at, task_reward, true_statements, yes_no_task
+from favor_lab.recipes.rewardmap import detail_reward, staged
+from favor_lab.recipes.tasks import Task, fair_coins, stage_at, task_reward, yes_no_task
 from favor_lab.recipes.vicrit import KINDS, criticise_first, with_a_false_one
+from favor_lab.recipes.views import shuffled
 from favor_lab.vlm.prompts import ask_order, ask_yes_no
 from tiny import make_context, make_policy
 
@@ -384,7 +386,7 @@ def test_neither_place_nor_kind_gives_the_false_statement_away(truths):
 def test_only_the_false_statement_is_paid(context):
     task = criticise_first(context.examples, context=context)
     here, source = replace(context, question=task), context.examples[0].source
-    false, true = task.answers[source], true_statements(source, "vicrit")
+    false, true = task.answers[source], true_statements([source], "vicrit")[0]
     listed = task.text(context.examples[0]).split(": ")[1].split("?")[0]
     hacks = [listed, f"{false}, {true[0]}", f"not {false}", true[0], "", "statement", context.examples[0].label]
     assert task_reward(answered(false, *hacks), [], [source] * 8, here) == [1.0] + [0.0] * 7
@@ -395,9 +397,7 @@ def test_only_the_false_statement_is_paid(context):
 @pytest.mark.parametrize("name", ["vicrit", "rewardmap", "pebr"])
 def test_images_of_which_nothing_is_known_are_refused(tiny_policy, tiny_examples, name):
     shots = FewShot(tiny_examples, [], [], [example.label for example in tiny_examples])
-    with pytest.raises(
-        ValueError, match=f"{name} needs what is true of each image.*not of tiny/.*train on a drawn set"
-    ):
+    with pytest.raises(ValueError, match=f"{name} knows the facts of drawn scenes only, not of tiny/.*on a drawn set"):
         list(find_recipe(name).train(tiny_policy, shots, SETTINGS))
     off = replace(SETTINGS, steps=1, coefficients=OFF[name])
     assert len(list(find_recipe(name).train(tiny_policy, shots, off))) == 1
@@ -481,7 +481,7 @@ def test_shuffled_images_are_asked_about(context, tiny_policy):
 
 def test_detail_by_hand():
     """Four statements hold in this scene: sitting, hand at the ear, phone at the ear, and one more."""
-    known = true_statements(PHONING, "rewardmap")
+    (known,) = true_statements([PHONING], "rewardmap")
     assert len(known) == 4
     cases = {
         ", ".join(known): 1.0,
@@ -492,17 +492,19 @@ def test_detail_by_hand():
         ", ".join(STATEMENTS): -1.0,
         "a person who does something": -0.25,
     }
-    assert {text: statement_score(f"<think>{text}</think>", PHONING) for text in cases} == pytest.approx(cases)
-    assert statement_score(f"<think>{', '.join(STATEMENTS)}</think>", PHONING, price=0) == 1.0  # what the price is for
-    assert statement_score(f"<think>{known[0]}. standing</think>", PHONING, price=0.5) == pytest.approx(0.125)
+    scores = statement_scores([f"<think>{text}</think>" for text in cases], [PHONING] * len(cases))
+    assert scores == pytest.approx(list(cases.values()))
+    everything = f"<think>{', '.join(STATEMENTS)}</think>"
+    assert statement_scores([everything], [PHONING], price=0) == [1.0]  # what the price is for
+    assert statement_scores([f"<think>{known[0]}. standing</think>"], [PHONING], price=0.5) == pytest.approx([0.125])
     outside = [", ".join(known), f"<answer>{', '.join(known)}</answer>", "", "<think></think>"]
-    assert [statement_score(text, PHONING) for text in outside] == [0.0] * 4
+    assert statement_scores(outside, [PHONING] * 4) == [0.0] * 4
     with pytest.raises(ValueError, match="price is -1"):
-        statement_score("", PHONING, price=-1)
+        statement_scores([""], [PHONING], price=-1)
 
 
 def test_detail_is_for_the_last_question_and_a_style_with_reasoning(context):
-    known = true_statements(PHONING, "rewardmap")
+    (known,) = true_statements([PHONING], "rewardmap")
     texts = [f"<think>{known[0]}</think><answer>phoning</answer>"]
     assert detail_reward(texts, [PHONING], context) == [0.125]
     assert detail_reward(texts, [PHONING], replace(context, question=yes_no_task(context.examples, context))) == [0.0]
@@ -542,7 +544,7 @@ def with_counts(monkeypatch, rights):
         groups = torch.arange(len(prompts)).repeat_interleave(group_size)
         return SimpleNamespace(texts=texts, groups=groups)
 
-    monkeypatch.setattr(pebr, "sample_groups", fake)
+    monkeypatch.setattr("favor_lab.recipes.rows.sample_groups", fake)
     return calls
 
 
@@ -574,7 +576,7 @@ def test_without_a_solved_image_the_best_ones_are_easy(context, monkeypatch):
 
 
 def test_stage_1_pays_perception_and_stage_2_the_answer(context):
-    known = true_statements(PHONING, "pebr")
+    (known,) = true_statements([PHONING], "pebr")
     texts = [f"<think>{', '.join(known)}</think><answer>dancing</answer>", *answered("phoning")]
     columns = {"label": ["phoning"] * 2, "source": [PHONING] * 2}
     first, second = at(context), at(context, progress=0.5)

@@ -17,19 +17,14 @@ from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from favor_lab.recipes import RECIPES, find_recipe, judges
+from favor_lab.recipes import RECIPES, care_slow, find_recipe, rows
 from favor_lab.recipes.affordance_r1 import count_reward, fields_reward, matches_reward, no_repeat_reward
+from favor_lab.recipes.care_slow import care_bonus, keep_slowly, slow_confidence_reward
 from favor_lab.recipes.dip_r1 import detect_reward, look_reward, look_scores
+from favor_lab.recipes.evidence import evidence
 from favor_lab.recipes.facts import SLOT_OF, SLOTS, Facts, facts_of, true_statements
 from favor_lab.recipes.gtr import gtr_loss, thought_loss, true_thought
-from favor_lab.recipes.judges import (
-    blind_reward,
-    care_bonus,
-    evidence,
-    keep_slowly,
-    listener_reward,
-    slow_confidence_reward,
-)
+from favor_lab.recipes.listener import listener_reward
 from favor_lab.recipes.perception_r1 import perception_reward, repeated_share, repetition_reward
 from favor_lab.recipes.refine_rft import length_reward, refined_advantages, summed_apart
 from favor_lab.recipes.shop_r1 import easy_and_hard, scaled_reward
@@ -37,7 +32,9 @@ from favor_lab.recipes.star_r1 import partial_credit, partial_reward, slot_credi
 from favor_lab.recipes.truth import truth_reward
 from favor_lab.recipes.ttrv import answer_entropy, vote_reward
 from favor_lab.recipes.vision_r1 import criterion_reward
+from favor_lab.recipes.vision_sr1 import blind_reward
 from favor_lab.recipes.vlm_r1 import detection_score, graded_reward
+from favor_lab.responses import part_masks
 from favor_lab.trl_bridge import trl_reward
 from favor_lab.vlm.processing import encode_prompts
 from tiny import make_context, make_policy
@@ -132,7 +129,7 @@ def reader(monkeypatch):
         texts = [f"<answer>{label if r.random() < 0.5 else 'nothing'}</answer>" for label in asked.labels]
         return SimpleNamespace(texts=texts)
 
-    monkeypatch.setattr(judges, "sample_groups", answers)
+    monkeypatch.setattr(rows, "sample_groups", answers)
 
 
 # ---------------------------------------------------------------------------------------------------- what all promise
@@ -639,12 +636,12 @@ def test_the_slow_reference_scores_under_its_own_weights(tiny_policy, scenes, sh
     for kind, weights in (("own", {}), ("slow", slow)):
         with torch.no_grad(), tiny_policy.weights(weights):
             logps = score_completions(tiny_policy, context.prompts, rollout)  # (N, L)
-        answer = judges.part_masks(tiny_policy, rollout)["answer"]
+        answer = part_masks(tiny_policy, rollout)["answer"]
         scored[kind] = (logps * answer).sum(dim=1).div(answer.sum(dim=1)).exp()[:2]
     assert not torch.allclose(scored["own"], scored["slow"], rtol=1e-2, atol=0.0)
     columns = {"label": [label] * 3, "groups": [0] * 3, "context": context, "margin": 0.0}
     confidences = []
-    monkeypatch.setattr(judges, "care_bonus", lambda c, *others: confidences.append(c) or care_bonus(c, *others))
+    monkeypatch.setattr(care_slow, "care_bonus", lambda c, *others: confidences.append(c) or care_bonus(c, *others))
     for kind in ("own", "slow"):
         context.state = {} if kind == "own" else {"slow": slow}
         rewards = slow_confidence_reward(texts, **columns)
@@ -709,14 +706,14 @@ def test_the_blind_policy_reads_the_evidence_alone(tiny_policy, scenes, shots, m
     texts = [response("standing", "one hand up"), response(labels[0]), "", response("sitting", labels[1])]
     context = make_context(tiny_policy, scenes[:2], shots.labels, None, SETTINGS)
     columns = {"label": [labels[0], labels[0], labels[1], labels[1]], "groups": [0, 0, 1, 1], "context": context}
-    original, calls = judges.sample_groups, []
+    original, calls = rows.sample_groups, []
 
     def spy(policy, asked, group_size, max_new_tokens, temperature, seed, decoding):
         sampled = original(policy, asked, group_size, max_new_tokens, temperature, seed, decoding=decoding)
         calls.append((asked, seed, sampled))
         return SimpleNamespace(texts=["<answer>nothing</answer>", f"<answer>{labels[1]}</answer>"])
 
-    monkeypatch.setattr(judges, "sample_groups", spy)
+    monkeypatch.setattr(rows, "sample_groups", spy)
     assert blind_reward(texts, **columns, blind=0.7) == [0.0, 0.0, 0.0, 0.7]
     ((asked, seed, sampled),) = calls
     assert len(sampled) == 2 and asked.labels == labels and all(len(f) == 0 for f in asked.image_features)
