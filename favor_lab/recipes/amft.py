@@ -27,7 +27,8 @@ from favor_lab.activities.labels import is_blank
 from favor_lab.grpo.losses import aggregate, as_floats, grpo_loss
 from favor_lab.grpo.sampling import encode_completions
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.responses import part_masks, split_response
+from favor_lab.recipes.rows import answer_tokens
+from favor_lab.responses import split_response
 
 if TYPE_CHECKING:
     from favor_lab.grpo.support.rollout import Rollout
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
 
 
 def label_rows(rollout: Rollout, context: Context) -> tuple[Rollout, Tensor]:
-    """The label of each prompt as a completion, B rows, behind the reasoning of the group's first row that has both
-    reasoning and an answer; and which of their tokens are the answer's, (B, L) bool."""
-    labels = context.prompts.labels
+    """The label of each prompt as a completion, B rows, beside the reasoning of the group's first row that has both
+    reasoning and an answer, in the style of the question; and which of their tokens are the answer's, (B, L) bool."""
+    labels, style = context.prompts.labels, context.question.style
     texts = [f"<answer>{label}</answer>" for label in labels]
     for text, group in reversed(list(zip(rollout.texts, rollout.groups.tolist(), strict=True))):
-        reasoning, answer = split_response(text)
+        reasoning, answer = split_response(text, style)
         if answer is not None and not is_blank(reasoning or ""):
-            texts[group] = f"<think>{reasoning}</think><answer>{labels[group]}</answer>"
+            thought, answered = f"<think>{reasoning}</think>", f"<answer>{labels[group]}</answer>"
+            texts[group] = answered + thought if style == "answer-first" else thought + answered
     rows = encode_completions(context.policy, texts, range(len(texts)), origin="label")
-    return rows, part_masks(context.policy, rows)["answer"].to(rows.mask.device)
+    return rows, answer_tokens(rows, context)
 
 
 def label_loss(part: Rollout, context: Context) -> Tensor | float:

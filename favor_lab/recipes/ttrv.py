@@ -57,9 +57,9 @@ def vote_reward(
     completions: Sequence[Completion],
     groups: Sequence[int],
     label: Sequence[str] | None = None,
-    style: str = "think",
     votes: float = 1.0,
     alpha: float = 0.75,
+    style: str = "think",
     **columns: Any,
 ) -> list[float]:
     """votes * (frequency of the answer in its group - alpha * entropy of the group) + (1 - votes) * accuracy, -alpha to

@@ -13,7 +13,7 @@ from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, sample_groups
 from favor_lab.grpo.support.checkpoints import TrainingState
 from favor_lab.grpo.training import train
-from favor_lab.recipes import find_recipe, tempsamp
+from favor_lab.recipes import amft, find_recipe, tempsamp
 from favor_lab.recipes.arpo import BUFFER, arpo_keep, arpo_select, image_keys
 from favor_lab.recipes.credit import credit_advantages
 from favor_lab.recipes.dapo_dynamic import dynamic_select, mixed_groups
@@ -197,6 +197,20 @@ def test_the_bare_label_enters_every_group(make_step, style, form):
     context.question = Question(LABELS, style)
     rows = label_rows(context.rollout, context, form)
     assert rows.texts == [f"<answer>{label}</answer>" for label in LABELS[:2]] and rows.groups.tolist() == [0, 1]
+
+
+def test_a_label_may_stand_before_the_reasoning(make_step):
+    """In the style "answer-first": what is right, the rows of the label, AMFT's too, and the tokens of the answer."""
+    first = "<answer>{other}</answer><think>wheels.</think>"
+    context = make_step([MUMBLE, first, "<answer>{label}</answer><think>arms.</think>\n"])
+    context.question = Question(LABELS, "answer-first")
+    assert right_rows(context.rollout, context).tolist() == [False, False, True]
+    expected = [f"<answer>{LABELS[0]}</answer><think>wheels.</think>"]
+    rows = label_rows(context.rollout, context)
+    amft_rows, tokens = amft.label_rows(context.rollout, context)
+    assert rows.texts == amft_rows.texts == expected and right_rows(rows, context).all()
+    assert tokens.any() and torch.equal(tokens, answer_tokens(rows, context))
+    assert not tokens[0, rows.lengths[0] // 2 + 1 :].any(), "the reasoning behind it is none of them"
 
 
 def test_no_label_is_longer_than_a_completion_may_be(make_step):
