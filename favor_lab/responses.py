@@ -27,15 +27,17 @@ ANY_TAG = re.compile(r"(</?\w+>)")
 REASONING = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 
 
-def split_response(text: str) -> tuple[str | None, str | None]:
+def split_response(text: str, style: str = "think") -> tuple[str | None, str | None]:
     """Reasoning and answer of a response, None for one that is missing. Reasoning is what follows `<think>`, up to
-    `</think>` or, if that is missing, to the end. The answer is that of `extract_answer`.
+    `</think>` or, if that is missing, to the end. The answer is that of `extract_answer`, in the given style.
 
     >>> split_response("<think>two wheels</think><answer>riding a bike</answer>"), split_response("reading")
     (('two wheels', 'riding a bike'), (None, None))
+    >>> split_response("<answer>riding a bike</answer><think>two wheels</think>", "answer-first")
+    ('two wheels', 'riding a bike')
     """
     reasoning = REASONING.search(text)
-    return reasoning[1] if reasoning else None, extract_answer(text)
+    return reasoning[1] if reasoning else None, extract_answer(text, style)
 
 
 def split_tags(text: str) -> list[tuple[str, str]]:
@@ -54,20 +56,21 @@ def split_tags(text: str) -> list[tuple[str, str]]:
     return pieces
 
 
-def response_spans(text: str) -> dict[str, tuple[int, int]]:
+def response_spans(text: str, style: str = "think") -> dict[str, tuple[int, int]]:
     """Where each part is in a response: from the end of its opening tag to the name in its closing tag.
 
     The closing tag is part of it, because "reading" and "reading a map" start alike; its last `>` is not: a tokenizer
-    may merge it with what follows. An answer is one of `extract_answer`; unclosed reasoning ends where it starts.
+    may merge it with what follows. An answer is one of `extract_answer`, in the given style; unclosed reasoning ends
+    where it starts.
 
     >>> text = "<think>long stride</think><answer>running</answer>"
     >>> {part: text[start:end] for part, (start, end) in response_spans(text).items()}
     {'reasoning': 'long stride</think', 'answer': 'running</answer'}
     """
     answer = {}
-    if extract_answer(text) is not None:
+    if extract_answer(text, style) is not None:
         answer = {"answer": (text.index("<answer>") + len("<answer>"), text.index("</answer>") + len("</answer"))}
-        text = text[: text.index("<answer>")]
+        text = text if style == "answer-first" else text[: text.index("<answer>")]
     reasoning = REASONING.search(text)
     if reasoning is None or is_blank(reasoning[1]):
         return answer

@@ -51,7 +51,9 @@ class AskOptions(FolderOptions, AskedSet):
     test: int | None = None  # Test images per label; None: as in the run, so the same images, else 8.
     labels: tuple[str, ...] = ()
     """Labels to choose from, whose images are tested; left out: those of the run, else those of the images."""
-    style: str | None = None  # Response: think (reasoning, then the answer) or answer; None: as in the run, else think.
+    style: str | None = None
+    """Response: think (reasoning, then the answer), answer, or answer-first (then reasoning); None: as in the run, else
+    think."""
     open_vocabulary: bool = False  # Ask without a list of labels.
     max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
     batch_size: int = 32  # Images answered at a time; changes no result.

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from favor_lab.arguments import ArgumentError, check_choice, check_count, check_list, check_number
 from favor_lab.runs.options import SetOptions
@@ -57,7 +57,28 @@ class RecipeOptions:
 
     recipe: str = ""
     """Published variant of GRPO (left out: plain GRPO):
-    care, cispo, dapo, dr-grpo, gspo, noisy-rollout, papo, visual-rft, vppo."""
+    aepo, affordance-r1, amft, arpo, care, care-slow, cispo, clip-higher, credit, critic, curr-reft, dapo,
+    dapo-dynamic, dip-r1, dr-grpo, dupl, gspo, gtr, jigsaw, listener, noisy-rollout, papo, pebr, perception-r1,
+    refine-rft, rewardmap, rloo, shop-r1, star-r1, tempsamp, ttrv, verl, vicrit, vision-r1, vision-sr1, visual-rft,
+    visurf, vlm-r1, vppo.
+    A + combines those that change different things: papo+noisy-rollout. `favor-lab recipes` explains them."""
+    set: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """NAME=VALUE: a coefficient of the recipe, as often as needed. `favor-lab recipes NAME` lists its coefficients."""
+
+    def __post_init__(self) -> None:
+        names = [pair.partition("=")[0] for pair in self.set]
+        for name, pair in zip(names, self.set, strict=True):
+            if not name or name == pair:
+                raise ArgumentError("set", f"set is {pair!r}, but must be NAME=VALUE, such as gamma=0.02")
+            if names.count(name) > 1:
+                raise ArgumentError("set", f"{name!r} is set twice: leave out one of the two")
+
+
+@dataclass(frozen=True)
+class RecipeListOptions:
+    """Which recipe."""
+
+    name: Positional[str] = ""  # One recipe, or several with a + between them; left out: all, as a table.
 
 
 @dataclass(frozen=True)

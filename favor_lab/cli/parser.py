@@ -21,6 +21,7 @@ import tyro
 from favor_lab.arguments import ArgumentError, check_list
 from favor_lab.cli.evaluating import evaluate
 from favor_lab.cli.images import data
+from favor_lab.cli.listing import recipes
 from favor_lab.cli.measuring import doctor, profile, share, study
 from favor_lab.cli.predicting import app, predict
 from favor_lab.cli.training import demo, sft, train
@@ -37,7 +38,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (demo, train, sft, evaluate, predict, app, share, study, profile, data, doctor)
+    for function in (demo, train, recipes, sft, evaluate, predict, app, share, study, profile, data, doctor)
 }
 
 

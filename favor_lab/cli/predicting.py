@@ -27,7 +27,9 @@ class NewImageOptions:
     labels: tuple[str, ...] = ()
     """Labels to choose from; left out: those of the run; for the pocket policy without a run, its 16 activities."""
     open_vocabulary: bool = False  # Ask without a list of labels.
-    style: str | None = None  # Response: think (reasoning, then the answer) or answer; None: as in the run, else think.
+    style: str | None = None
+    """Response: think (reasoning, then the answer), answer, or answer-first (then reasoning); None: as in the run, else
+    think."""
     max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
 
     def __post_init__(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Collection
 from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from favor_lab.arguments import ArgumentError
 from favor_lab.cli.options import DemoOptions, FitOptions, RecipeOptions, RunOptions
@@ -49,12 +50,52 @@ def train(
 
     favor-lab train --policy Qwen/Qwen2-VL-2B-Instruct --data folder --root my_photos --gpu-gb 12
 
+    favor-lab train --recipe papo --set gamma=0.01 --set side=28
+
     favor-lab train --resume runs/train-folder
 
     The defaults below are those of the pocket policy. For a model of more than 100 million parameters, options that
     are not given come from the preset for its card, which is printed; what you give wins.
     """
+    if method.set and run.resume is None:
+        settings = replace(settings, coefficients={**settings.coefficients, **set_coefficients(method)})
     start_or_resume(RunPlan("train", data, policy, settings, recipe=method.recipe), run, card, typed)
+
+
+def set_coefficients(method: RecipeOptions) -> dict[str, Any]:
+    """The coefficients that --set gives, by name. ArgumentError for one that the recipe does not have, with those that
+    it has."""
+    from favor_lab.recipes import find_recipe
+
+    options, values = find_recipe(method.recipe).options(), dict[str, Any]()
+    for pair in method.set:
+        name, _, text = pair.partition("=")
+        if name not in options:
+            own = f"the recipe {method.recipe}" if method.recipe else "plain GRPO"
+            message = f"{own} has no coefficient {name!r}; its coefficients are {', '.join(options) or 'none'}"
+            raise ArgumentError("set", message)
+        values[name] = coefficient(name, text, options[name])
+    return values
+
+
+def coefficient(name: str, text: str, default: Any) -> float | int | bool | str:
+    """The value of a coefficient from its text: true or false, or a finite number; where its default is a text, that.
+
+    >>> coefficient("gamma", "0.05", 0.02), coefficient("side", "28", 14), coefficient("exact", "false", True)
+    (0.05, 28, False)
+    """
+    if isinstance(default, str):
+        return text
+    wanted = "true or false" if isinstance(default, bool) else "a finite number"
+    if text in ("true", "false") and isinstance(default, bool | None):
+        return text == "true"
+    try:
+        value = float(text) if text.isascii() and not isinstance(default, bool) else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ArgumentError("set", f"{name} is {text!r}, but must be {wanted}")
+    return int(text) if text.lstrip("+-").isdigit() else value
 
 
 def sft(

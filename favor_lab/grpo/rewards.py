@@ -22,6 +22,7 @@ TAG = re.compile(r"</?(?:think|answer)>")
 RESPONSES = {
     "think": re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL),
     "answer": re.compile(r"\s*<answer>(.+?)</answer>\s*", re.DOTALL),
+    "answer-first": re.compile(r"\s*<answer>(.+?)</answer>\s*<think>(.+?)</think>\s*", re.DOTALL),
 }
 SPECIAL = re.compile(r"<\|\w+\|>")  # tokens of the chat, such as <|im_start|>: they end a response or begin a turn
 
@@ -55,7 +56,7 @@ def completion_texts(completions: Sequence[Completion]) -> list[str]:
     return [completion_text(completion) for completion in completions]
 
 
-def extract_answer(text: str) -> str | None:
+def extract_answer(text: str, style: str = "think") -> str | None:
     """What stands between `<answer>` and `</answer>`: None unless there is exactly one such pair, closing the text, and
     something is in it, of at most `LONGEST` characters; and none in a text with a special token of the chat.
 
@@ -68,18 +69,33 @@ def extract_answer(text: str) -> str | None:
     ...  "<answer>reading</answer><answer>running</answer>", "<answer><think>reading</think></answer>",
     ...  "<answer>reading</answer> or running")]
     [None, None, None, None, None, None, None]
+
+    In the style "answer-first" reasoning may follow it, closed or cut off, and nothing else:
+
+    >>> after = ["<think>a page</think>", "<think>a pa", "<think>a page</think>.", "<think>a</think><answer>b</answer>"]
+    >>> [extract_answer("<answer>reading</answer>" + words, "answer-first") for words in after]
+    ['reading', 'reading', None, None]
     """
-    if text.count("<answer>") != 1 or text.count("</answer>") != 1 or SPECIAL.search(text):
+    until = _before_reasoning(text) if style == "answer-first" else text
+    if until.count("<answer>") != 1 or until.count("</answer>") != 1 or SPECIAL.search(text):
         return None
-    found = re.search(r"<answer>(.+)</answer>\s*\Z", text, re.DOTALL)
+    found = re.search(r"<answer>(.+)</answer>\s*\Z", until, re.DOTALL)
     if found is None or TAG.search(found[1]):
         return None
     answer = found[1].strip()
     return None if is_blank(answer) or len(answer) > LONGEST else answer
 
 
-def accuracy_reward(completions: Sequence[Completion], label: Sequence[str] | str, **columns: Any) -> list[float]:
-    """1.0 where the answer is the label after `normalise_label`, else 0.0.
+def _before_reasoning(text: str) -> str:
+    """What stands before the reasoning that ends a text; all of it where there is a tag, or a word after, in that."""
+    before, _, reasoning = text.partition("<think>")
+    return text if TAG.search(reasoning.rstrip().removesuffix("</think>")) else before
+
+
+def accuracy_reward(
+    completions: Sequence[Completion], label: Sequence[str] | str, style: str = "think", **columns: Any
+) -> list[float]:
+    """1.0 where the answer is the label after `normalise_label`, else 0.0. style: see `extract_answer`.
 
     `label` is one label per completion, or one string for all. ValueError if the numbers differ or a label is blank.
 
@@ -98,16 +114,16 @@ def accuracy_reward(completions: Sequence[Completion], label: Sequence[str] | st
     labels = list(label) if isinstance(label, Iterable) and not isinstance(label, str) else [label] * len(texts)
     if len(labels) != len(texts):
         raise ValueError(f"{len(texts)} completions but {len(labels)} labels: one label per completion is needed")
-    return [float(is_right(text, gold)) for text, gold in zip(texts, labels, strict=True)]
+    return [float(is_right(text, gold, style)) for text, gold in zip(texts, labels, strict=True)]
 
 
-def is_right(text: str, label: str) -> bool:
-    """Whether the answer in a response is the label.
+def is_right(text: str, label: str, style: str = "think") -> bool:
+    """Whether the answer in a response is the label. style: see `extract_answer`.
 
     >>> is_right("<answer>Reading</answer>", "reading"), is_right("Reading", "reading")
     (True, False)
     """
-    gold, answer = normalise_label(label), extract_answer(text)
+    gold, answer = normalise_label(label), extract_answer(text, style)
     if not gold:
         raise ValueError(f"the label {label!r} is empty once normalised: no answer could ever match it")
     return answer is not None and normalise_label(answer) == gold
@@ -115,11 +131,14 @@ def is_right(text: str, label: str) -> bool:
 
 def format_reward(completions: Sequence[Completion], style: str = "think", **columns: Any) -> list[float]:
     """1.0 where the whole response has the asked form, else 0.0: each tag exactly once, something in each, nothing
-    outside them. Style "think" is `<think>...</think><answer>...</answer>`, style "answer" the second part alone.
+    outside them. Style "think" is `<think>...</think><answer>...</answer>`, style "answer" the second part alone, and
+    "answer-first" both in the other order.
 
     >>> format_reward(["<think>two hands, a page</think>\\n<answer>reading</answer>"])
     [1.0]
     >>> format_reward(["<answer>reading</answer>", "<think>a page</think><answer>reading</answer>"], style="answer")
+    [1.0, 0.0]
+    >>> format_reward(["<answer>reading</answer><think>a page</think>", "<answer>reading</answer>"], "answer-first")
     [1.0, 0.0]
 
     Empty parts, two tags, text after or before or between the tags, tags inside tags, and the wrong order score 0:

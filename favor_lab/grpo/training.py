@@ -345,7 +345,7 @@ def facts_about(rollout: Rollout, context: Context, right_so_far: dict[str, int]
     totals = rows.total_rewards(settings.reward_weights)  # (N,)
     table = to_groups(totals, rows.groups)[0]  # (B, G)
     labels = [context.prompts.labels[b] for b in rows.groups.tolist()]
-    right = [is_right(text, label) for text, label in zip(rows.texts, labels, strict=True)]
+    right = [is_right(text, label, context.question.style) for text, label in zip(rows.texts, labels, strict=True)]
     return summarise(rows, totals) | {
         "reward_spread": spread(table, settings.unbiased).mean().item(),
         "flat_groups": is_flat(table).float().mean().item(),

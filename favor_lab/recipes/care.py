@@ -1,6 +1,15 @@
 """GRPO-CARE's idea: pay for reasoning that by itself leads to the answer, where the answer is right.
 
-In the spirit of arXiv 2506.16141, which asks a slowly moving reference instead of the policy itself.
+Source: Chen et al., GRPO-CARE, arXiv 2506.16141; code TencentARC/GRPO-CARE, grpo_trainer_ref_ema.py, was read.
+Equation: bonus_i = accuracy_i * p_i, p_i = exp(mean over the answer's tokens of log pi(token | reasoning, no image)).
+Published: bonus_i = 0.5 * accuracy_i where p_i is at least the mean of the right rows less a margin, else 0; p_i is at
+most 0.95, under a slow average of the policy's weights (0.995 every 10 steps), with the image; no KL penalty.
+
+Deviations:
+1. The bonus is p_i itself, not yes or no by comparison: a group that is consistent throughout has no advantage of it.
+2. The policy itself is asked, not a slow average of it, and with the whole image in one colour: what it sees there
+   cannot stand in for what the reasoning says.
+3. The KL penalty stays as it is set.
 """
 
 from __future__ import annotations
@@ -56,4 +65,5 @@ CARE = Recipe(
     "reasoning that leads to the answer is paid too, where the answer is right",
     "GRPO-CARE, arXiv 2506.16141",
     steps={"rewards": (accuracy_reward, format_reward, right_consistency_reward)},
+    cost="the covered images encoded, a pass without gradient",
 )

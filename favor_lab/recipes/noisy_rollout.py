@@ -86,4 +86,5 @@ NOISY_ROLLOUT = Recipe(
     "Liu et al., NoisyRollout, arXiv 2504.13055",
     coefficients={"strength": 500.0},
     steps={"sample": noisy_sample},
+    cost="the noisy images encoded, prompts read twice",
 )

@@ -84,4 +84,5 @@ PAPO = Recipe(
     "Wang et al., Perception-aware policy optimization, arXiv 2507.06448",
     coefficients={"gamma": 0.02},
     steps={"loss": papo_loss},
+    cost="the masked images encoded, a pass without gradient",
 )

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from favor_lab.activities.labels import refuse_string
-from favor_lab.activities.world import is_pocket_source
-from favor_lab.grpo.rewards import Completion, completion_texts
-from favor_lab.responses import judge_statements
+from favor_lab.grpo.rewards import Completion
+from favor_lab.recipes.facts import facts_of
 
 
 def truth_reward(completions: Sequence[Completion], source: Sequence[str], **columns: Any) -> list[float]:
@@ -20,10 +18,4 @@ def truth_reward(completions: Sequence[Completion], source: Sequence[str], **col
     >>> truth_reward([text, ""], ["cartoon/test/00006"] * 2)
     [0.5, 0.0]
     """
-    refuse_string("source", source)
-    unknown = next((name for name in source if not is_pocket_source(name)), None)
-    if unknown is not None:
-        raise ValueError(f"truth_reward knows the truth of drawn scenes only, not of {unknown}")
-    texts = completion_texts(completions)
-    judged = [judge_statements(text, name) for text, name in zip(texts, source, strict=True)]
-    return [true / stated if stated else 0.0 for stated, true in judged]
+    return [facts.precision for facts in facts_of(completions, source, "truth_reward")]

@@ -1,6 +1,12 @@
 """Visual-RFT's rewards as its code published them: a substring match either way, and tags that may be empty.
 
+Source: Liu et al., Visual-RFT, arXiv 2503.01785; its released code was read.
+Equation: reward = 1[the label is in the answer, or the answer in the label] + 1[both pairs of tags are there].
 They pay for saying nothing: train with them only to see that.
+
+Deviations:
+1. None in the two rewards. The strict accuracy is recorded beside them, with weight 0.
+2. Settings, G = 8 among them, are those of plain GRPO, which follow Visual-RFT where they can at this size.
 """
 
 from __future__ import annotations
@@ -47,4 +53,5 @@ VISUAL_RFT = Recipe(
     "Liu et al., Visual-RFT, arXiv 2503.01785, code",
     settings={"reward_weights": (1.0, 1.0, 0.0)},
     steps={"rewards": (published_reward, published_format, accuracy_reward)},
+    cost="none",
 )

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from favor_lab.grpo.advantages import group_advantages, to_groups
+from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.losses import exact_kl, k3_kl, row_mean
 from favor_lab.recipes.recipe import Recipe
-from favor_lab.recipes.views import masked_prompts
+from favor_lab.recipes.views import by_group, compared, masked_prompts
 
 if TYPE_CHECKING:
     from favor_lab.grpo.support.rollout import Rollout
@@ -46,12 +46,7 @@ def dependency(rollout: Rollout, context: Context, exact: bool, probability: flo
         known = bool(rollout.sampled.all()) and bool(rollout.logps.isfinite().all())
         seeing = rollout.logps if known else context.logps(rollout)  # (N, L)
         return k3_kl(seeing, context.logps(rollout, prompts)).clamp(0, 10)
-    ahead, parts = context.distributions_ahead(), []  # (N, L, V), or None where micro_batch bounds the rows of a pass
-    for rows in torch.arange(len(rollout)).split(context.settings.micro_batch or len(rollout)):
-        part = rollout.rows(rows)
-        seeing = context.distributions(part) if ahead is None else ahead  # (n, L, V)
-        parts.append(exact_kl(seeing, context.distributions(part, prompts)))  # (n, L)
-    return torch.cat(parts).clamp(min=0)
+    return compared(exact_kl, rollout, context, prompts).clamp(min=0)
 
 
 def row_factors(scores: Tensor, shrink: float = 0.1) -> Tensor:
@@ -96,10 +91,7 @@ def vppo_advantages(
     tokens = dependency(rollout, context, exact, probability, side)  # (N, L)
     factors = row_factors(row_mean(tokens, rollout.mask)[:, 0], shrink)  # (N,)
     kept = most_dependent(tokens, rollout.mask, drop)  # (N, L)
-    place = to_groups(factors, rollout.groups)[1]
-    weights = advantages.new_zeros(*advantages.shape, kept.shape[1])  # (B, G, L)
-    weights[place] = factors[:, None] * kept
-    return advantages[..., None] * weights
+    return advantages[..., None] * by_group(factors[:, None] * kept, rollout.groups)  # (B, G, L)
 
 
 VPPO = Recipe(
@@ -108,4 +100,5 @@ VPPO = Recipe(
     "Huang et al., Spotlight on token perception, arXiv 2510.09285",
     coefficients={"shrink": 0.1, "drop": 0.6},
     steps={"advantages": vppo_advantages},
+    cost="the masked images encoded, a pass without gradient",
 )

@@ -54,7 +54,7 @@ def notes_on_labels(
                 "sample them, and GRPO rewards only what is sampled: take another --policy, such as "
                 "Qwen/Qwen2-VL-2B-Instruct"
             )
-    reasoning = "." if isinstance(settings, GRPOSettings) and settings.style == "think" else None
+    reasoning = "." if isinstance(settings, GRPOSettings) and settings.style != "answer" else None
     sizes = {label: len(policy.tokenizer.encode(target(label, reasoning))) + 1 for label in labels}  # 1: the end token
     if too_long := [label for label in labels if sizes[label] > settings.max_new_tokens]:
         notes.append(

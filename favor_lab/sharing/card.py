@@ -147,11 +147,14 @@ def _facts(run: FinishedRun) -> dict[str, Any]:
     if run.method == "SFT":
         settings = {name: value for name, value in settings.items() if name in TrainSettings.__dataclass_fields__}
     settings |= {name: value for name, value in run.part("policy").items() if name not in ("policy", "adapter")}
+    recipe = run.settings.get("recipe") or None
+    settings = ({"recipe": recipe} if recipe else {}) | settings
     rewards = [record["reward"] for record in run.records if record.get("reward") is not None]
     tenth = max(1, len(rewards) // 10)
     flat_shares = [record["flat_groups"] for record in run.records if record.get("flat_groups") is not None]
     return {
         "drawn": data.get("data") in DRAWN_SETS,
+        "recipe": recipe,
         "public_set": PUBLIC.get(str(data.get("data"))),
         "total_shots": data["shots"] * len(run.labels) if isinstance(data.get("shots"), int) else None,
         "tested": max((len(evaluation) for evaluation in run.evaluations.values()), default=0),

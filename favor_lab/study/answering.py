@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from favor_lab.arguments import check_count
 from favor_lab.grpo.rewards import extract_answer, normalise_label
 from favor_lab.grpo.sampling import encode_completions, score_completions
 from favor_lab.progress import progress_bar
-from favor_lab.responses import part_masks, split_response
+from favor_lab.responses import part_masks, response_spans, split_response
 from favor_lab.study.evaluation import greedy_rollout
 from favor_lab.vlm.processing import PromptBatch, encode_prompts
 from favor_lab.vlm.question import Question
@@ -66,38 +67,46 @@ def answer(
         for first in range(0, len(examples), batch_size):
             batch = examples[first : first + batch_size]
             prompts = encode_prompts(policy, batch, question, completion_tokens=max_new_tokens)
-            answers += answer_prompts(policy, prompts, labels, max_new_tokens, batch_size)
+            answers += answer_prompts(policy, prompts, labels, max_new_tokens, batch_size, style)
             bar.update(len(batch))
     return answers
 
 
 @torch.no_grad()
 def answer_prompts(
-    policy: Policy, prompts: PromptBatch, labels: Sequence[str] | None, max_new_tokens: int, rows_per_pass: int = 32
+    policy: Policy,
+    prompts: PromptBatch,
+    labels: Sequence[str] | None,
+    max_new_tokens: int,
+    rows_per_pass: int = 32,
+    style: str = "think",
 ) -> list[Answer]:
-    """The answers to prompts that are encoded already."""
+    """The answers to prompts that are encoded already and ask for this style."""
     rollout = greedy_rollout(policy, prompts, max_new_tokens)
     if labels is None:
         return [
-            Answer(extract_answer(text), probability, split_response(text)[0], text, source)
+            Answer(extract_answer(text, style), probability, split_response(text)[0], text, source)
             for text, source, probability in zip(
-                rollout.texts, prompts.sources, answer_probabilities(policy, prompts, rollout), strict=True
+                rollout.texts, prompts.sources, answer_probabilities(policy, prompts, rollout, style), strict=True
             )
         ]
     spelling = {normalise_label(label): label for label in labels}
     shares = label_probabilities(policy, prompts, rollout.texts, labels, rows_per_pass)
     answers = []
     for text, source, share in zip(rollout.texts, prompts.sources, shares, strict=True):
-        label = spelling.get(normalise_label(extract_answer(text) or ""))
+        label = spelling.get(normalise_label(extract_answer(text, style) or ""))
         answers.append(Answer(label, share[label] if label else None, split_response(text)[0], text, source, share))
     return answers
 
 
-def answer_probabilities(policy: Policy, prompts: PromptBatch, rollout: Rollout) -> list[float | None]:
+def answer_probabilities(
+    policy: Policy, prompts: PromptBatch, rollout: Rollout, style: str = "think"
+) -> list[float | None]:
     """Probability of each response's answer as it was generated, given the image and the reasoning before it; None
     where there is no answer."""
     logps = score_completions(policy, prompts, rollout).cpu()  # (B, L)
-    mask = part_masks(policy, rollout).get("answer", torch.zeros_like(logps, dtype=torch.bool))  # (B, L)
+    masks = part_masks(policy, rollout, partial(response_spans, style=style))  # (B, L) each
+    mask = masks.get("answer", torch.zeros_like(logps, dtype=torch.bool))  # (B, L)
     totals = logps.masked_fill(~mask, 0.0).sum(dim=1).exp().tolist()  # (B,)
     return [total if has_answer else None for total, has_answer in zip(totals, mask.any(dim=1).tolist(), strict=True)]
 

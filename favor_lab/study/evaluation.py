@@ -222,8 +222,10 @@ def judge_answer(text: str, example: Example, labels: Sequence[str], style: str)
     from favor_lab.grpo.rewards import extract_answer, format_reward, is_right, normalise_label
     from favor_lab.responses import judge_statements
 
-    source, gold, answer = example.source, example.label, extract_answer(text)
+    source, gold, answer = example.source, example.label, extract_answer(text, style)
     if answer is not None:
         answer = {normalise_label(label): label for label in labels}.get(normalise_label(answer), answer)
     well_formed = bool(format_reward([text], style=style)[0])
-    return Answered(source, gold, answer, is_right(text, gold), well_formed, *judge_statements(text, source), text)
+    return Answered(
+        source, gold, answer, is_right(text, gold, style), well_formed, *judge_statements(text, source), text
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from favor_lab.activities.fewshot import Example
 from favor_lab.activities.world.catalogue import ALL_PLANS, PLANS
 from favor_lab.activities.world.scenes import Scene, is_pocket_source, scene_from_source
 from favor_lab.grpo.rewards import extract_answer
+from favor_lab.responses import response_spans
 from favor_lab.study.evaluation import batches
 from favor_lab.study.occlusion import Fill, Occluded, check_count, occlude, respond
 
@@ -108,6 +110,7 @@ def evidence_effect(
         raise ValueError(f"controls is {controls}: at least one region elsewhere is needed to compare with")
     regions = [_drawn_evidence(example) for example in examples] if regions is None else list(regions)
     check_count("regions", regions, examples)
+    spans = partial(response_spans, style=style)
     slices, patch = batches(examples, batch_size, "explain"), policy.processor.image_processor.patch_size
     check_count("responses", responses, examples)
     results: list[EvidenceEffect] = []
@@ -122,17 +125,20 @@ def evidence_effect(
             drawn = random.Random(f"{seed} {example.source}").sample(beside, min(controls, len(beside)))
             boxes.append([scaled(place, patch) for place in (box, *drawn)])
             shares.append(area(box) / area(snap(region, size)))
-        occluded = occlude(policy, prompts, rollout, boxes, fill, batch_size)
-        results += map(_effect, examples[part], rollout.texts, boxes, shares, occluded)
+        occluded = occlude(policy, prompts, rollout, boxes, fill, batch_size, spans)
+        answers = [extract_answer(text, style) for text in rollout.texts]
+        results += map(_effect, examples[part], answers, rollout.texts, boxes, shares, occluded)
     return results
 
 
-def _effect(example: Example, text: str, boxes: list[Box], share: float, occluded: Occluded) -> EvidenceEffect:
+def _effect(
+    example: Example, answer: str | None, text: str, boxes: list[Box], share: float, occluded: Occluded
+) -> EvidenceEffect:
     """The result for boxes of which the first is the evidence and the others are controls."""
     drops = {part: float(values[0]) for part, values in occluded.drops.items()}
     control_drops = {part: values[1:].tolist() for part, values in occluded.drops.items()}
     changed, *others = occluded.changed.tolist()
-    about = (example.source, example.label, extract_answer(text), text)
+    about = (example.source, example.label, answer, text)
     return EvidenceEffect(*about, boxes[0], share, boxes[1:], drops, control_drops, changed, others)
 
 
@@ -177,14 +183,15 @@ def image_reliance(
     for any image. Cost: one greedy response and two scoring passes per example. `responses` as in `evidence_effect`.
     Raises ValueError for no examples."""
     slices, results = batches(examples, batch_size, "explain"), []
+    spans = partial(response_spans, style=style)
     check_count("responses", responses, examples)
     for part in slices:
         given = None if responses is None else responses[part]
         prompts, rollout = respond(policy, examples[part], labels, style, given, max_new_tokens)
         boxes = [[whole_box(image)] for image in prompts.images]
-        occluded = occlude(policy, prompts, rollout, boxes, fill, batch_size)
+        occluded = occlude(policy, prompts, rollout, boxes, fill, batch_size, spans)
         for example, text, scores in zip(examples[part], rollout.texts, occluded, strict=True):
-            logp = scores.logps.get("answer")
+            answer, logp = extract_answer(text, style), scores.logps.get("answer")
             blank_logp = None if logp is None else logp - float(scores.drops["answer"][0])
-            results.append(Reliance(example.source, example.label, extract_answer(text), text, logp, blank_logp))
+            results.append(Reliance(example.source, example.label, answer, text, logp, blank_logp))
     return results

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -27,8 +28,8 @@ from favor_lab.activities.covering import Region, occlusion_windows, scaled, who
 from favor_lab.activities.fewshot import Example
 from favor_lab.activities.world.catalogue import ACTIVITIES
 from favor_lab.activities.world.scenes import is_pocket_source, scene_from_source
-from favor_lab.grpo.rewards import extract_answer, format_reward, is_right, normalise_label
-from favor_lab.responses import Statement, judge_reasoning
+from favor_lab.grpo.rewards import extract_answer, format_reward, normalise_label
+from favor_lab.responses import Statement, judge_reasoning, response_spans
 from favor_lab.study.evidence import evidence_region
 from favor_lab.study.occlusion import Fill, OcclusionMap, occlude, respond
 from favor_lab.study.reasoning import Reading, read_reasoning
@@ -67,7 +68,8 @@ class Explanation:
     @property
     def correct(self) -> bool | None:
         """Whether the answer is the gold label; None where there is no gold label."""
-        return is_right(self.text, self.label) if normalise_label(self.label) else None
+        gold = normalise_label(self.label)
+        return normalise_label(self.answer or "") == gold if gold else None
 
     @property
     def consistent(self) -> bool | None:
@@ -112,8 +114,9 @@ def explain(
     cell = sizes.patch_size * sizes.merge_size  # pixels per side of what one image token covers
     grid = (image.height // cell, image.width // cell)
     windows = occlusion_windows(grid, window, stride)
+    spans = partial(response_spans, style=style)
     boxes = [whole_box(image), *(scaled(window, cell) for window in windows)]
-    (scores,) = occlude(policy, prompts, rollout, [boxes], fill, batch_size)
+    (scores,) = occlude(policy, prompts, rollout, [boxes], fill, batch_size, spans)
     (text,) = rollout.texts
     scene = scene_from_source(example.source) if is_pocket_source(example.source) else None
     names = ACTIVITIES if labels is None else labels
@@ -122,7 +125,7 @@ def explain(
         label=example.label,
         image=image,
         text=text,
-        answer=extract_answer(text),
+        answer=extract_answer(text, style),
         well_formed=bool(format_reward([text], style=style)[0]),
         statements=judge_reasoning(text, example.source),
         reading=read_reasoning(text, names) if scene and set(names) <= set(ACTIVITIES) else None,

@@ -57,6 +57,7 @@ class JudgedGroup:
     texts: list[str]
     rewards: dict[str, list[float]]  #: by name, G each
     advantages: list[float]
+    style: str = "think"
 
     @property
     def spread(self) -> float:
@@ -69,7 +70,7 @@ class JudgedGroup:
         >>> JudgedGroup("a.png", "reading", ["<answer>reading</answer>"] * 3 + ["?"], {}, []).summary()
         '3 x reading, 1 x no answer'
         """
-        answers = map(extract_answer, self.texts)
+        answers = [extract_answer(text, self.style) for text in self.texts]
         counts = Counter("no answer" if answer is None else normalise_label(answer) for answer in answers)
         return ", ".join(f"{count} x {answer}" for answer, count in counts.most_common())
 
@@ -85,5 +86,6 @@ def sample_judged_groups(
         rows = slice(b * settings.group_size, (b + 1) * settings.group_size)
         rewards = {name: values[rows].tolist() for name, values in scores.items()}
         advantages = group_advantages(totals[None, rows], settings.scale, settings.eps, settings.unbiased)[0].tolist()
-        groups.append(JudgedGroup(example.source, example.label, rollout.texts[rows], rewards, advantages))
+        about = (example.source, example.label, rollout.texts[rows])
+        groups.append(JudgedGroup(*about, rewards, advantages, settings.style))
     return groups

@@ -1,9 +1,10 @@
 """What the policy is asked: one user turn, the image first, then one of these texts.
 
 `build_prompt` asks for the activity. The other questions are those of published methods that judge, rank or check: a
-choice by letter, yes or no, several answers, a false statement, the better of two responses, a description in place of
-the image. Each can be asked in two styles: reasoning then answer, or answer only. The wording is short because every
-prompt token costs time, and it shows no template: an over-trained policy copies a literal "..." between the tags.
+choice by letter, yes or no, several answers, a false statement, the better of two responses, the order of quarters, a
+description in place of the image. Each can be asked in three styles: reasoning then answer, answer only, or answer then
+reasoning (CLS-RL, arXiv 2503.16188). The wording is short because every prompt token costs time, and it shows no
+template: an over-trained policy copies a literal "..." between the tags.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from string import ascii_uppercase
 
 from favor_lab.activities.labels import check_labels
 
-STYLES = ("think", "answer")
+STYLES = ("think", "answer", "answer-first")
 DESCRIBE = "Describe the evidence inside <think> </think>."
 WHICH = "Which activity is this"
 
@@ -21,14 +22,17 @@ WHICH = "Which activity is this"
 def build_prompt(labels: Sequence[str] | None, style: str = "think") -> str:
     """Text of the user turn after the image; `labels=None` asks with an open vocabulary.
 
-    style: "think" (reasoning, then the label) or "answer" (the label only). A third style, "describe", asks for the
-    evidence and no label; only the pre-training of the pocket policy uses it. ValueError for an unknown style and for
+    style: "think" (reasoning, then the label), "answer" (the label only) or "answer-first" (the label, then reasoning,
+    which the pocket policy has not been asked for). A further style, "describe", asks for the evidence and no label;
+    only the pre-training of the pocket policy uses it. ValueError for an unknown style and for
     labels that `check_labels` refuses. Where a label has a comma, there is one on each line.
 
     >>> build_prompt(["reading", "phoning"], style="answer")
     'Which activity is this: reading, phoning? Name it inside <answer> </answer>.'
     >>> build_prompt(None)
     'Which activity is this? Reason inside <think> </think>, then name it inside <answer> </answer>.'
+    >>> build_prompt(None, "answer-first")
+    'Which activity is this? Name it inside <answer> </answer>, then reason inside <think> </think>.'
     """
     if style == "describe":
         return DESCRIBE
@@ -84,6 +88,16 @@ def ask_better(first: str, second: str, style: str = "think") -> str:
     return _ask(f"Which fits better: 1 {first}; 2 {second}?", "give the number", style)
 
 
+def ask_order(style: str = "think") -> str:
+    """Where each quarter of a shuffled image belongs, to be answered by four numbers, such as "3 1 2 4".
+
+    >>> ask_order("answer").split("? ")[1]
+    'Give the four numbers inside <answer> </answer>.'
+    """
+    places = "1 top left, 2 top right, 3 bottom left, 4 bottom right"
+    return _ask(f"The quarters are shuffled. Where does each belong: {places}?", "give the four numbers", style)
+
+
 def describe_first(description: str, prompt: str) -> str:
     """A prompt that states what is seen before it asks: for a question without an image.
 
@@ -109,4 +123,6 @@ def _ask(question: str, wanted: str, style: str) -> str:
         raise ValueError(f"unknown style {style!r}; valid styles: {', '.join((*STYLES, 'describe'))}")
     inside = f"{wanted} inside <answer> </answer>."
     request = f"Reason inside <think> </think>, then {inside}" if style == "think" else inside[0].upper() + inside[1:]
+    if style == "answer-first":
+        request = request.removesuffix(".") + ", then reason inside <think> </think>."
     return f"{question}{'' if question.endswith(chr(10)) else ' '}{request}"

@@ -81,6 +81,46 @@ def test_format_names_its_styles():
         format_reward([RIGHT], style="poem")
 
 
+AFTER = "<think>two hands on a page</think>"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer_first", "other_styles"),
+    [
+        ("<answer>reading</answer>" + AFTER, (1.0, 1.0), 0.0),
+        (" <answer>Reading.</answer>\n" + AFTER + "\n", (1.0, 1.0), 0.0),
+        ("<answer>running</answer>" + AFTER, (0.0, 1.0), 0.0),
+        ("<answer>reading</answer>", (1.0, 0.0), 1.0),
+        ("<answer>reading</answer><think>cut off", (1.0, 0.0), 0.0),
+        ("<answer>reading</answer><think> </think>", (1.0, 0.0), 0.0),
+        (RIGHT, (1.0, 0.0), 1.0),  # what stands before an answer never matters to accuracy
+        (RIGHT + AFTER, (0.0, 0.0), 0.0),
+        ("<answer>reading</answer>" + AFTER + AFTER, (0.0, 0.0), 0.0),
+        ("<answer>reading</answer>" + AFTER + ".", (0.0, 0.0), 0.0),
+        ("<answer>reading</answer> or running " + AFTER, (0.0, 0.0), 0.0),
+        ("<answer>reading</answer>" + AFTER + "<answer>running</answer>", (0.0, 0.0), 0.0),
+        ("<answer>reading</answer><think>a <answer>page</answer></think>", (0.0, 0.0), 0.0),
+        ("<answer>" + AFTER + "</answer>", (0.0, 0.0), 0.0),
+        ("<answer>reading" + AFTER, (0.0, 0.0), 0.0),
+        ("<answer>reading</answer></think>", (0.0, 0.0), 0.0),
+        ("<answer>reading</answer><think>a <|im_end|> b</think>", (0.0, 0.0), 0.0),
+        (AFTER, (0.0, 0.0), 0.0),
+        ("", (0.0, 0.0), 0.0),
+    ],
+)
+def test_reasoning_may_follow_the_answer_in_one_style_alone(text, answer_first, other_styles):
+    judged = (accuracy_reward([text], "reading", "answer-first"), format_reward([text], "answer-first"))
+    assert judged == ([answer_first[0]], [answer_first[1]])
+    for style in ("think", "answer"):
+        assert accuracy_reward([text], "reading", style) == accuracy_reward([text], "reading") == [other_styles]
+
+
+def test_a_megabyte_of_reasoning_after_the_answer_is_judged():
+    text = "<answer>reading</answer><think>" + "a <think " * 100_000
+    assert accuracy_reward([text], "reading", "answer-first") == [1.0]
+    assert format_reward([text + "</think>", text], "answer-first") == [1.0, 0.0]
+
+
 def test_the_longest_answer_is_still_an_answer():
     assert extract_answer(f"<answer>{'a' * 1000}</answer>") == "a" * 1000
     assert extract_answer(f"<answer>{'a' * 1001}</answer>") is None

@@ -242,6 +242,20 @@ def test_labels_say_what_was_ever_answered_right(run, tiny_policy):
     assert sorted(count["right_so_far"] for count in later.values()) == [0, 0, 2, 2]
 
 
+def test_the_answer_may_come_first(run):
+    """What was sampled is judged in the style that was asked for: rewards, form and counts."""
+    texts = ["<answer>reading</answer><think>a page</think>", "<answer>reading</answer>, a page"]
+
+    def written(policy, prompts, *, group_size, max_new_tokens, temperature, seed, decoding):
+        answers = [text.replace("reading", label) for label in prompts.labels for text in texts]
+        return encode_completions(policy, answers, [0, 0, 1, 1], group_size=2)
+
+    settings = replace(SHORT, steps=1, prompts_per_step=2, group_size=2, style="answer-first")
+    (record,) = run(settings, sample=written, rewards=(accuracy_reward, format_reward))
+    assert record.rewards == {"accuracy_reward": 0.5, "format_reward": 0.5}
+    assert all(count["right"] == 1 for count in record.labels.values())
+
+
 def test_beta_zero_needs_no_reference(run, monkeypatch):
     calls = []
     reference = training.Context.reference_logps

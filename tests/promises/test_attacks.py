@@ -47,22 +47,22 @@ def test_consistency_pays_nothing_for_a_part_that_is_not_there(tiny_policy):
     assert all(0 <= score <= 1 for score in rewards)
 
 
-def containing(text, label):
-    answer = rewards.extract_answer(text)
+def containing(text, label, style="think"):
+    answer = rewards.extract_answer(text, style)
     return answer is not None and rewards.normalise_label(label) in rewards.normalise_label(answer)
 
 
-def contained(text, label):
-    answer = rewards.extract_answer(text)
+def contained(text, label, style="think"):
+    answer = rewards.extract_answer(text, style)
     return answer is not None and rewards.normalise_label(answer) in rewards.normalise_label(label)
 
 
-def first_pair(text):
+def first_pair(text, style="think"):
     match = re.search("<answer>(.+?)</answer>", text, re.DOTALL)
     return match[1].strip() or None if match else None
 
 
-def whole_text(text):
+def whole_text(text, style="think"):
     return first_pair(text) or text
 
 

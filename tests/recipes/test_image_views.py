@@ -12,12 +12,12 @@ from PIL import Image
 from favor_lab import FewShot, GRPOSettings, grpo_loss, load_policy, sample_groups, score_completions
 from favor_lab.grpo import training
 from favor_lab.grpo.advantages import group_advantages
-from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.recipes import Recipe, find_recipe, noisy_rollout, views, vppo
 from favor_lab.recipes.noisy_rollout import annealed, noisy_sample
 from favor_lab.recipes.papo import papo_loss, perception
 from favor_lab.recipes.views import changed_prompts, masked, masked_prompts, noisy
 from favor_lab.recipes.vppo import dependency, most_dependent, row_factors, vppo_advantages
+from recipe_runs import even_ids, same, take_steps
 from tiny import LABELS, make_context, make_policy
 
 SETTINGS = GRPOSettings(steps=3, prompts_per_step=2, group_size=4, max_new_tokens=6, learning_rate=1e-2)
@@ -27,33 +27,6 @@ OFF = {"papo": {"gamma": 0.0}, "vppo": {"shrink": 0.0, "drop": 0.0}, "noisy-roll
 @pytest.fixture
 def shots(tiny_examples):
     return FewShot(train=tiny_examples, validation=[], test=[], labels=LABELS)
-
-
-def even_ids(completion_ids, **columns):
-    return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
-
-
-def take_steps(policy, recipe, shots, settings, stop=None, folder=None):
-    """All steps of a recipe, with a reward that random weights earn: the records without times, and the weights at the
-    end. With `stop`, it is saved after that many steps, and a policy that was changed meanwhile goes on."""
-    recipe = replace(recipe, steps={**recipe.steps, "rewards": {"even_ids": even_ids}})
-    state, records = TrainingState.start(policy, recipe.applied_to(settings)), []
-    for record in recipe.train(policy, shots, settings, resume=state):
-        records.append(record)
-        if record.step == stop:
-            break
-    if stop:
-        save_checkpoint(folder, state)
-        with torch.no_grad():
-            for _, weight in policy.trainable_parameters():
-                weight.zero_()
-        records += recipe.train(policy, shots, settings, resume=load_checkpoint(folder, policy))
-    facts = [{name: value for name, value in r.to_dict().items() if name != "seconds"} for r in records]
-    return facts, {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
-
-
-def same(one, other):
-    return one[0] == other[0] and all(torch.equal(weight, other[1][name]) for name, weight in one[1].items())
 
 
 # ---------------------------------------------------------------------------------------------- what all three promise

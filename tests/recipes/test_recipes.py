@@ -89,8 +89,9 @@ def test_the_help_of_train_names_every_recipe():
 
 
 def test_an_unknown_recipe_is_refused_with_the_names():
-    with pytest.raises(ValueError, match="unknown recipe 'ppo'; the recipes are care, cispo, dapo"):
-        find_recipe("ppo")
+    for name in ("ppo", "papo+ppo", "ppo+papo"):
+        with pytest.raises(ValueError, match=f"unknown recipe 'ppo'; the recipes are {', '.join(RECIPES)}"):
+            find_recipe(name)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

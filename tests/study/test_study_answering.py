@@ -28,6 +28,15 @@ def respond(monkeypatch):
     return with_texts
 
 
+def test_an_answer_may_stand_before_its_reasoning(tiny_policy, tiny_examples, respond):
+    respond("<answer>reading</answer><think>a page</think>")
+    (first,) = answer(tiny_policy, tiny_examples[0], LABELS, "answer-first")
+    assert (first.label, first.reasoning) == ("reading", "a page") and sum(first.probabilities.values()) > 0.999
+    (opened,) = answer(tiny_policy, tiny_examples[0], None, "answer-first")
+    assert opened.label == "reading" and 0 < opened.probability < 1
+    assert [one.label for one in answer(tiny_policy, tiny_examples[0], LABELS)] == [None]
+
+
 def test_the_probability_is_that_of_the_label_among_the_labels(tiny_policy, tiny_examples, respond):
     """Recomputed with the tokens of the answer alone, one label and one image at a time."""
     reasonings = ["<think>a page</think>", "<think>two wheels, a road</think>"]

@@ -188,6 +188,20 @@ def test_parts_are_there_where_the_rewards_would_find_them(text, parts):
     assert set(response_spans(text)) == parts
 
 
+def test_reasoning_may_stand_behind_the_answer(tiny_policy, tiny_examples):
+    """In the style "answer-first": parts, statements and the explanation; in another style this is no answer."""
+    text = "<answer>reading</answer><think>sitting, open book in the hands</think>"
+    spans = response_spans(text, "answer-first")
+    assert text[slice(*spans["answer"])] == "reading</answer"
+    assert text[slice(*spans["reasoning"])] == "sitting, open book in the hands</think"
+    assert set(response_spans(text)) == {"reasoning"}
+    assert reasoning_statements(text) == ["sitting", "open book in the hands"]
+    first, other = (explain(tiny_policy, tiny_examples[1], LABELS, s, response=text) for s in ("answer-first", "think"))
+    assert (first.answer, first.correct, first.well_formed) == ("reading", True, True)
+    assert (other.answer, other.correct, other.well_formed) == (None, False, False)
+    assert set(first.logps) == {"reasoning", "answer"} and set(other.logps) == {"reasoning"}
+
+
 def test_the_probability_of_an_answer_is_that_of_plain_rows(tiny_policy, tiny_examples):
     """transformers' own forward pass over prompt and response, and the answer's tokens counted by hand."""
     example = tiny_examples[1]

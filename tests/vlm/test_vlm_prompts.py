@@ -9,6 +9,7 @@ from favor_lab.vlm.prompts import (
     ask_better,
     ask_choice,
     ask_false_statement,
+    ask_order,
     ask_several,
     ask_yes_no,
     build_prompt,
@@ -20,8 +21,9 @@ LABELS = ["riding a bike", "reading"]
 
 def test_styles_ask_for_their_tags():
     for labels in (LABELS, None):
-        think, answer, describe = (build_prompt(labels, style) for style in (*STYLES, "describe"))
-        assert "<think>" in think and "<answer>" in think
+        think, answer, first, describe = (build_prompt(labels, style) for style in (*STYLES, "describe"))
+        for text, tags in ((think, ["<think>", "<answer>"]), (first, ["<answer>", "<think>"])):
+            assert re.findall("<[a-z]+>", text) == tags
         assert "<think>" not in answer and "<answer>" in answer
         assert "<think>" in describe and "<answer>" not in describe
 
@@ -37,7 +39,7 @@ def test_no_template_that_could_be_copied():
     texts = [build_prompt(labels, style) for labels in (LABELS, None) for style in (*STYLES, "describe")]
     assert not any("..." in text or "…" in text for text in texts)
     inside = [content for text in texts for _, content in re.findall(r"<(think|answer)>(.*?)</\1>", text)]
-    assert len(inside) == 8 and not any(content.strip() for content in inside)
+    assert len(inside) == 12 and not any(content.strip() for content in inside)
 
 
 def test_labels_with_commas_stand_on_lines_of_their_own():
@@ -52,7 +54,7 @@ def test_labels_with_commas_stand_on_lines_of_their_own():
 
 
 def test_an_unknown_style_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="'reason'.*think, answer, describe"):
+    with pytest.raises(ValueError, match="'reason'.*think, answer, answer-first, describe"):
         build_prompt(LABELS, "reason")
 
 
@@ -77,15 +79,17 @@ ASKED = {
     "several": (ask_several, (LABELS,)),
     "several, open": (ask_several, (None,)),
     "false statement": (ask_false_statement, (["standing", "one hand up"],)),
+    "order": (ask_order, ()),
     "better": (ask_better, ("one hand up, reading", "sitting, phoning")),
 }
 
 
 @pytest.mark.parametrize(("ask", "arguments"), ASKED.values(), ids=ASKED)
-def test_other_questions_come_in_both_styles(ask, arguments):
-    think, answer = (ask(*arguments, style) for style in STYLES)
+def test_other_questions_come_in_every_style(ask, arguments):
+    think, answer, first = (ask(*arguments, style) for style in STYLES)
     assert "Reason inside <think> </think>, then" in think and think.endswith(" inside <answer> </answer>.")
     assert "<think>" not in answer and answer.endswith(" inside <answer> </answer>.")
+    assert first == answer[:-1] + ", then reason inside <think> </think>."
     assert think.split("? ")[0] == answer.split("? ")[0] and ask(*arguments) == think
     with pytest.raises(ValueError, match="'describe'.*valid styles: think, answer"):
         ask(*arguments, "describe")

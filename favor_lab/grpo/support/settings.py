@@ -14,7 +14,7 @@ from favor_lab.arguments import SEEDS, ArgumentError, check_choice, check_count,
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Style = Literal["think", "answer"]  # of the response: see `vlm.prompts`
+Style = Literal["think", "answer", "answer-first"]  # of the response: see `vlm.prompts`
 How = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]  # to aggregate token losses: see `losses.aggregate`
 Level = Literal["token", "sequence"]  # of the ratio: see `losses.grpo_loss`
 Scale = Literal["group", "batch", "none"]  # of advantages: see `advantages.group_advantages`
@@ -103,7 +103,7 @@ class GRPOSettings(TrainSettings):
     temperature: float = 1.0
     """Sampling temperature; scoring uses it too (Visual-RFT)."""
     style: Style = "think"
-    """Style of the response: reasoning and answer, or the answer alone."""
+    """Style of the response: reasoning and answer, the answer alone, or the answer and then reasoning."""
     beta: float = 0.04
     """Weight of the KL penalty; 0: no reference pass (GRPO paper, Visual-RFT)."""
     clip: float = 0.2
