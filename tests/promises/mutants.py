@@ -110,7 +110,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         '"think": re.compile(r"\\s*<think>(.[-+?-]{+++})</think>\\s*<answer>(.+?)</answer>\\s*", re.DOTALL),': COUNTED,
         '"think": re.compile(r"\\s*<think>(.+?)</think>\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
         '"answer": re.compile(r"\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
-        "return [float(is_right(text, gold)) for text, gold in zip(texts, labels[-, strict=True-])]": SAME_LENGTH,
+        "return [float(is_right(text, gold, style)) for text, gold in zip(texts, labels[-, strict=True-])]": SAME_LENGTH,
     },
     "labels": {
         'JOINING = re.compile(r"(?<=[^\\s-])-++(?=\\S)|(?<!\\S)-++(?![.,]?\\d)|(?<![\\w-])-[-+-]+(?!\\S)")': (
