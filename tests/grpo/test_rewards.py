@@ -190,3 +190,10 @@ def test_parts_of_messages_by_hand():
         accuracy_reward("a", label="a")
     with pytest.raises(ValueError, match="^completions must be texts or chats, not messages"):
         format_reward(["a", {"role": "assistant", "content": "a"}])
+
+
+def test_the_form_of_an_answer_before_its_reasoning():
+    form = "<answer>reading</answer>\n<think>a page,\ntwo hands</think>"
+    assert format_reward([form, "<answer>read\ning</answer><think>a page</think>"], style="answer-first") == [1.0, 1.0]
+    bad = ["<answer></answer><think>a page</think>", "<answer>reading</answer><think></think>", form + ".", form + form]
+    assert format_reward(bad, style="answer-first") == [0.0] * 4

@@ -64,6 +64,7 @@ OTHER = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])}
 REGEX_PARTS = re.compile(r"\\s\*|\\Z|\+\?|(?<=[^+*])\?|(?<!\\)\+")  # of a pattern: each is left out once
 
 # Survivors that no test can kill, as `Mutant.change` shows them, and why.
+OTHER_STYLE = "every style but answer-first is read alike"
 DEFAULT = "what is left out is the default"
 ON_CPU = "shows on a GPU only"
 TWO_D = "the tensor has two dimensions: the last is dimension 1"
@@ -107,10 +108,15 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         ".sum(dim=0)": "the lengths were compared just before",
     },
     "rewards": {
+        """def extract_answer(text: str, style: str = [-"think"-]{+'XXthink'+}) -> str | None:""": OTHER_STYLE,
+        """completions: Sequence[Completion], label: Sequence[str] | str, style: str = [-"think"-]{+'XXthink'+}, **columns: Any""": OTHER_STYLE,  # noqa: E501
+        """def is_right(text: str, label: str, style: str = [-"think"-]{+'XXthink'+}) -> bool:""": OTHER_STYLE,
         '"think": re.compile(r"\\s*<think>(.[-+?-]{+++})</think>\\s*<answer>(.+?)</answer>\\s*", re.DOTALL),': COUNTED,
         '"think": re.compile(r"\\s*<think>(.+?)</think>\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
         '"answer": re.compile(r"\\s*<answer>(.[-+?-]{+++})</answer>\\s*", re.DOTALL),': COUNTED,
-        "return [float(is_right(text, gold, style)) for text, gold in zip(texts, labels[-, strict=True-])]": SAME_LENGTH,
+        '"answer-first": re.compile(r"\\s*<answer>(.[-+?-]{+++})</answer>\\s*<think>(.+?)</think>\\s*", re.DOTALL),': COUNTED,  # noqa: E501
+        '"answer-first": re.compile(r"\\s*<answer>(.+?)</answer>\\s*<think>(.[-+?-]{+++})</think>\\s*", re.DOTALL),': COUNTED,  # noqa: E501
+        "return [float(is_right(text, gold, style)) for text, gold in zip(texts, labels[-, strict=True-])]": SAME_LENGTH,  # noqa: E501
     },
     "labels": {
         'JOINING = re.compile(r"(?<=[^\\s-])-++(?=\\S)|(?<!\\S)-++(?![.,]?\\d)|(?<![\\w-])-[-+-]+(?!\\S)")': (
