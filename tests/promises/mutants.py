@@ -144,6 +144,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "values.items()": ("either makes a float of a truth value"),
     },
     "prefix": {
+        "return torch.log_softmax(logits if temperature == [-1-]{+0+} else logits / temperature, dim=-1)": "a division by 1",  # noqa: E501
         "cache = DynamicCache([-config=language_model.config-])": (
             "Qwen2-VL has no sliding windows, of which a cache would have to know"
         ),

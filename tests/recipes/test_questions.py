@@ -32,6 +32,7 @@ from favor_lab.recipes.tasks import Task, fair_coins, stage_at, task_reward, yes
 from favor_lab.recipes.vicrit import KINDS, criticise_first, with_a_false_one
 from favor_lab.recipes.views import shuffled
 from favor_lab.vlm.prompts import ask_order, ask_yes_no
+from recipe_runs import even_ids, run, same
 from tiny import make_context, make_policy
 
 SETTINGS = GRPOSettings(steps=4, prompts_per_step=2, group_size=4, max_new_tokens=6, learning_rate=1e-2)
@@ -82,32 +83,14 @@ def answered(*answers):
     return [f"<think>a page</think><answer>{answer}</answer>" for answer in answers]
 
 
-def even_ids(completion_ids, **columns):
-    return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
-
-
 def take_steps(policy, recipe, shots, settings, stop=None, folder=None):
     """All steps of a recipe, with one more reward, which random weights earn: what was learnt from, and the weights at
     the end. With `stop`, it is saved after that many steps, and a policy that was changed meanwhile goes on."""
     own = named_rewards(recipe.steps.get("rewards", (accuracy_reward, format_reward)))
     recipe = replace(recipe, steps={**recipe.steps, "rewards": {**own, "even_ids": even_ids}})
-    state, records = TrainingState.start(policy, recipe.applied_to(settings)), []
-    for record in recipe.train(policy, shots, settings, resume=state):
-        records.append(record)
-        if record.step == stop:
-            break
-    if stop:
-        save_checkpoint(folder, state)
-        with torch.no_grad():
-            for _, weight in policy.trainable_parameters():
-                weight.zero_()
-        records += recipe.train(policy, shots, settings, resume=load_checkpoint(folder, policy))
+    records, _ = run(policy, recipe, shots, settings, stop, folder)
     facts = [(r.loss, r.grad_norm, r.kl, r.reward, [row["text"] for row in r.samples]) for r in records]
     return facts, {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
-
-
-def same(one, other):
-    return one[0] == other[0] and all(torch.equal(weight, other[1][name]) for name, weight in one[1].items())
 
 
 # ------------------------------------------------------------------------------------------------- what all promise

@@ -16,7 +16,7 @@ from favor_lab.grpo.advantages import group_advantages
 from favor_lab.grpo.losses import grpo_loss
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions
-from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from favor_lab.grpo.support.checkpoints import TrainingState
 from favor_lab.recipes import RECIPES, care_slow, find_recipe, rows
 from favor_lab.recipes.affordance_r1 import count_reward, fields_reward, matches_reward, no_repeat_reward
 from favor_lab.recipes.care_slow import care_bonus, keep_slowly, slow_confidence_reward
@@ -37,6 +37,7 @@ from favor_lab.recipes.vlm_r1 import detection_score, graded_reward
 from favor_lab.responses import part_masks
 from favor_lab.trl_bridge import trl_reward
 from favor_lab.vlm.processing import encode_prompts
+from recipe_runs import run
 from tiny import make_context, make_policy
 
 SETTINGS = GRPOSettings(steps=3, prompts_per_step=2, group_size=4, max_new_tokens=64, learning_rate=1e-2)
@@ -95,18 +96,7 @@ def take_steps(policy, recipe, shots, settings, stop=None, folder=None):
     """All steps of a recipe on written responses: what was learnt from, and the weights and the memory at the end. With
     `stop`, it is saved after that many steps, and a policy that was changed meanwhile goes on."""
     recipe = replace(recipe, steps={**recipe.steps, "sample": written})
-    state, records = TrainingState.start(policy, recipe.applied_to(settings)), []
-    for record in recipe.train(policy, shots, settings, resume=state):
-        records.append(record)
-        if record.step == stop:
-            break
-    if stop:
-        save_checkpoint(folder, state)
-        with torch.no_grad():
-            for _, weight in policy.trainable_parameters():
-                weight.zero_()
-        state = load_checkpoint(folder, policy)
-        records += recipe.train(policy, shots, settings, resume=state)
+    records, state = run(policy, recipe, shots, settings, stop, folder)
     facts = [(r.loss, r.grad_norm, r.kl, r.entropy, r.reward, r.reward_spread, r.flat_groups) for r in records]
     weights = {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
     return facts, weights, state.memory

@@ -19,6 +19,14 @@ def take_steps(policy, recipe, shots, settings, stop=None, folder=None, **steps)
     weights at the end. With `stop`, it is saved after that many steps, and a policy that was changed meanwhile goes on.
     steps: others in place of the recipe's."""
     recipe = replace(recipe, steps={**recipe.steps, "rewards": {"even_ids": even_ids}, **steps})
+    records, _ = run(policy, recipe, shots, settings, stop, folder)
+    facts = [{name: value for name, value in r.to_dict().items() if name != "seconds"} for r in records]
+    return facts, {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
+
+
+def run(policy, recipe, shots, settings, stop=None, folder=None):
+    """The records of a whole run, and its state. With `stop`, it is saved after that many steps, and a policy that was
+    changed meanwhile goes on."""
     state, records = TrainingState.start(policy, recipe.applied_to(settings)), []
     for record in recipe.train(policy, shots, settings, resume=state):
         records.append(record)
@@ -29,9 +37,9 @@ def take_steps(policy, recipe, shots, settings, stop=None, folder=None, **steps)
         with torch.no_grad():
             for _, weight in policy.trainable_parameters():
                 weight.zero_()
-        records += recipe.train(policy, shots, settings, resume=load_checkpoint(folder, policy))
-    facts = [{name: value for name, value in r.to_dict().items() if name != "seconds"} for r in records]
-    return facts, {name: weight.detach().clone() for name, weight in policy.trainable_parameters()}
+        state = load_checkpoint(folder, policy)
+        records += recipe.train(policy, shots, settings, resume=state)
+    return records, state
 
 
 def same(one, other):
