@@ -410,14 +410,3 @@ def test_on_a_gpu_a_token_is_waited_for_once_and_the_plain_way_scores_too(cuda, 
     cuda.syncs.clear()
     score_completions(policy, prompts, rollout)
     assert len(cuda.syncs) <= 6, cuda.counts()
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_logits_are_divided_by_the_temperature(tiny_policy, temperature):
-    hidden = torch.randn(3, tiny_policy.base.lm_head.in_features, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        forbidden = torch.tensor(tiny_policy.forbidden_token_ids)
-        logits = tiny_policy.base.lm_head(hidden).index_fill(1, forbidden, -torch.inf)
-        torch.testing.assert_close(
-            next_token_logps(tiny_policy, hidden, temperature), (logits / temperature).log_softmax(-1)
-        )

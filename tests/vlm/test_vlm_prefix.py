@@ -320,3 +320,14 @@ def test_on_cuda_as_on_the_cpu(tiny_checkpoint, tiny_examples, completions, dtyp
         assert all(p.grad is not None and p.grad.isfinite().all() for _, p in policy.trainable_parameters())
         results.append(logps.detach().cpu())
     assert (results[0] - results[1])[completions[1]].abs().max() < tolerance
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_logits_are_divided_by_the_temperature(tiny_policy, temperature):
+    hidden = torch.randn(3, tiny_policy.base.lm_head.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        forbidden = torch.tensor(tiny_policy.forbidden_token_ids)
+        logits = tiny_policy.base.lm_head(hidden).index_fill(1, forbidden, -torch.inf)
+        torch.testing.assert_close(
+            next_token_logps(tiny_policy, hidden, temperature), (logits / temperature).log_softmax(-1)
+        )
