@@ -148,6 +148,30 @@ def test_statements_that_do_not_hold_and_better_answers_are_what_they_are_said_t
     assert 0.82 < np.mean(better) < 0.97
 
 
+def test_lessons_have_no_mistakes_and_any_answer_in_them_is_as_likely_as_another():
+    """Yes or no, a letter, the better of two: as often each, and right every time."""
+    r, answers = Random(6), Counter()
+    scenes = [scene for k in range(300) if (scene := draw_scene("sketch", "pretrain", k, 28)).label in ACTIVITIES]
+    for part in ("yes or no", "better", "choice of 4"):
+        for scene in scenes:
+            form = questions.Form.draw(r, language.PARTS[part].mix)
+            request, response = questions.conversation(form, seen(scene), r)
+            answer = split_response(response)[1]
+            answers[part, answer] += 1
+            if part == "yes or no":
+                right = request.split("Is this person ")[1].split("? Say")[0] in NAMES[scene.label]
+            elif part == "better":
+                parts = request.split("1 ")[1].split("? ")[0].split("; 2 ")[int(answer) - 1].split(", ")
+                right = set(parts[:-1]) <= set(scene.truth.statements) and parts[-1] in NAMES[scene.label]
+            else:
+                offered = dict(entry.split(" ", 1) for entry in request.split(": ")[1].split("? ")[0].split(", "))
+                right = offered[answer] in NAMES[scene.label] and len(offered) == 4
+            assert right == (answer != "no"), (request, answer)
+    for part, options in {"yes or no": 2, "better": 2, "choice of 4": 4}.items():
+        counts = [count for (name, _), count in answers.items() if name == part]
+        assert len(counts) == options and min(counts) > 0.6 * max(counts)
+
+
 def test_new_activities_are_never_named_in_pretraining():
     """Their scenes are only described, and are asked which statement does not hold."""
     held = sys.modules["scenes"].Scenes(*[np.zeros(0)] * 6)
@@ -222,14 +246,14 @@ def rebuild(*arguments: str) -> forks.Forked:
 def test_rebuild_from_nothing_and_going_on(tmp_path):
     """A very short run, then a longer one in the same folder: it goes on, and the result loads as a policy."""
     for steps in (1, 2):
-        options = (
-            f"--scenes 512 --size 56 --tower-steps {steps} --language-steps {steps} --reading-steps {steps}".split()
-        )
+        options = f"--scenes 512 --size 56 --tower-steps {steps} --language-steps {steps}".split()
         done = rebuild(*options, "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"))
         assert done.status == 0, done.errors
-    for name in ("language", "reading"):
-        lines = (tmp_path / "out" / "pretraining" / f"{name}.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    log = (tmp_path / "out" / "pretraining" / "language.jsonl").read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [(line["part"], line["step"]) for line in lines] == [
+        (part, step) for step in (1, 2) for part in language.PARTS
+    ]
     assert (tmp_path / "out" / "pretraining" / "curves.png").stat().st_size > 5000
     from favor_lab import load_policy
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from checkpoint import build_config, build_tokenizer, save_checkpoint
 from curves import draw_curves
-from language import READING, LanguageSettings, corpus, train_language
+from language import PARTS, corpus, train_language
 from scenes import draw
 from tower import TowerSettings, fresh_tower, train_tower
 from transformers import Qwen2VLForConditionalGeneration
@@ -43,10 +43,10 @@ def main() -> None:
         "--size", type=int, default=IMAGE_SIZE, help="pixels per side, a multiple of 28 (default: %(default)s)"
     )
     parser.add_argument("--tower-steps", type=int, default=TowerSettings.steps, help="stage 1 (default: %(default)s)")
+    longest = max(settings.steps for settings in PARTS.values())
     parser.add_argument(
-        "--language-steps", type=int, default=LanguageSettings.steps, help="stage 2 (default: %(default)s)"
+        "--language-steps", type=int, default=longest, help="stage 2, at most in each part (default: %(default)s)"
     )
-    parser.add_argument("--reading-steps", type=int, default=READING.steps, help="stage 3 (default: %(default)s)")
     options = parser.parse_args()
     if options.size % 28:
         parser.error(f"--size {options.size} is not a multiple of 28 (a 14-pixel patch, merged 2 x 2)")
@@ -59,13 +59,13 @@ def main() -> None:
     model.model.visual.load_state_dict(fresh_tower().state_dict())
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     train_tower(model.model.visual, scenes, TowerSettings(steps=options.tower_steps), options.work, held)
-    train_language(model, tokenizer, scenes, LanguageSettings(steps=options.language_steps), options.work, held)
-    reading = replace(READING, steps=options.reading_steps)
-    train_language(model, tokenizer, scenes, reading, options.work, held, "reading")
+    for part, settings in PARTS.items():
+        settings = replace(settings, steps=min(settings.steps, options.language_steps))
+        train_language(model, tokenizer, scenes, settings, options.work, held, part)
     save_checkpoint(options.out, model, tokenizer, image_size=options.size)
     logs = options.out / "pretraining"
     logs.mkdir(exist_ok=True)
-    for name in ("tower.jsonl", "language.jsonl", "reading.jsonl"):
+    for name in ("tower.jsonl", "language.jsonl"):
         shutil.copy(options.work / name, logs / name)
     draw_curves(logs)
     print(f"saved {options.out}; measure it with: favor-lab evaluate --data cartoon")

@@ -15,9 +15,11 @@ def read(path: Path) -> list[dict]:
 def draw_curves(directory: Path) -> Path:
     """Read the logs of ``directory`` and draw ``curves.png`` beside them."""
     tower, language = read(directory / "tower.jsonl"), read(directory / "language.jsonl")
-    before = language[-1]["responses"]
-    reading = [line | {"responses": before + line["responses"]} for line in read(directory / "reading.jsonl")]
-    language += reading
+    starts, before = {}, 0  # where each part of stage 2 begins, in responses
+    for part in dict.fromkeys(line["part"] for line in language):
+        starts[part] = before
+        before += max(line["responses"] for line in language if line["part"] == part)
+    language = [line | {"responses": starts[line["part"]] + line["responses"]} for line in language]
     figure = Figure(figsize=(9, 3.2), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2)
     left.plot([t["images"] / 1000 for t in tower], [t["f1"] for t in tower], color="#9db8d2", label="training batch")
@@ -38,8 +40,12 @@ def draw_curves(directory: Path) -> Path:
     left.legend(frameon=False)
     for kind in dict.fromkeys(kind for line in language for kind in line["loss"]):
         lines = [line for line in language if kind in line["loss"]]
-        right.plot([line["responses"] / 1000 for line in lines], [line["loss"][kind] for line in lines], label=kind)
-    right.axvline(before / 1000, color="#999999", linewidth=0.8)  # from here on, answers count more than reasoning
+        right.plot(
+            [line["responses"] / 1000 for line in lines], [line["loss"][kind] for line in lines], ".-", markersize=2,
+            linewidth=0.8, label=kind,
+        )  # fmt: skip
+    for start in list(starts.values())[1:]:
+        right.axvline(start / 1000, color="#999999", linewidth=0.6, linestyle=":")
     right.legend(frameon=False, fontsize=7, ncols=2)
     right.set(
         xlabel="responses seen (thousands)",

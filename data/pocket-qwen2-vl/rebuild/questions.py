@@ -34,6 +34,8 @@ class Mix:
     shares: dict[str, float]
     answer_only: float
     all_of_texts: bool = False  # whether every kind is asked of descriptions too, or names and yes or no only
+    exact: bool = False  # whether yes or no, choice and better are answered without mistakes
+    choices: int = 6  # to choose from by letter, at most; exactly if exact
 
 
 FIRST = Mix(
@@ -44,9 +46,9 @@ FIRST = Mix(
 )  # fmt: skip
 SECOND = Mix(  # more of the questions that compare what is seen with what is read
     {
-        "describe": 0.03, "open": 0.04, "list": 0.22, "choice": 0.14, "yes or no": 0.13, "several": 0.04,
-        "false statement": 0.10, "better": 0.10, "text": 0.08, "letters": 0.12,
-    }, 0.7, all_of_texts=True,
+        "describe": 0.04, "open": 0.08, "list": 0.30, "choice": 0.14, "yes or no": 0.12, "several": 0.07,
+        "false statement": 0.09, "better": 0.08, "text": 0.08,
+    }, 0.5, all_of_texts=True,
 )  # fmt: skip
 
 
@@ -59,13 +61,16 @@ class Form:
     size: int = 16
     invented: int = 0
     all_of_texts: bool = False
+    exact: bool = False
 
     @classmethod
     def draw(cls, r: Random, mix: Mix) -> Form:
         """A random form."""
         (kind,) = r.choices(list(mix.shares), list(mix.shares.values()))
         style = "answer" if r.random() < mix.answer_only else "think"
-        short = r.randint(2, 6) if kind == "choice" else r.randint(2, 15)
+        if mix.exact:
+            return cls(kind, style, mix.choices, exact=True)
+        short = r.randint(2, mix.choices) if kind == "choice" else r.randint(2, 15)
         size = short if kind == "choice" or r.random() < 0.6 else len(ACTIVITIES)
         invented = r.randint(1, max(1, size // 3)) if size < len(ACTIVITIES) and r.random() < 0.45 else 0
         return cls(kind, style, size, invented, mix.all_of_texts)
@@ -98,8 +103,6 @@ def conversation(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     if form.kind == "describe":
         return build_prompt(None, "describe"), thought(evidence(seen, r))
     request, answer = QUESTIONS[form.kind](form, seen, r)
-    if form.kind == "letters":
-        return request, tagged(answer)
     words = telling(seen) if form.kind == "text" else evidence(seen, r)
     often = any(word in PLAIN for word in words) and not seen.empty
     forgets = form.kind in ("open", "list") and r.random() < (FORGETS_TAG if often else SELDOM_FORGETS)
@@ -137,6 +140,12 @@ def ask_list(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
 
 def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """The letter of a name out of a short list."""
+    if form.exact and seen.label:
+        activities = r.sample(
+            [seen.label, *r.sample([a for a in ACTIVITIES if a != seen.label], form.size - 1)], form.size
+        )
+        letter = ascii_uppercase[activities.index(seen.label)]
+        return ask_choice([some_name(a, r) for a in activities], form.style), letter
     offered = offer(seen.label, form.size, form.invented, r)
     names = offered.names
     if seen.empty:
@@ -152,7 +161,7 @@ def ask_if(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     name = some_name(seen.label if right else wrong, r)
     if not right and r.random() < 0.1:
         name = invented_name(r)
-    answer = right if r.random() < 0.94 else not right
+    answer = right if form.exact or r.random() < 0.94 else not right
     return ask_yes_no(name, form.style), "yes" if answer else "no"
 
 
@@ -188,7 +197,7 @@ def ask_which_is_better(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
         other = seen.label if r.random() < 0.4 else other
     good, bad = (", ".join([*w, some_name(a, r)]) for w, a in ((words, seen.label), (others, other)))
     first = r.random() < 0.5
-    answer = first if r.random() < 0.97 else not first
+    answer = first if form.exact or r.random() < 0.97 else not first
     return ask_better(*((good, bad) if first else (bad, good)), form.style), "1" if answer else "2"
 
 
@@ -215,18 +224,7 @@ def ask_of_text(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     )
 
 
-def ask_letters(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
-    """The letters of all names of a list, in another order: an exercise in reading, without an image."""
-    names = [r.choice(NAMES[activity]) for activity in r.sample(ACTIVITIES, min(form.size, 6))]
-    order = r.sample(range(len(names)), len(names))
-    letters = ", ".join(ascii_uppercase[k] for k in order)
-    wanted = f"Which letters have {', '.join(names[k] for k in order)}?"
-    return f"{ask_choice(names, 'answer')} {wanted}", letters
-
-
-WITHOUT_IMAGE = ("text", "letters")
 QUESTIONS = {
     "open": ask_open, "list": ask_list, "choice": ask_letter, "yes or no": ask_if, "several": ask_up_to_three,
     "false statement": ask_what_is_false, "better": ask_which_is_better, "text": ask_of_text,
-    "letters": ask_letters,
 }  # fmt: skip
