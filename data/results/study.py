@@ -163,9 +163,10 @@ def transfer_table(places: dict) -> str:
     return markdown(["method", "on its own set", "on the three others", "difference, points"], rows)
 
 
-def base_to_new_table() -> str:
-    """Half of the labels taught; each half tested on its own; H: harmonic mean."""
-    places = by_place(load_results(CELLS, variant=BASE_TO_NEW))
+def base_to_new_table(folder: Path | None = None) -> str:
+    """Half of the labels taught; each half tested on its own; H: harmonic mean. folder: of the cells; None: the
+    study's."""
+    places = by_place(load_results(folder or CELLS, variant=BASE_TO_NEW))
     rows = []
     for method in METHODS:
         runs = [list(joined(places, method, count(method), where).values()) for where in ("own", "other")]

@@ -54,13 +54,14 @@ def explained(recipe: Recipe) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
-    """Rows as a table as wide as the terminal; the last two columns are broken into lines.
+    """Rows as a table as wide as the terminal; all columns but the first are broken into lines.
 
     >>> print(table([("papo", "loss", "one masked pass", "a pass")], ("recipe", "slots", "what", "cost")))
     recipe  slots  what             cost
     papo    loss   one masked pass  a pass
     """
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    widths[-3] = min(widths[-3], 12)
     room = max(32, shutil.get_terminal_size().columns - sum(widths[:-2]) - 2 * (len(head) - 1))
     widths[-1] = min(widths[-1], max(16, room // 3))
     widths[-2] = min(widths[-2], max(16, room - widths[-1]))

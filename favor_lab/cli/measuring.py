@@ -87,6 +87,8 @@ def study(study: StudyOptions, images: FolderOptions, policy: PolicyOptions, typ
 
     favor-lab study --methods zero-shot grpo --sets cartoon --shots 1 4 --seeds 2
 
+    favor-lab study --methods sft grpo --recipes papo visurf --sets cartoon
+
     favor-lab study --policy Qwen/Qwen2-VL-2B-Instruct --sets stanford40 --root stanford40 --shots 1 2 4 8 16
     """
     from favor_lab.runs.cells import PRESETS, Setup
@@ -129,9 +131,9 @@ def cells_of(study: StudyOptions) -> list[Cell]:
     from favor_lab.runs.cells import plan, whole_study
 
     if study.cells is None:
-        shots, variants = dict.fromkeys(study.shots, study.seeds), ("", *study.variants)
+        shots, variants = dict.fromkeys(study.shots, study.seeds), ("", *study.variants, *study.recipes)
         return [cell for variant in variants for cell in plan(study.methods, study.sets, shots, variant)]
-    replaced = ("methods", "sets", "shots", "seeds", "variants")
+    replaced = ("methods", "sets", "shots", "seeds", "variants", "recipes")
     if changed := [f"--{name}" for name in replaced if name in changed_settings(study)]:
         raise ValueError(f"--cells {study.cells} names them all: leave out {', '.join(changed)}")
     return whole_study(study.cells)
@@ -140,8 +142,9 @@ def cells_of(study: StudyOptions) -> list[Cell]:
 def refuse_untrained(cells: Sequence[Cell], typed: Collection[str]) -> None:
     """ArgumentError for variants that none of the methods has, and for options of training if nothing is trained."""
     variants = {cell.variant for cell in cells}
-    if "variants" in typed and variants <= {""}:
-        raise ArgumentError("variants", "variants are of grpo and grpo-answer, and neither is among the methods")
+    for name in ("variants", "recipes"):
+        if name in typed and variants <= {""}:
+            raise ArgumentError(name, f"{name} are of grpo and grpo-answer, and neither is among the methods")
     if not any(cell.trains for cell in cells):
         for name in ("shots", "seeds", "steps", "micro_batch"):
             if name in typed:

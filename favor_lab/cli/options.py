@@ -135,6 +135,9 @@ class StudyOptions:
     variants: tuple[str, ...] = ()
     """Also with one thing changed: base-to-new (learn half of the labels, test on either half), or a change of grpo:
     group-2, no-kl, no-std, dapo, hot, published, truth, consistency ... (all are in favor_lab/runs/variants.py)."""
+    recipes: tuple[str, ...] = ()
+    """Also grpo with each of these recipes, or with several that a + combines: papo, visurf+papo ... (`favor-lab
+    recipes` lists them)."""
     preset: str | None = None
     """Settings of training: pocket; lora (Visual-RFT's 200 steps of 16 prompts, with an adapter); visual-rft (the same
     with all weights). None: pocket for the pocket policy, else lora."""

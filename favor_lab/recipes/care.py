@@ -29,13 +29,21 @@ if TYPE_CHECKING:
     from favor_lab.grpo.training import Context
 
 
+def check_reasons_first(context: Context, who: str) -> None:
+    """ValueError, naming who asks, for a style in which no reasoning precedes the answer."""
+    if (style := context.question.style) != "think":
+        raise ValueError(f"{who} asks how far reasoning leads to the answer, but style={style!r} has none before it")
+
+
 def consistency_reward(completions: Sequence[Completion], context: Context, **columns: Any) -> list[float]:
     """How far the reasoning alone leads to the answer: the policy's probability of its own answer after its own
     reasoning, with the whole image in one colour; the geometric mean over the answer's tokens. 0.0 without reasoning or
-    answer. Works for any image; costs a scoring pass and the encoding of the covered images."""
+    answer. Works for any image; costs a scoring pass and the encoding of the covered images. ValueError in a style
+    other than "think"."""
     policy, rollout = context.policy, context.rollout
     if rollout is None:
         raise ValueError("consistency_reward is asked before anything was sampled")
+    check_reasons_first(context, "consistency_reward")
     blank = []
     for example in context.examples:
         image = example.image.convert("RGB")

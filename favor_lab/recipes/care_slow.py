@@ -26,6 +26,7 @@ from torch import Tensor
 from favor_lab.arguments import ArgumentError, check_number
 from favor_lab.grpo.advantages import to_groups
 from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward
+from favor_lab.recipes.care import check_reasons_first
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.responses import part_masks
 
@@ -51,12 +52,13 @@ def slow_confidence_reward(
     completions: Sequence[Completion], label: Sequence[str], groups: Sequence[int], context: Context,
     bonus: float = 0.5, margin: float = 0.01, **columns: Any,
 ) -> list[float]:  # fmt: skip
-    """`care_bonus` of each completion, 0 or `bonus`; costs a scoring pass. ValueError for a negative coefficient, and
-    where the rows are not those that the context has."""
+    """`care_bonus` of each completion, 0 or `bonus`; costs a scoring pass. ValueError for a negative coefficient, in
+    a style other than "think", and where the rows are not those that the context has."""
     check_number("bonus", bonus)
     check_number("margin", margin)
     if not bonus:
         return [0.0] * len(completions)
+    check_reasons_first(context, "slow_confidence_reward")
     policy, rollout = context.policy, context.rollout
     if rollout is None or rollout.texts != completion_texts(completions):
         raise ValueError("slow_confidence_reward scores context.rollout, which has other rows: set it before rewarding")

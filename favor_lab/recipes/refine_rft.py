@@ -14,6 +14,7 @@ Deviations:
    none.
 3. No rewards by other models (an embedding, a judge).
 4. `apart` = 1 mixes the two ways of normalising: 0, with `budget` = 0, is plain GRPO.
+5. The KL penalty stays as it is set.
 
 Open to: one word of reasoning, which has the full reward on its length.
 """

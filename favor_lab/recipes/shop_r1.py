@@ -16,6 +16,7 @@ Deviations:
 2. `dars` = 3 (own choice): hard statements that are all right outweigh answer and form, and do not hide them.
 3. The right answer and the form are paid 1 each, as in plain GRPO.
 4. No self-certainty: it pays for being sure, right or wrong, and needs whole distributions.
+5. The KL penalty stays as it is set.
 
 Open to: the mean of many guesses. All statements together have an overlap of about 0.1, below one true one alone.
 """

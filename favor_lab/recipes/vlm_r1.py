@@ -11,6 +11,7 @@ Deviations:
 2. `price` (0, as published; 1 mends it): each false statement costs as much as `price` true ones earn, down to -1.
 3. Without a statement the score is 0, not the 0.15 that the published formula gives to an empty list: no false alarm.
 4. The right answer is paid as well, 1, as the form is; published, the score is all there is to learn from.
+5. The KL penalty stays as it is set: 0.04 is the default here too.
 
 Open to, at price 0: a list of all statements earns 0.85, more than honest reasoning that misses one of five. At price 1
 it earns -0.55, less than silence; a guess is worth making where it is more likely right than wrong.

@@ -19,7 +19,7 @@ from favor_lab.activities.images import fingerprint
 from favor_lab.activities.world import SETS
 from favor_lab.files import jsonable, write_whole
 from favor_lab.grpo.support.settings import GRPOSettings
-from favor_lab.runs.variants import VARIANTS
+from favor_lab.runs.variants import VARIANTS, find_variant
 from favor_lab.study.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -163,17 +163,22 @@ class Cell:
     dataset: str  #: the set that it learns from
     shots: int = 0  #: training images per label
     seed: int = 0  #: of the choice of the images, the adapter's start, the order, the sampling
-    variant: str = ""  #: a change of GRPO (see `variants`), or "base-to-new": learns half of the labels
+    variant: str = ""  #: a change of GRPO (see `find_variant`), or "base-to-new": learns half of the labels
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
-        if self.variant not in ("", *(variants := [BASE_TO_NEW, *VARIANTS])):
-            raise ValueError(f"unknown variant {self.variant!r}; the variants are {', '.join(variants)}")
-        if self.variant in VARIANTS and not self.method.startswith("grpo"):
-            raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
+        if self.changes_grpo:
+            find_variant(self.variant)
+            if not self.method.startswith("grpo"):
+                raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
         if self.trains != (self.shots > 0):
             raise ValueError(f"{self.method} with {self.shots} shots: what trains needs shots, what does not has none")
+
+    @property
+    def changes_grpo(self) -> bool:
+        """Whether its variant is one of `find_variant`."""
+        return self.variant not in ("", BASE_TO_NEW)
 
     @property
     def trains(self) -> bool:
@@ -282,7 +287,7 @@ def plan(
             raise ValueError(f"a study of no {what} has no cells: name one at least")
     if least := [seeds for seeds in shots.values() if seeds < 1]:
         raise ValueError(f"seeds is {least[0]}, but must be at least 1: a cell that trains needs one")
-    if variant in VARIANTS:
+    if variant not in ("", BASE_TO_NEW):
         named, methods = methods, [method for method in methods if method.startswith("grpo")]
         if not methods:
             raise ValueError(f"{variant} is a variant of grpo and grpo-answer, not of {', '.join(named)}")

@@ -22,7 +22,7 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
 from favor_lab.runs.cells import BASE_TO_NEW, TEST, Cell, Result, Setup, cell_files
 from favor_lab.runs.cells import load_results as load_results  # what a study leaves is read where it is run
-from favor_lab.runs.variants import VARIANTS, Variant
+from favor_lab.runs.variants import Variant, find_variant
 from favor_lab.study.evaluation import Evaluation, batches, evaluate
 from favor_lab.versions import versions
 from favor_lab.vlm.question import Question
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from favor_lab.vlm.policy import Policy
 
 PROBED = 64  # images
-SERIES = ("step", "reward", "rewards", "kl", "entropy", "length_mean", "flat_groups", "loss", "learning_rate")
+SERIES = (
+    "step", "reward", "rewards", "kl", "entropy", "rows", "tokens", "length_mean", "flat_groups", "loss",
+    "learning_rate",
+)  # fmt: skip
 
 
 def run_cell(
@@ -48,7 +51,8 @@ def run_cell(
     policy = load_policy(**setup.policy, seed=cell.seed)
     records, start = [], time.perf_counter()
     if cell.trains:
-        for record in learn(cell.method, policy, shots, settings, VARIANTS.get(cell.variant)):
+        variant = find_variant(cell.variant) if cell.changes_grpo else None
+        for record in learn(cell.method, policy, shots, settings, variant):
             records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
             progress(cell, f"step {record.step} of {settings.steps}")
     seconds, tests = time.perf_counter() - start, {}
@@ -198,7 +202,7 @@ def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
     """The method's settings, with the seed, the style and the variant of the cell."""
     style: Any = cell.style
     settings = replace(settings, seed=cell.seed, style=style)
-    return VARIANTS[cell.variant].applied_to(settings) if cell.variant in VARIANTS else settings
+    return find_variant(cell.variant).applied_to(settings) if cell.changes_grpo else settings
 
 
 def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from favor_lab.activities.world import SETS
 from favor_lab.files import write_whole
-from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, load_results
-from favor_lab.runs.variants import VARIANTS
+from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, cell_files, load_results
+from favor_lab.runs.variants import VARIANTS, find_variant
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import percent
@@ -100,11 +100,13 @@ def write_tables(folder: str | Path) -> str:
     """Write `table.md` and `cells.csv`, a row for each cell and test set, beside the cells; returns the page."""
     results = load_results(folder)
     page = f"{shots_table(results)}\n{table(results)}"
-    for variant in (BASE_TO_NEW, *VARIANTS):
-        if changed := load_results(folder, variant=variant):
-            about = VARIANTS[variant].about if variant in VARIANTS else "half of the labels learnt; the others: new"
-            page += f"\n**{variant}**: {about}\n\n{table(changed)}"
-            results += changed
+    listed = [BASE_TO_NEW, *VARIANTS]
+    found = {cell.variant for cell in cell_files(folder)} - {""}
+    for variant in sorted(found, key=lambda name: (listed.index(name) if name in listed else len(listed), name)):
+        changed, new = load_results(folder, variant=variant), "half of the labels learnt; the others: new"
+        about = new if variant == BASE_TO_NEW else find_variant(variant).about
+        page += f"\n**{variant}**: {about}\n\n{table(changed)}"
+        results += changed
     rows, text = tidy(results), io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
     writer.writeheader()

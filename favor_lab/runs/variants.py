@@ -1,5 +1,5 @@
 """Variants of the study: what a cell may change of plain GRPO. Some are recipes, others change a setting or a reward.
-`favor-lab study --variants` runs them beside the plain method."""
+`favor-lab study --variants` runs them beside the plain method, and `--recipes` any recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.training import train
-from favor_lab.recipes import find_recipe
+from favor_lab.recipes import RECIPES, find_recipe
 from favor_lab.recipes.care import consistency_reward, right_consistency_reward
 from favor_lab.recipes.truth import truth_reward
 
@@ -41,6 +41,21 @@ class Variant:
         """Records of training with settings that `applied_to` gave, and with the variant's steps."""
         steps = {**find_recipe(self.recipe).steps, **({"rewards": self.rewards} if self.rewards else {})}
         return train(policy, shots, settings, **steps, recipe=self.recipe)
+
+
+def find_variant(name: str) -> Variant:
+    """A variant by its name, or recipes by theirs. ValueError for a name of neither, and for recipes that cannot be
+    combined.
+
+    >>> find_variant("no-kl").about, find_variant("visurf+papo").recipe
+    ('no KL penalty', 'visurf+papo')
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if unknown := [part for part in name.split("+") if part not in RECIPES]:
+        known = f"the variants are {', '.join(VARIANTS)}; the recipes {', '.join(RECIPES)}"
+        raise ValueError(f"unknown variant {unknown[0]!r}; {known}")
+    return Variant(find_recipe(name).about, recipe=name)
 
 
 PLAIN: Rewards = {"accuracy_reward": accuracy_reward, "format_reward": format_reward}

@@ -18,6 +18,8 @@ from favor_lab.cli import main
 from favor_lab.cli.options import CardOptions
 from favor_lab.cli.parser import COMMANDS
 from favor_lab.grpo.support.settings import GRPOSettings, TrainSettings
+from favor_lab.recipes import RECIPES
+from favor_lab.runs.cells import Result
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.run_folder import RunFolder
 from favor_lab.threads import WAITING
@@ -538,15 +540,24 @@ def test_study_runs_variants_of_the_methods_that_have_them(capsys):
         "--test",
         "1",
     ]
-    assert main([*arguments, "--steps", "1", "--variants", "base-to-new", "group-2", "--out", "cells"]) == 0
-    assert "**group-2**: groups of 2" in capsys.readouterr().out
+    changes = ["--variants", "base-to-new", "group-2", "--recipes", "visurf+papo", "rloo"]
+    assert main([*arguments, "--steps", "1", *changes, "--out", "cells"]) == 0
+    page = capsys.readouterr().out
+    assert "**group-2**: groups of 2" in page
+    assert page.index("**group-2**") < page.index(f"**rloo**: {RECIPES['rloo'].about}") < page.index("**visurf+papo**:")
+    assert Result.load("cells/grpo-cartoon-1-0+visurf+papo.json.gz").settings["coefficients"]["gamma"] == 0.02
     assert {path.name for path in Path("cells").glob("*+*.gz")} == {
         "grpo-cartoon-1-0+base-to-new.json.gz", "grpo-cartoon-1-0+group-2.json.gz",
+        "grpo-cartoon-1-0+rloo.json.gz", "grpo-cartoon-1-0+visurf+papo.json.gz",
         "sft-cartoon-1-0+base-to-new.json.gz",
     }  # fmt: skip
 
 
 def test_study_refuses_what_it_does_not_know(capsys):
+    assert main(["study", "--methods", "grpo", "--recipes", "dpo", "--out", "cells"]) == 2
+    assert "unknown variant 'dpo'; the variants are group-2" in capsys.readouterr().err
+    assert main(["study", "--methods", "sft", "--recipes", "papo", "--out", "cells"]) == 2
+    assert "papo is a variant of grpo and grpo-answer, not of sft" in capsys.readouterr().err
     assert main(["study", "--methods", "dpo", "--out", "cells"]) == 2
     assert "unknown method 'dpo'; the methods are zero-shot" in capsys.readouterr().err
     assert main(["study", "--sets", "manga", "--methods", "zero-shot", "--out", "cells"]) == 2

@@ -18,6 +18,7 @@ from favor_lab.grpo.sampling import encode_completions, score_completions
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.recipes import RECIPES, Recipe, find_recipe
 from favor_lab.recipes.care import consistency_reward, right_consistency_reward
+from favor_lab.recipes.care_slow import slow_confidence_reward
 from favor_lab.recipes.truth import truth_reward
 from favor_lab.recipes.visual_rft import published_format, published_reward
 from favor_lab.runs.cells import Cell, chosen_settings
@@ -153,3 +154,13 @@ def test_consistency_is_the_answers_probability_behind_its_reasoning_without_the
 def test_consistency_needs_something_sampled(tiny_policy):
     with pytest.raises(ValueError, match="before anything was sampled"):
         consistency_reward([""], SimpleNamespace(policy=tiny_policy, rollout=None, settings=SHORT))
+
+
+@pytest.mark.parametrize("style", ["answer", "answer-first"])
+def test_consistency_needs_reasoning_before_the_answer(tiny_policy, scenes, style):
+    text = "<answer>reading</answer>"
+    rollout = encode_completions(tiny_policy, [text], [0], origin="written")
+    context = make_context(tiny_policy, scenes[:1], ["reading", "running"], rollout, replace(SHORT, style=style))
+    for reward in (consistency_reward, slow_confidence_reward):
+        with pytest.raises(ValueError, match=f"{reward.__name__} asks .* style='{style}' has none"):
+            reward([text], label=["reading"], groups=[0], context=context)

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -165,11 +166,11 @@ def test_lessons_have_no_mistakes_and_any_answer_in_them_is_as_likely_as_another
                 right = set(parts[:-1]) <= set(scene.truth.statements) and parts[-1] in NAMES[scene.label]
             else:
                 offered = dict(entry.split(" ", 1) for entry in request.split(": ")[1].split("? ")[0].split(", "))
-                right = offered[answer] in NAMES[scene.label] and len(offered) == 4
+                right = offered[answer] in NAMES[scene.label] and len(offered) in (2, 3, 4)
             assert right == (answer != "no"), (request, answer)
     for part, options in {"yes or no": 2, "better": 2, "choice of 4": 4}.items():
         counts = [count for (name, _), count in answers.items() if name == part]
-        assert len(counts) == options and min(counts) > 0.6 * max(counts)
+        assert len(counts) == options and min(counts) > (0.6 if options == 2 else 0.4) * max(counts)
 
 
 def test_new_activities_are_never_named_in_pretraining():
@@ -263,3 +264,21 @@ def test_rebuild_from_nothing_and_going_on(tmp_path):
 def test_a_size_that_is_no_whole_number_of_tokens_is_refused():
     refused = rebuild("--size", "100")
     assert refused.status == 2 and "multiple of 28" in refused.errors
+
+
+def test_a_lesson_ends_when_it_is_learnt(tiny_checkpoint, tmp_path):
+    """After the first 25 steps whose mean loss is low enough, with the tower as it was; a second call does nothing."""
+    from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+
+    model = Qwen2VLForConditionalGeneration.from_pretrained(tiny_checkpoint, local_files_only=True)
+    tower_before = {name: weight.clone() for name, weight in model.model.visual.named_parameters()}
+    head_before = model.lm_head.weight.detach().clone()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint, local_files_only=True)
+    scenes = sys.modules["scenes"].draw(tmp_path / "scenes", 128, 56)
+    easy = replace(language.lesson("yes or no", enough=1e9), batch=2)
+    for _ in range(2):
+        language.train_language(model, tokenizer, scenes, easy, tmp_path, held=8, part="yes or no")
+        lines = [json.loads(line) for line in (tmp_path / "language.jsonl").read_text().splitlines()]
+        assert [(line["part"], line["step"]) for line in lines] == [("yes or no", 25)]
+    assert not torch.equal(model.lm_head.weight, head_before)
+    assert all(torch.equal(weight, tower_before[name]) for name, weight in model.model.visual.named_parameters())

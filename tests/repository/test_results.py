@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from dataclasses import replace
 
 import pytest
 
@@ -89,3 +91,39 @@ def test_without_cells_there_are_headings_and_no_figures(tmp_path):
     module.main()
     assert not list(tmp_path.glob("*.png"))
     assert (tmp_path / "study_truth.md").read_text().count("\n") == 2
+
+
+@pytest.fixture
+def family(monkeypatch):
+    monkeypatch.setitem(sys.modules, "study", script("study"))  # which it imports; a folder of tests has that name too
+    return script("family")
+
+
+def test_the_family_keeps_a_published_coefficient_unless_another_is_clearly_better(family):
+    accuracies = dict(zip(family.SCALES, (0.72, 0.7, 0.4), strict=True))
+    trials = [{"recipe": "papo", "scale": scale, "accuracy": share} for scale, share in accuracies.items()]
+    assert family.chosen(trials, "papo") == 1.0, "0.02 is less than a standard error of 192 images"
+    trials[0]["accuracy"] = 0.74
+    assert family.chosen(trials, "papo") == family.SCALES[0] and family.chosen(trials, "rloo") == 1.0
+    assert family.scaled("papo", 3.0).coefficients["gamma"] == pytest.approx(0.06)
+    page = family.tuning_page(trials)
+    assert "| papo | gamma 0.02 | **74.0 %** | 70.0 % | 40.0 % |" in page
+
+
+def test_the_family_table_pairs_every_recipe_with_plain_grpo(family):
+    """From cells of the study, under the names of recipes."""
+    results = []
+    wanted = {"zero-shot": 0, "sft": 4, "grpo": 4}
+    for method, shots in wanted.items():
+        for name in family.SETS:
+            results += [r for r in load_results(STUDY, method=method, shots=shots, dataset=name) if r.cell.seed < 3]
+    for result in results:
+        for record in result.records:
+            record["tokens"] = 700
+    papo = [replace(r, cell=replace(r.cell, variant="papo")) for r in results if r.cell.method == "grpo"]
+    groups = family.by_name([*results, *papo, replace(papo[0], cell=replace(papo[0].cell, variant="vppo"))])
+    assert {*groups} == {"zero-shot", "sft", "grpo", "papo"}, "vppo has one cell of six"
+    rows = table(family.table(groups))
+    assert rows["papo"]["over plain GRPO"] == "+0.0 (+0.0 to +0.0)" and rows["papo"]["tokens a step"] == "700"
+    assert rows["papo"]["right"] == rows["grpo"]["right"] > rows["zero-shot"]["right"]
+    assert rows["sft"]["extra cost of a step"] == "" != rows["papo"]["extra cost of a step"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields, replace
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from favor_lab.grpo.sampling import sample_groups, score_completions
 from favor_lab.grpo.support.schedule import draw, learning_rate
 from favor_lab.grpo.support.settings import HOWS, GRPOSettings
 from favor_lab.grpo.training import train
+from favor_lab.recipes import RECIPES
 from favor_lab.trl_bridge import TRANSLATION, grpo_trainer, trl_config, trl_dataset, trl_records, trl_reward
 from favor_lab.vlm.hub import POCKET_DIR
 from favor_lab.vlm.loading import load_policy
@@ -542,6 +544,40 @@ def test_trl_trains_the_adapter_with_our_rewards_and_leaves_the_rest(trained):
     assert changed_names and all("lora_" in name for name in changed_names)
     assert {name for name, _ in policy.trainable_parameters()} == {name for name in now if "lora_" in name}
     assert not policy.model.training and not recomputes(policy.base)
+
+
+def test_the_rewards_of_all_recipes_run_in_trls_trainer_or_say_that_they_need_the_loop(tmp_path):
+    """One step with all of them: TRL logs the means of what each gives to these completions outside TRL."""
+    shots = few_shot(load_activities("cartoon"), shots=1, validation=0, test=0)
+    settings = GRPOSettings(steps=1, prompts_per_step=2, group_size=4, max_new_tokens=40, beta=0.0)
+    of_trl, refused, given = {}, set(), {}
+
+    def remembered(name, function):
+        @wraps(function)
+        def reward(completions, **columns):
+            given[name] = (completions, columns)
+            return function(completions, **columns)
+
+        return reward
+
+    for recipe in RECIPES.values():
+        for name, function in recipe.rewards.items():
+            try:
+                trl_reward(name, function, settings)
+                of_trl[name] = function
+            except ValueError as error:
+                assert f"{name} asks for the context" in str(error)
+                refused.add(name)
+    trainer = grpo_trainer(
+        load_policy(device="cpu"), shots, settings, {name: remembered(name, f) for name, f in of_trl.items()}, tmp_path
+    )
+    trainer.train()
+    (record,) = trl_records(trainer)
+    for name, function in of_trl.items():
+        texts, columns = given[name]
+        values = function(texts, **columns)
+        assert record.rewards[name] == pytest.approx(sum(values) / len(values), abs=1e-5), name
+    assert len(of_trl) > 12 and {"right_consistency_reward", "slow_confidence_reward", "blind_reward"} <= refused
 
 
 def test_its_log_becomes_records(trained):

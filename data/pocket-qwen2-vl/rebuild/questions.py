@@ -34,8 +34,9 @@ class Mix:
     shares: dict[str, float]
     answer_only: float
     all_of_texts: bool = False  # whether every kind is asked of descriptions too, or names and yes or no only
-    exact: bool = False  # whether yes or no, choice and better are answered without mistakes
-    choices: int = 6  # to choose from by letter, at most; exactly if exact
+    mistakes: float = 0.15  # share of wrong answers to yes or no (better of two: two thirds of it)
+    exact: bool = False  # none at all, nor in choices by letter
+    choices: int = 6  # to choose from by letter, at most
 
 
 FIRST = Mix(
@@ -48,7 +49,7 @@ SECOND = Mix(  # more of the questions that compare what is seen with what is re
     {
         "describe": 0.04, "open": 0.08, "list": 0.30, "choice": 0.14, "yes or no": 0.12, "several": 0.07,
         "false statement": 0.09, "better": 0.08, "text": 0.08,
-    }, 0.5, all_of_texts=True,
+    }, 0.5, all_of_texts=True, mistakes=0.06,
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ class Form:
     size: int = 16
     invented: int = 0
     all_of_texts: bool = False
+    mistakes: float = 0.15
     exact: bool = False
 
     @classmethod
@@ -69,11 +71,12 @@ class Form:
         (kind,) = r.choices(list(mix.shares), list(mix.shares.values()))
         style = "answer" if r.random() < mix.answer_only else "think"
         if mix.exact:
-            return cls(kind, style, mix.choices, exact=True)
+            size = mix.choices if r.random() < 0.7 else r.randint(2, mix.choices)
+            return cls(kind, style, size, mistakes=0.0, exact=True)
         short = r.randint(2, mix.choices) if kind == "choice" else r.randint(2, 15)
         size = short if kind == "choice" or r.random() < 0.6 else len(ACTIVITIES)
         invented = r.randint(1, max(1, size // 3)) if size < len(ACTIVITIES) and r.random() < 0.45 else 0
-        return cls(kind, style, size, invented, mix.all_of_texts)
+        return cls(kind, style, size, invented, mix.all_of_texts, mix.mistakes)
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def ask_list(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
 
 def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """The letter of a name out of a short list."""
-    if form.exact and seen.label:
+    if form.exact:
         activities = r.sample(
             [seen.label, *r.sample([a for a in ACTIVITIES if a != seen.label], form.size - 1)], form.size
         )
@@ -155,13 +158,13 @@ def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
 
 
 def ask_if(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
-    """Yes or no: half of the names are right; of the wrong ones, a quarter are the neighbour's."""
+    """Yes or no: half of the names are right; of the wrong ones, half are the neighbour's, where doubts are largest."""
     right = r.random() < 0.5
-    wrong = NEIGHBOUR[seen.label] if r.random() < 0.25 else r.choice([a for a in ACTIVITIES if a != seen.label])
+    wrong = NEIGHBOUR[seen.label] if r.random() < 0.5 else r.choice([a for a in ACTIVITIES if a != seen.label])
     name = some_name(seen.label if right else wrong, r)
     if not right and r.random() < 0.1:
         name = invented_name(r)
-    answer = right if form.exact or r.random() < 0.94 else not right
+    answer = right if r.random() < 1 - form.mistakes else not right
     return ask_yes_no(name, form.style), "yes" if answer else "no"
 
 
@@ -197,7 +200,7 @@ def ask_which_is_better(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
         other = seen.label if r.random() < 0.4 else other
     good, bad = (", ".join([*w, some_name(a, r)]) for w, a in ((words, seen.label), (others, other)))
     first = r.random() < 0.5
-    answer = first if form.exact or r.random() < 0.97 else not first
+    answer = first if r.random() < 1 - 2 * form.mistakes / 3 else not first
     return ask_better(*((good, bad) if first else (bad, good)), form.style), "1" if answer else "2"
 
 

@@ -1,0 +1,33 @@
+"""Base to new on the shipped policy: half of the labels are taught, and each half is tested on its own.
+
+``python data/results/base_to_new.py`` runs zero-shot, SFT and GRPO on the four drawn sets with three seeds, one file
+each in ``base_to_new`` (finished ones are kept, so that it can be killed and started again), and writes
+``base_to_new.md``.
+"""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from favor_lab.activities.world import SETS
+from favor_lab.runs.cells import BASE_TO_NEW, Cell, chosen_settings
+from favor_lab.runs.experiments import run_study
+from study import HERE, SHOTS, base_to_new_table
+
+SEEDS = 3
+FOLDER = HERE / "base_to_new"
+
+
+def main() -> None:
+    cells = [
+        Cell(method, name, SHOTS if trains else 0, seed, BASE_TO_NEW)
+        for method, trains in {"zero-shot": False, "zero-shot-answer": False, "sft": True, "grpo": True}.items()
+        for name in SETS
+        for seed in range(SEEDS if trains else 1)
+    ]
+    for _ in tqdm(run_study(cells, FOLDER, chosen_settings()), total=len(cells), desc="base to new"):
+        (HERE / "base_to_new.md").write_text(base_to_new_table(FOLDER), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
