@@ -63,7 +63,7 @@ PARTS = {
     "yes or no": lesson("yes or no", 0.06),
     "false statement": lesson("false statement", 0.18),
     "together": LanguageSettings(
-        800, SECOND, 0.3, forms=2, batch=32, learning_rate=8e-4, tower_learning_rate=1e-4, warmup=50, seed=2
+        1100, SECOND, 0.3, forms=2, batch=32, learning_rate=8e-4, tower_learning_rate=1e-4, warmup=50, seed=2
     ),
 }
 
