@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from favor_lab.activities.world.catalogue import ACTIVITIES
+from favor_lab.activities.world.catalogue import NAMES
 from favor_lab.grpo.losses import MAX_LOG_RATIO
 from favor_lab.grpo.rewards import normalise_label
 from favor_lab.grpo.support.records import StepRecord
@@ -42,17 +42,21 @@ def notes_on(record: StepRecord, settings: TrainSettings) -> dict[str, str]:
 def notes_on_labels(
     labels: Sequence[str], options: PolicyOptions, policy: Policy, settings: TrainSettings
 ) -> list[str]:
-    """Sentences about labels that no completion will name: activities that the pocket policy does not know, and labels
+    """Sentences about labels that are not learnt as others are: names that the pocket policy has not met, and labels
     that do not fit into `max_new_tokens`."""
-    notes, known = [], {normalise_label(activity) for activity in ACTIVITIES}
+    notes, known = [], {normalise_label(name) for names in NAMES.values() for name in names}
     samples = isinstance(settings, GRPOSettings)  # supervised fine-tuning is given the labels
     if unknown := [label for label in labels if normalise_label(label) not in known]:
         if samples and options.policy == "pocket" and options.adapter is None:
+            listed = (
+                "Without a list it will not sample them, and GRPO rewards only what is sampled"
+                if settings.open_vocabulary
+                else "It can pick them from the list, but knows nothing of what they look like"
+            )
             notes.append(
-                f"the pocket policy can name its {len(ACTIVITIES)} drawn activities and nothing else: "
-                f"{len(unknown)} of the {len(labels)} labels are none of them ({first_few(unknown)}). It will not "
-                "sample them, and GRPO rewards only what is sampled: take another --policy, such as "
-                "Qwen/Qwen2-VL-2B-Instruct"
+                f"the pocket policy has met the drawn activities under their {len(known)} names and nothing else: "
+                f"{len(unknown)} of the {len(labels)} labels are none of these ({first_few(unknown)}). {listed}; for "
+                "photographs take another --policy, such as Qwen/Qwen2-VL-2B-Instruct"
             )
     reasoning = "." if isinstance(settings, GRPOSettings) and settings.style != "answer" else None
     sizes = {label: len(policy.tokenizer.encode(target(label, reasoning))) + 1 for label in labels}  # 1: the end token

@@ -39,10 +39,11 @@ def test_pocket_is_said_not_to_know_labels_before_it_trains_and_to_have_failed_a
     plan = RunPlan("train", DataOptions("folder", photos, shots=1, test=1), PolicyOptions(), SETTINGS)
     folder, lines = run(plan)
     kinds = [kind for kind, _ in lines]
-    before = next(i for i, (kind, text) in enumerate(lines) if "the pocket policy can name its 16" in text)
+    said = "the pocket policy has met the drawn activities under their 48 names"
+    before = next(i for i, (kind, text) in enumerate(lines) if said in text)
     assert (
         kinds[before] == "note"
-        and "2 of the 3 labels are none of them ('playing chess', 'swimming')" in lines[before][1]
+        and "2 of the 3 labels are none of these ('playing chess', 'swimming')" in lines[before][1]
     )
     assert before < next(i for i, (_, text) in enumerate(lines) if "before training" in text)
     assert lines[-2] == ("tell", "ask it       favor-lab predict IMAGE --run 'a run'")
@@ -80,8 +81,10 @@ def test_labels_that_no_completion_will_name(tiny_policy):
         return notes_on_labels(labels, options, tiny_policy, GRPOSettings(**settings))
 
     (unknown,) = notes()
-    assert "1 of the 2 labels are none of them ('swimming')" in unknown
-    assert not notes(labels=["riding a bike"]) and not notes(PolicyOptions("Qwen/Qwen2-VL-2B-Instruct"))
+    assert "1 of the 2 labels are none of these ('swimming'). It can pick them from the list" in unknown
+    (unnamed,) = notes(open_vocabulary=True)
+    assert "Without a list it will not sample them" in unnamed
+    assert not notes(labels=["riding a bike", "cycling"]) and not notes(PolicyOptions("Qwen/Qwen2-VL-2B-Instruct"))
     assert not notes(PolicyOptions(adapter=Path("taught"))), "an adapter may have taught it"
     assert not notes_on_labels(labels, pocket, tiny_policy, TrainSettings()), "it is given the labels"
     shortest = tiny_policy.tokenizer.encode("<answer>swimming</answer>")
