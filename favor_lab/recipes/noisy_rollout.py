@@ -12,9 +12,9 @@ Deviations:
 2. `midpoint` is gamma / t_max, 2/3 of whatever the training's length is.
 3. Below noise step 1 (the last eighth of the training) the whole group is sampled from the clean image; published, half
    of it from noise of less than a colour value.
-4. The noise is added at the size that the vision tower sees. alpha_0 stays 500: in our scenes the figure remains
-   visible, and the pocket policy's accuracy falls from 0.43 to 0.38, which is the moderate distortion that is asked
-   for.
+4. The noise is added at the size that the vision tower sees. alpha_0 is `strength` = 300, not 500: the pocket policy's
+   accuracy falls from 0.44 to 0.38 there, which is the moderate distortion that is asked for; at 500 it says that there
+   is nothing to see.
 5. The settings, beta among them, are those of plain GRPO.
 """
 
@@ -52,7 +52,7 @@ def noisy_sample(
     *,
     group_size: int,
     context: Context,
-    strength: float = 500.0,
+    strength: float = 300.0,
     steepness: float = 30.0,
     midpoint: float = 2 / 3,
     **settings: Any,
@@ -84,7 +84,7 @@ NOISY_ROLLOUT = Recipe(
     "noisy-rollout",
     "NoisyRollout: half of each group answers a noisy image, all is learnt under the clean one",
     "Liu et al., NoisyRollout, arXiv 2504.13055",
-    coefficients={"strength": 500.0},
+    coefficients={"strength": 300.0},
     steps={"sample": noisy_sample},
     cost="the noisy images encoded, prompts read twice",
 )

@@ -9,8 +9,8 @@ Deviations:
 1. The KL is summed over the vocabulary (`exact`): the same gradient in expectation, without the noise of one sampled
    token and without a bound. exact=False is the published estimate; it needs no (N, L, V), as a large vocabulary wants.
 2. The image is masked at the size that the vision tower sees, not at its own. `side` stays 14, a patch of the tower: in
-   our scenes of 140 pixels parts of limbs and objects remain, and the pocket policy's accuracy falls from 0.43 to 0.13
-   (chance is 0.06). Squares of 7 leave the outline and yet blind it (0.04); of 28, the figure is there or gone as a
+   our scenes of 140 pixels parts of limbs and objects remain, and the pocket policy's accuracy falls from 0.44 to 0.06
+   (chance is 0.06). Squares of 7 leave the outline and yet blind it (0.00); of 28, the figure is there or gone as a
    whole.
 3. No entropy terms (eta 0.03 to 0.05 at 7B, none at 3B): what is published has no gradient for pi_mask, and for pi one
    that is zero on average.

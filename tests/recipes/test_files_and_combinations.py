@@ -96,7 +96,7 @@ def test_different_slots_and_settings_are_joined():
     both = find_recipe("clip-higher+papo+noisy-rollout")
     assert both.name == "clip-higher+papo+noisy-rollout" and both.steps.keys() == {"loss", "sample"}
     assert both.settings == {"clip_high": 0.28, "updates_per_rollout": 4}
-    assert both.coefficients == {"gamma": 0.02, "strength": 500.0}
+    assert both.coefficients == {"gamma": 0.02, "strength": 300.0}
     assert both.about.count(";") >= 2 and "2507.06448" in both.source and "2504.13055" in both.source
     assert both.cost.startswith("four updates for each rollout; the masked images encoded")
     assert find_recipe("cispo+visual-rft").cost == "none"
