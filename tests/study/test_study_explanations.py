@@ -153,7 +153,7 @@ def test_the_first_letters_of_an_answer_count_where_they_share_a_token_with_the_
     masks = part_masks(pocket, rollout)
     tokens = [pocket.tokenizer.decode([token]) for token in rollout.completion_ids[0]]
     tokens_of = {part: [t for t, keep in zip(tokens, mask[0], strict=True) if keep] for part, mask in masks.items()}
-    assert tokens_of["answer"] == [">riding", " a", " bike", "</", "answer"]
+    assert tokens_of["answer"][0].startswith(">r") and "".join(tokens_of["answer"]) == ">riding a bike</answer"
     assert tokens_of["reasoning"][0].endswith("feet") and tokens_of["reasoning"][-2:] == ["</", "think"]
     assert not bool((masks["answer"] & masks["reasoning"]).any())
 
