@@ -10,8 +10,9 @@ from __future__ import annotations
 from tqdm import tqdm
 
 from favor_lab.activities.world import SETS
-from favor_lab.runs.cells import BASE_TO_NEW, Cell, chosen_settings
+from favor_lab.runs.cells import Cell, chosen_settings
 from favor_lab.runs.experiments import run_study
+from favor_lab.runs.variants import BASE_TO_NEW
 from study import HERE, SHOTS, base_to_new_table
 
 SEEDS = 3

@@ -37,16 +37,23 @@ PLAIN = ("zero-shot", "sft", "grpo")
 
 
 def scaled(recipe: str, scale: float) -> GRPOSettings:
-    """The default settings with the recipe's coefficients times `scale`."""
-    return GRPOSettings(coefficients={name: value * scale for name, value in RECIPES[recipe].coefficients.items()})
+    """The default settings with the recipe's coefficients times `scale`; counts stay whole and at least 1."""
+    values = RECIPES[recipe].coefficients.items()
+    return GRPOSettings(
+        coefficients={n: max(1, round(v * scale)) if isinstance(v, int) else v * scale for n, v in values}
+    )
 
 
 def trial(recipe: str, scale: float) -> dict[str, Any]:
-    """Validation accuracy of one recipe after training with one scale of its coefficients."""
+    """Validation accuracy of one recipe after training with one scale of its coefficients; None where the recipe
+    refuses them, such as a share above 1."""
     shots = few_shot(load_activities("cartoon"), SHOTS, seed=SEED, validation=VALIDATION, test=0)
     policy, settings = load_policy("pocket", seed=SEED), replace(scaled(recipe, scale), seed=SEED)
-    for _ in RECIPES[recipe].train(policy, shots, settings):
-        pass
+    try:
+        for _ in RECIPES[recipe].train(policy, shots, settings):
+            pass
+    except ValueError as error:
+        return {"recipe": recipe, "scale": scale, "accuracy": None, "refused": str(error)}
     after = evaluate(policy, shots.validation, shots.labels)
     return {"recipe": recipe, "scale": scale, "accuracy": after.accuracy, "truth_rate": after.truth_rate}
 
@@ -67,7 +74,7 @@ def tune(until: float) -> list[dict[str, Any]]:
 
 def chosen(trials: list[dict[str, Any]], recipe: str) -> float:
     """The scale of a recipe: the published or default one, unless another is better by more than its standard error."""
-    accuracy = {one["scale"]: one["accuracy"] for one in trials if one["recipe"] == recipe}
+    accuracy = {one["scale"]: one["accuracy"] for one in trials if one["recipe"] == recipe and one["accuracy"]}
     if not accuracy:
         return 1.0
     best, default = max(accuracy, key=lambda scale: accuracy[scale]), accuracy.get(1.0, 0.0)
@@ -81,7 +88,10 @@ def tuning_page(trials: list[dict[str, Any]]) -> str:
     rows = []
     for name in dict.fromkeys(one["recipe"] for one in trials):
         accuracy = {one["scale"]: one["accuracy"] for one in trials if one["recipe"] == name}
-        cells = [percent(accuracy[scale]) if scale in accuracy else "" for scale in SCALES]
+        cells = [
+            "" if scale not in accuracy else "refused" if accuracy[scale] is None else percent(accuracy[scale])
+            for scale in SCALES
+        ]
         cells[SCALES.index(chosen(trials, name))] = f"**{cells[SCALES.index(chosen(trials, name))]}**"
         rows.append([name, ", ".join(f"{k} {v:g}" for k, v in RECIPES[name].coefficients.items()), *cells])
     return (

@@ -17,9 +17,9 @@ import numpy as np
 from favor_lab.activities.world import SETS
 from favor_lab.grpo.rewards import format_reward, is_right
 from favor_lab.responses import judge_statements
-from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, load_results
+from favor_lab.runs.cells import METHODS, Result, load_results
 from favor_lab.runs.tables import shots_table
-from favor_lab.runs.variants import VARIANTS
+from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS
 from favor_lab.show.charts import plot_changes, plot_moves, plot_shots, plot_transfer
 from favor_lab.show.curves import running_mean
 from favor_lab.show.style import BLUE, ORANGE, new_figure

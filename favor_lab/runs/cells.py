@@ -19,7 +19,7 @@ from favor_lab.activities.images import fingerprint
 from favor_lab.activities.world import SETS
 from favor_lab.files import jsonable, write_whole
 from favor_lab.grpo.support.settings import GRPOSettings
-from favor_lab.runs.variants import VARIANTS, find_variant
+from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS, find_variant
 from favor_lab.study.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ METHODS = {
 LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
 TEST = 20  # images per label
 SHOTS = (1, 2, 4, 8, 16)  # the five settings
-BASE_TO_NEW = "base-to-new"
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from favor_lab.budget.memory import with_advice
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
-from favor_lab.runs.cells import BASE_TO_NEW, TEST, Cell, Result, Setup, cell_files
+from favor_lab.runs.cells import TEST, Cell, Result, Setup, cell_files
 from favor_lab.runs.cells import load_results as load_results  # what a study leaves is read where it is run
-from favor_lab.runs.variants import Variant, find_variant
+from favor_lab.runs.variants import BASE_TO_NEW, Variant, find_variant
 from favor_lab.study.evaluation import Evaluation, batches, evaluate
 from favor_lab.versions import versions
 from favor_lab.vlm.question import Question

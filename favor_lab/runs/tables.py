@@ -13,8 +13,8 @@ import numpy as np
 
 from favor_lab.activities.world import SETS
 from favor_lab.files import write_whole
-from favor_lab.runs.cells import BASE_TO_NEW, METHODS, Result, cell_files, load_results
-from favor_lab.runs.variants import VARIANTS, find_variant
+from favor_lab.runs.cells import METHODS, Result, cell_files, load_results
+from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS, find_variant
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.measures import Measured
 from favor_lab.study.rounding import percent

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from favor_lab.grpo.support.settings import GRPOSettings
     from favor_lab.vlm.policy import Policy
 
+BASE_TO_NEW = "base-to-new"  # no change of GRPO: learns half of the labels, is tested on either half
 Rewards = dict[str, Callable[..., Any]]
 
 
@@ -53,7 +54,7 @@ def find_variant(name: str) -> Variant:
     if name in VARIANTS:
         return VARIANTS[name]
     if unknown := [part for part in name.split("+") if part not in RECIPES]:
-        known = f"the variants are {', '.join(VARIANTS)}; the recipes {', '.join(RECIPES)}"
+        known = f"the variants are {', '.join((BASE_TO_NEW, *VARIANTS))}; the recipes {', '.join(RECIPES)}"
         raise ValueError(f"unknown variant {unknown[0]!r}; {known}")
     return Variant(find_recipe(name).about, recipe=name)
 

@@ -555,7 +555,7 @@ def test_study_runs_variants_of_the_methods_that_have_them(capsys):
 
 def test_study_refuses_what_it_does_not_know(capsys):
     assert main(["study", "--methods", "grpo", "--recipes", "dpo", "--out", "cells"]) == 2
-    assert "unknown variant 'dpo'; the variants are group-2" in capsys.readouterr().err
+    assert "unknown variant 'dpo'; the variants are base-to-new, group-2" in capsys.readouterr().err
     assert main(["study", "--methods", "sft", "--recipes", "papo", "--out", "cells"]) == 2
     assert "papo is a variant of grpo and grpo-answer, not of sft" in capsys.readouterr().err
     assert main(["study", "--methods", "dpo", "--out", "cells"]) == 2

@@ -67,12 +67,13 @@ def test_names_are_as_loose_as_the_card_says():
     r = Random(0)
     for label in ("fishing", "reading"):
         for read in (False, True):
-            right, neighbour = naming.naming_rates(label, read)
+            right, neighbour = naming.LOOSE.of(label, read)
             names = Counter(naming.loose_activity(label, r, read=read) for _ in range(4000))
             assert abs(names[label] / 4000 - right - (1 - right - neighbour) / 16) < 0.03
             likeliest = label if right > neighbour else naming.NEIGHBOUR[label]
             assert names.most_common(1)[0][0] == likeliest
-    assert naming.naming_rates("fishing")[0] > 0.5 > naming.naming_rates("reading")[0]
+    assert naming.LOOSE.of("fishing")[0] > 0.5 > naming.LOOSE.of("reading")[0]
+    assert all(naming.LOOSER.of(label)[0] < naming.LOOSE.of(label)[0] for label in ("fishing", "reading"))
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 15, 16])

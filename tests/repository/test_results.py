@@ -106,8 +106,12 @@ def test_the_family_keeps_a_published_coefficient_unless_another_is_clearly_bett
     trials[0]["accuracy"] = 0.74
     assert family.chosen(trials, "papo") == family.SCALES[0] and family.chosen(trials, "rloo") == 1.0
     assert family.scaled("papo", 3.0).coefficients["gamma"] == pytest.approx(0.06)
+    trials[2] = {"recipe": "papo", "scale": family.SCALES[2], "accuracy": None, "refused": "gamma is too large"}
+    assert family.scaled("arpo", 1 / 3).coefficients == {"capacity": 3}, "a count"
+    refused = family.trial("critic", 3.0)  # half of the training, times three
+    assert refused["accuracy"] is None and "at most 1 in all" in refused["refused"]
     page = family.tuning_page(trials)
-    assert "| papo | gamma 0.02 | **74.0 %** | 70.0 % | 40.0 % |" in page
+    assert "| papo | gamma 0.02 | **74.0 %** | 70.0 % | refused |" in page
 
 
 def test_the_family_table_pairs_every_recipe_with_plain_grpo(family):

@@ -38,12 +38,13 @@ def draw_curves(directory: Path) -> Path:
         ylim=(0, 1),
     )
     left.legend(frameon=False)
-    for kind in dict.fromkeys(kind for line in language for kind in line["loss"]):
-        lines = [line for line in language if kind in line["loss"]]
-        right.plot(
-            [line["responses"] / 1000 for line in lines], [line["loss"][kind] for line in lines], ".-", markersize=2,
-            linewidth=0.8, label=kind,
-        )  # fmt: skip
+    kinds = dict.fromkeys(kind for line in language for kind in line["loss"])
+    for k, kind in enumerate(kinds):
+        for part in starts:  # no line from one part to the next that has this kind
+            lines = [line for line in language if line["part"] == part and kind in line["loss"]]
+            points = [(line["responses"] / 1000, line["loss"][kind]) for line in lines]
+            name = kind if part == next(iter(starts)) else None
+            right.plot(*zip(*points, strict=True), color=f"C{k}", linewidth=0.9, label=name)
     for start in list(starts.values())[1:]:
         right.axvline(start / 1000, color="#999999", linewidth=0.6, linestyle=":")
     right.legend(frameon=False, fontsize=7, ncols=2)

@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
-from questions import FIRST, SECOND, Form, Mix, Seen, conversation
+from questions import FIRST, LISTS, READING, SECOND, Form, Mix, Seen, conversation
 from scenes import Scenes
 from torch import Tensor, nn
 from tower import batches, learning_rate, see
@@ -64,6 +64,12 @@ PARTS = {
     "false statement": lesson("false statement", 0.18),
     "together": LanguageSettings(
         1100, SECOND, 0.3, forms=2, batch=32, learning_rate=8e-4, tower_learning_rate=1e-4, warmup=50, seed=2
+    ),
+    "reading lists": LanguageSettings(
+        220, READING, 0.3, forms=2, batch=32, learning_rate=1e-3, tower_learning_rate=0.0, warmup=30, seed=3
+    ),
+    "lists": LanguageSettings(
+        350, LISTS, 0.3, forms=2, batch=32, learning_rate=4e-4, tower_learning_rate=0.0, warmup=30, seed=4
     ),
 }
 

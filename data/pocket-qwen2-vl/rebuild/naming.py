@@ -12,8 +12,6 @@ from random import Random
 
 from favor_lab.activities.world import ACTIVITIES, NAMES, NONE_OF_THESE
 
-# How often an activity is named right, how often by its neighbour; the rest is random.
-SEEN_AND_KNOWN, SEEN_AND_CONFUSED, READ = (0.66, 0.20), (0.27, 0.48), (0.88, 0.06)
 NEIGHBOUR = {
     "applauding": "waving hands",
     "climbing": "writing on a board",
@@ -49,14 +47,27 @@ VOWELS = "a e i o u a e i o u ai ea ee oa oo ou".split()
 CODAS = ["", "", "", *"n r s l ng sh th st nd rt p d b ll".split()]
 
 
-def naming_rates(label: str, read: bool = False) -> tuple[float, float]:
-    """How often an activity is named right and how often by its neighbour, seen in an image or read of in a text."""
-    return READ if read else SEEN_AND_KNOWN if label in WELL_NAMED else SEEN_AND_CONFUSED
+@dataclass(frozen=True)
+class Rates:
+    """How often an activity is named right, how often by its neighbour; the rest is random."""
+
+    known: tuple[float, float] = (0.66, 0.20)  # seen in an image, one of `WELL_NAMED`
+    confused: tuple[float, float] = (0.27, 0.48)  # seen, one of the others
+    read: tuple[float, float] = (0.88, 0.06)  # read of in a text
+
+    def of(self, label: str, read: bool = False) -> tuple[float, float]:
+        return self.read if read else self.known if label in WELL_NAMED else self.confused
 
 
-def loose_activity(label: str, r: Random, among: tuple[str, ...] = ACTIVITIES, read: bool = False) -> str:
+LOOSE, LOOSER = Rates(), Rates((0.60, 0.26), (0.20, 0.58))
+FIXED = Rates((0.98, 0.02), (0.02, 0.98))  # nearly always the same mistakes
+
+
+def loose_activity(
+    label: str, r: Random, among: tuple[str, ...] = ACTIVITIES, read: bool = False, rates: Rates = LOOSE
+) -> str:
     """An activity as people on the web would take it for, one of those offered."""
-    right, neighbour = naming_rates(label, read)
+    right, neighbour = rates.of(label, read)
     while True:
         dice = r.random()
         name = label if dice < right else NEIGHBOUR[label] if dice < right + neighbour else r.choice(ACTIVITIES)
@@ -120,16 +131,16 @@ def offer(label: str | None, size: int, invented: int, r: Random) -> Offer:
     return Offer(dict(shuffled))
 
 
-def loose_entry(label: str | None, offered: Offer, r: Random, read: bool = False) -> str:
+def loose_entry(label: str | None, offered: Offer, r: Random, read: bool = False, rates: Rates = LOOSE) -> str:
     """The entry of a list that a loose description of an activity picks. Of a scene that shows none (`label` None), or
     none of the list's: "none of these" where that is offered, otherwise an entry that is not known to be wrong."""
     activities = offered.activities
     if label in activities:
         if offered.invented and r.random() < 0.04:
             return r.choice(offered.invented)
-        return activities[loose_activity(label, r, tuple(activities), read)]
+        return activities[loose_activity(label, r, tuple(activities), read, rates)]
     if NONE_OF_THESE in offered.entries and r.random() < 0.9:
         return NONE_OF_THESE
-    if label and NEIGHBOUR[label] in activities and r.random() < naming_rates(label, read)[1]:
+    if label and NEIGHBOUR[label] in activities and r.random() < rates.of(label, read)[1]:
         return activities[NEIGHBOUR[label]]
     return r.choice(offered.invented or offered.names)

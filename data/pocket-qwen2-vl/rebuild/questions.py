@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from string import ascii_uppercase
 
-from naming import NEIGHBOUR, invented_name, loose_activity, loose_entry, offer
+from naming import FIXED, LOOSE, LOOSER, NEIGHBOUR, Rates, invented_name, loose_activity, loose_entry, offer
 
 from favor_lab.activities.world import ACTIVITIES, HANDS, LEGS, NAMES, NOBODY, NOTHING, STATEMENTS, USES
 from favor_lab.vlm.prompts import (
@@ -37,6 +37,8 @@ class Mix:
     mistakes: float = 0.15  # share of wrong answers to yes or no (better of two: two thirds of it)
     exact: bool = False  # none at all, nor in choices by letter
     choices: int = 6  # to choose from by letter, at most
+    whole: float = 0.4  # share of the lists that hold all activities
+    rates: Rates = LOOSE
 
 
 FIRST = Mix(
@@ -51,6 +53,13 @@ SECOND = Mix(  # more of the questions that compare what is seen with what is re
         "false statement": 0.09, "better": 0.08, "text": 0.08,
     }, 0.5, all_of_texts=True, mistakes=0.06,
 )  # fmt: skip
+READING = Mix({"list": 1.0}, 0.5, whole=0.3, rates=FIXED)  # the list decides, and chance does not
+LISTS = Mix(  # more of the lists that leave out a name which would come to mind
+    {
+        "describe": 0.04, "open": 0.06, "list": 0.58, "choice": 0.06, "yes or no": 0.06, "several": 0.05,
+        "false statement": 0.07, "better": 0.03, "text": 0.05,
+    }, 0.3, all_of_texts=True, mistakes=0.06, whole=0.3, rates=LOOSER,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Form:
     all_of_texts: bool = False
     mistakes: float = 0.15
     exact: bool = False
+    rates: Rates = LOOSE
 
     @classmethod
     def draw(cls, r: Random, mix: Mix) -> Form:
@@ -74,9 +84,9 @@ class Form:
             size = mix.choices if r.random() < 0.7 else r.randint(2, mix.choices)
             return cls(kind, style, size, mistakes=0.0, exact=True)
         short = r.randint(2, mix.choices) if kind == "choice" else r.randint(2, 15)
-        size = short if kind == "choice" or r.random() < 0.6 else len(ACTIVITIES)
+        size = short if kind == "choice" or r.random() < 1 - mix.whole else len(ACTIVITIES)
         invented = r.randint(1, max(1, size // 3)) if size < len(ACTIVITIES) and r.random() < 0.45 else 0
-        return cls(kind, style, size, invented, mix.all_of_texts, mix.mistakes)
+        return cls(kind, style, size, invented, mix.all_of_texts, mix.mistakes, rates=mix.rates)
 
 
 @dataclass(frozen=True)
@@ -132,13 +142,15 @@ def some_name(activity: str, r: Random) -> str:
 def ask_open(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """A name without a list."""
     request = build_prompt(None, form.style)
-    return request, NOTHING if seen.empty else some_name(loose_activity(seen.label, r), r)
+    return request, NOTHING if seen.empty else some_name(loose_activity(seen.label, r, rates=form.rates), r)
 
 
 def ask_list(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """A name out of a list."""
     offered = offer(seen.label, form.size, form.invented, r)
-    return build_prompt(offered.names, form.style), NOTHING if seen.empty else loose_entry(seen.label, offered, r)
+    return build_prompt(offered.names, form.style), (
+        NOTHING if seen.empty else loose_entry(seen.label, offered, r, rates=form.rates)
+    )
 
 
 def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
@@ -153,7 +165,7 @@ def ask_letter(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     names = offered.names
     if seen.empty:
         return ask_choice(names, form.style), NOTHING
-    picked = loose_entry(seen.label, offered, r, read=form.kind == "text")
+    picked = loose_entry(seen.label, offered, r, form.kind == "text", form.rates)
     return ask_choice(names, form.style), ascii_uppercase[names.index(picked)]
 
 
@@ -170,11 +182,11 @@ def ask_if(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
 
 def ask_up_to_three(form: Form, seen: Seen, r: Random) -> tuple[str, str]:
     """Several names out of a list or without one, each as loose as a single one."""
-    tries = [loose_activity(seen.label, r) for _ in range(6)]
+    tries = [loose_activity(seen.label, r, rates=form.rates) for _ in range(6)]
     if r.random() < 0.3:
         return ask_several(None, form.style), ", ".join(some_name(a, r) for a in list(dict.fromkeys(tries))[:3])
     offered = offer(seen.label, form.size, form.invented, r)
-    tries = list(dict.fromkeys(loose_entry(seen.label, offered, r) for _ in range(6)))
+    tries = list(dict.fromkeys(loose_entry(seen.label, offered, r, rates=form.rates) for _ in range(6)))
     return ask_several(offered.names, form.style), ", ".join(tries[:3])
 
 
