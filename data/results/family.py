@@ -12,9 +12,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +20,11 @@ from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
 from favor_lab.recipes import RECIPES
-from favor_lab.runs.cells import Cell, Result, chosen_settings, load_results
+from favor_lab.runs.cells import Cell, Result, chosen_settings
 from favor_lab.runs.experiments import run_study
+from favor_lab.runs.tables import recipe_changes, recipe_results, recipe_runs
 from favor_lab.show.charts import plot_changes
-from favor_lab.study.evaluation import Evaluation
-from favor_lab.study.measures import Measured, difference, measure
+from favor_lab.study.measures import measure
 from favor_lab.study.rounding import percent
 from study import HEADINGS, HERE, SHOTS, markdown, shown
 
@@ -34,6 +32,10 @@ FOLDER = HERE / "family"
 SETS, SEEDS = ("cartoon", "cctv"), 3
 SEED, VALIDATION, SCALES = 100, 12, (1 / 3, 1.0, 3.0)
 PLAIN = ("zero-shot", "sft", "grpo")
+HEAD = (
+    "", "seeds", "right", "over plain GRPO", "well formed", "true statements", "true over plain GRPO", "answer follows",
+    "flat groups", "tokens per step", "extra cost of a step",
+)  # fmt: skip
 
 
 def scaled(recipe: str, scale: float) -> GRPOSettings:
@@ -117,51 +119,32 @@ def run(trials: list[dict[str, Any]], until: float) -> None:
         list(run_study([cell], FOLDER, own))
 
 
-def by_name(results: list[Result]) -> dict[str, list[Result]]:
-    """Method or recipe -> its results; of those with all seeds on both sets."""
-    groups = defaultdict(list)
+def table(results: list[Result]) -> str:
+    """A row for each method and recipe, sorted by right answers."""
+    runs, steps = recipe_runs(results), defaultdict(list)
+    changes, rows = recipe_changes(runs, HEADINGS), {}
     for result in results:
-        groups[result.cell.variant or result.cell.method].append(result)
-    return {
-        name: runs for name, runs in groups.items() if len(runs) == len(SETS) * (1 if name == "zero-shot" else SEEDS)
-    }
-
-
-def joined(runs: list[Result]) -> list[Evaluation]:
-    """One evaluation for each seed, over both sets."""
-    seeds: dict[int, list[Evaluation]] = defaultdict(list)
-    for result in sorted(runs, key=lambda result: result.cell.name):
-        seeds[result.cell.seed].append(result.evaluation)
-    return [
-        Evaluation(parts[0].policy, parts[0].style, parts[0].labels, [a for part in parts for a in part.answers], 0.0)
-        for _, parts in sorted(seeds.items())
-    ]
-
-
-def compared(groups: dict[str, list[Result]]) -> Iterator[tuple[str, dict[str, Measured | None]]]:
-    """Each method and recipe against plain GRPO: the paired differences of right, true and consistent."""
-    plain = joined(groups["grpo"])
-    for name, runs in groups.items():
-        if name not in ("grpo", "zero-shot"):
-            yield name, {what: difference(plain, joined(runs), what) for what in HEADINGS}
-
-
-def table(groups: dict[str, list[Result]]) -> str:
-    """A row for each, sorted by right answers."""
-    differences, rows = dict(compared(groups)), {}
-    for name, runs in groups.items():
-        evaluations, records = joined(runs), [record for result in runs for record in result.records]
-        mine = [measure(evaluations, what) for what in ("right", "well formed", "true", "consistent")]
-        over = differences.get(name, {})
+        steps[result.cell.variant or result.cell.method] += result.records
+    for name, by_seed in runs.items():
+        mine = [measure(list(by_seed.values()), what) for what in ("right", "well formed", "true", "consistent")]
+        over, records = changes.get(name, {}), steps[name]
         flat = percent(float(np.mean([r["flat_groups"] for r in records]))) if name in (*RECIPES, "grpo") else ""
         tokens = f"{np.mean([r['tokens'] for r in records]):.0f}" if records else ""
         cost = RECIPES[name].cost if name in RECIPES else ""
         cells = [shown(mine[0]), shown(over.get("right"), True), shown(mine[1]), shown(mine[2])]
         cells += [shown(over.get("true"), True), shown(mine[3]), flat, tokens, cost]
-        rows[name] = (mine[0].mean if mine[0] else 0.0, [name, *cells])
-    head = ["", "right", "over plain GRPO", "well formed", "true statements", "over plain GRPO", "answer follows"]
-    head += ["flat groups", "tokens a step", "extra cost of a step"]
-    return markdown(head, [cells for _, cells in sorted(rows.values(), key=lambda row: -row[0])])
+        rows[name] = (mine[0].mean if mine[0] else 0.0, [name, str(len(by_seed)), *cells])
+    return markdown(HEAD, [cells for _, cells in sorted(rows.values(), key=lambda row: -row[0])])
+
+
+def write_pages() -> None:
+    """`family.md` and its figure, from the cells that are finished."""
+    results = recipe_results(FOLDER, SHOTS)
+    changes = recipe_changes(recipe_runs(results), HEADINGS)
+    best_first = sorted(changes, key=lambda name: -changes[name]["right"].mean)
+    (HERE / "family.md").write_text(table(results), encoding="utf-8")
+    plot_changes({name: changes[name] for name in best_first}, HEADINGS).savefig(HERE / "figures" / "family.png")
+    print(table(results))
 
 
 def main() -> None:
@@ -175,11 +158,7 @@ def main() -> None:
         return
     tuned = HERE / "family_tuning.json"
     run(json.loads(tuned.read_text(encoding="utf-8")) if tuned.exists() else [], until)
-    groups = by_name([*load_results(FOLDER), *(r for name in RECIPES for r in load_results(FOLDER, variant=name))])
-    if "grpo" in groups:
-        Path(HERE / "family.md").write_text(table(groups), encoding="utf-8")
-        plot_changes(dict(compared(groups)), HEADINGS).savefig(HERE / "figures" / "family.png")
-        print(table(groups))
+    write_pages()
 
 
 if __name__ == "__main__":

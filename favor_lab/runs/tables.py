@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from favor_lab.files import write_whole
 from favor_lab.runs.cells import METHODS, Result, cell_files, load_results
 from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS, find_variant
 from favor_lab.study.comparison import bootstrap_interval
-from favor_lab.study.measures import Measured
+from favor_lab.study.evaluation import Evaluation
+from favor_lab.study.measures import Measured, difference
 from favor_lab.study.rounding import percent
 
 
@@ -88,6 +89,45 @@ def share_and_interval(runs: Sequence[Result], sets: int = 1) -> str:
         return ""
     shares = np.array(rows) * rows[0].size / sets  # (seeds, images), whose mean is the mean of the sets
     return Measured(shares.mean(), *bootstrap_interval(shares)).percent()
+
+
+def recipe_results(folder: str | Path, shots: int = 4) -> list[Result]:
+    """The finished cells of this number of shots, or of none, whatever their recipe, by seed: see `recipe_runs`."""
+    cells = sorted((c for c in cell_files(folder) if c.shots in (0, shots)), key=lambda cell: (cell.seed, cell.name))
+    return [result for cell in cells for result in load_results(folder, **asdict(cell))]
+
+
+def recipe_runs(results: Sequence[Result]) -> dict[str, dict[int, Evaluation]]:
+    """Method or recipe -> seed -> one evaluation over all sets, of the seeds that have every set of plain GRPO."""
+    sets = {result.cell.dataset for result in results if (result.cell.method, result.cell.variant) == ("grpo", "")}
+    parts = dict[str, dict[int, list[Result]]]()
+    for result in sorted(results, key=lambda result: place(result.cell.dataset)):
+        by_seed = parts.setdefault(result.cell.variant or result.cell.method, {})
+        by_seed.setdefault(result.cell.seed, []).append(result)
+    complete = {n: {seed: runs for seed, runs in p.items() if len(runs) == len(sets)} for n, p in parts.items()}
+    return {n: {seed: joined(runs) for seed, runs in by_seed.items()} for n, by_seed in complete.items() if by_seed}
+
+
+def joined(runs: Sequence[Result]) -> Evaluation:
+    """The responses of several cells, each on its own set, as one evaluation."""
+    first, answers = runs[0].evaluation, [answer for run in runs for answer in run.evaluation.answers]
+    return Evaluation(first.policy, first.style, first.labels, answers, 0.0)
+
+
+def recipe_changes(
+    runs: Mapping[str, Mapping[int, Evaluation]], measures: Iterable[str], base: str = "grpo"
+) -> dict[str, dict[str, Measured | None]]:
+    """Recipe -> measure -> the paired difference to the base, image by image, over the seeds that both have.
+
+    `runs`: see `recipe_runs`; what shares no seed with the base, or is not trained, is left out. KeyError for a base that is not
+    there."""
+    plain, changes = runs[base], {}
+    for name, by_seed in runs.items():
+        seeds = sorted(plain.keys() & by_seed.keys())
+        if name != base and not name.startswith("zero-shot") and seeds:
+            before, after = [plain[seed] for seed in seeds], [by_seed[seed] for seed in seeds]
+            changes[name] = {measure: difference(before, after, measure) for measure in measures}
+    return changes
 
 
 def place(name: str) -> tuple[int, str]:

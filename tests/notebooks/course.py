@@ -22,6 +22,7 @@ import nbformat
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))  # helpers of the tests, for a run as a script
 
 import labs
+import lessons
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 GUIDE, WRONG = NOTEBOOKS / "README.md", NOTEBOOKS / "labs" / "wrong_answers.md"
@@ -60,7 +61,11 @@ def exercises(notebook: nbformat.NotebookNode) -> int:
     """The numbered exercises of a lesson, the graded ones of a lab."""
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     section = re.search(r"^## Exercises$(.*?)^## ", prose, re.MULTILINE | re.DOTALL)
-    return len(re.findall(r"^\d\. ", section[1], re.MULTILINE)) if section else len(labs.TITLE.findall(prose))
+    return (
+        len(re.findall(r"^\d\. |^### Exercise ", section[1], re.MULTILINE))
+        if section
+        else len(labs.TITLE.findall(prose))
+    )
 
 
 def run(path: Path) -> float:
@@ -73,10 +78,13 @@ def run(path: Path) -> float:
     return time.perf_counter() - start
 
 
-def judged(lab: str) -> list[tuple[labs.Exercise, labs.Wrong, str | None]]:
-    """Each planted wrong answer with the check's message, None where it was accepted."""
-    student, wrong_of = labs.Student(lab), labs.planted(lab)
-    return [(e, wrong, student.answer(e, wrong.answer)) for e in labs.exercises(lab) for wrong in wrong_of[e.name]]
+def judged(path: Path) -> list[tuple[labs.Exercise, labs.Wrong, str | None]]:
+    """Each planted wrong answer to a lab or a lesson with the check's message, None where it was accepted."""
+    if path in labs.SOURCES:
+        student, wrong_of = labs.Student(path.stem), labs.planted(path.stem)
+        return [(e, w, student.answer(e, w.answer)) for e in labs.exercises(path.stem) for w in wrong_of[e.name]]
+    answers = [(e, w) for e in lessons.solved(path) for w in lessons.planted(path)[e.name]]
+    return [(e, w, lessons.judge(e, w.answer).partition("not yet: ")[2] or None) for e, w in answers]
 
 
 def wrong_answers(verdicts: list[tuple[labs.Exercise, labs.Wrong, str | None]]) -> str:
@@ -90,9 +98,10 @@ def wrong_answers(verdicts: list[tuple[labs.Exercise, labs.Wrong, str | None]]) 
     ]
     title = ""
     for exercise, wrong, message in verdicts:
-        if title != f"{exercise.lab} · {exercise.title}":
-            title = f"{exercise.lab} · {exercise.title}"
-            lines += ["", f"## {title.replace('lab', 'Lab ')}", "", "| mistake | the check says |", "| --- | --- |"]
+        place = re.sub("^lab", "Lab ", exercise.lab) if exercise.lab.startswith("lab") else f"Notebook {exercise.name}"
+        if title != f"{place} · {exercise.title}":
+            title = f"{place} · {exercise.title}"
+            lines += ["", f"## {title}", "", "| mistake | the check says |", "| --- | --- |"]
         cell = " ".join((message or "**taken**").split()).replace("|", "\\|")
         lines.append(f"| {wrong.mistake} | {cell} |")
     return "\n".join(lines) + "\n"
@@ -127,9 +136,10 @@ def main() -> None:
     parser.add_argument("--no-run", action="store_true", help="count only, do not run the notebooks")
     parser.add_argument("--write", action="store_true", help="write the tables into the notebooks' pages")
     options = parser.parse_args()
-    verdicts = {path.stem: judged(path.stem) for path in labs.SOURCES}
+    pages = [*sorted(NOTEBOOKS.glob("*.ipynb")), *labs.SOURCES]
+    verdicts = {path.stem: judged(path) for path in pages}
     numbers = []
-    for path in [*sorted(NOTEBOOKS.glob("*.ipynb")), *labs.SOURCES]:
+    for path in pages:
         mine = verdicts.get(path.stem, [])
         rejected = f"{sum(message is not None for *_, message in mine)} of {len(mine)}" if mine else ""
         numbers_of = count(path, rejected)

@@ -6,10 +6,14 @@ import pytest
 
 import course
 import labs
+import lessons
 
 TABLE = re.search(r"<!-- begin course.md -->\n(.*?)<!-- end course.md -->", course.GUIDE.read_text(), re.DOTALL)[1]
 PAGES = [*sorted(course.NOTEBOOKS.glob("*.ipynb")), *labs.SOURCES]
-PLANTED = {path.stem: sum(map(len, labs.planted(path.stem).values())) for path in labs.SOURCES}
+WRONG = {path: labs.planted(path.stem) for path in labs.SOURCES} | {
+    path: lessons.planted(path) for path in PAGES if path not in labs.SOURCES and lessons.exercises(path)
+}
+PLANTED = {path.stem: sum(map(len, wrong.values())) for path, wrong in WRONG.items()}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -25,14 +29,14 @@ def test_the_stated_seconds_are_at_most_eight_minutes():
     seconds = {
         row.split(" | ")[0].strip("| "): int(row.strip("| \n").split(" | ")[-1]) for row in TABLE.splitlines()[2:]
     }
-    assert sum(seconds[path.stem] for path in PAGES if path.stem not in PLANTED) <= 480
+    assert sum(seconds[path.stem] for path in PAGES if path not in labs.SOURCES) <= 480
 
 
 def test_the_page_of_wrong_answers_has_them_all():
     page = course.WRONG.read_text()
     assert f"{sum(PLANTED.values())} wrong answers" in page and "**taken**" not in page
-    for path in labs.SOURCES:
-        for wrong in (wrong for answers in labs.planted(path.stem).values() for wrong in answers):
+    for by_exercise in WRONG.values():
+        for wrong in (wrong for answers in by_exercise.values() for wrong in answers):
             assert f"| {wrong.mistake} |" in page, "run python tests/notebooks/course.py --write"
 
 

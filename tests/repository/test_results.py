@@ -10,6 +10,7 @@ import pytest
 
 from favor_lab.activities.world import SETS
 from favor_lab.runs.cells import load_results, whole_study
+from favor_lab.runs.tables import recipe_changes, recipe_runs
 from favor_lab.study.measures import difference, measure
 from test_readme import RESULTS, script
 
@@ -125,9 +126,16 @@ def test_the_family_table_pairs_every_recipe_with_plain_grpo(family):
         for record in result.records:
             record["tokens"] = 700
     papo = [replace(r, cell=replace(r.cell, variant="papo")) for r in results if r.cell.method == "grpo"]
-    groups = family.by_name([*results, *papo, replace(papo[0], cell=replace(papo[0].cell, variant="vppo"))])
-    assert {*groups} == {"zero-shot", "sft", "grpo", "papo"}, "vppo has one cell of six"
-    rows = table(family.table(groups))
-    assert rows["papo"]["over plain GRPO"] == "+0.0 (+0.0 to +0.0)" and rows["papo"]["tokens a step"] == "700"
+    vppo = [replace(r, cell=replace(r.cell, variant="vppo")) for r in papo if r.cell.name.startswith("grpo-cartoon")]
+    one_seed = [replace(r, cell=replace(r.cell, variant="rloo")) for r in papo if r.cell.seed == 1]
+    runs = recipe_runs([*results, *papo, *vppo, *one_seed])
+    assert {name: list(seeds) for name, seeds in runs.items()} == {
+        "zero-shot": [0], "sft": [0, 1, 2], "grpo": [0, 1, 2], "papo": [0, 1, 2], "rloo": [1],
+    }, "vppo has one set of two"  # fmt: skip
+    assert len(runs["grpo"][0]) == 640
+    assert list(recipe_changes(runs, ["right"])) == ["sft", "papo", "rloo"]
+    rows = table(family.table([*results, *papo, *one_seed]))
+    assert rows["papo"]["over plain GRPO"] == "+0.0 (+0.0 to +0.0)" and rows["papo"]["tokens per step"] == "700"
     assert rows["papo"]["right"] == rows["grpo"]["right"] > rows["zero-shot"]["right"]
+    assert rows["rloo"]["seeds"] == "1" and rows["rloo"]["over plain GRPO"] == "+0.0 (+0.0 to +0.0)"
     assert rows["sft"]["extra cost of a step"] == "" != rows["papo"]["extra cost of a step"]
