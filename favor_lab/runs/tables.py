@@ -119,8 +119,9 @@ def recipe_changes(
 ) -> dict[str, dict[str, Measured | None]]:
     """Recipe -> measure -> the paired difference to the base, image by image, over the seeds that both have.
 
-    `runs`: see `recipe_runs`; what shares no seed with the base, or is not trained, is left out. KeyError for a base that is not
-    there."""
+    `runs`: see `recipe_runs`; what shares no seed with the base, or is not trained, is left out. KeyError for a base
+    that is not there.
+    """
     plain, changes = runs[base], {}
     for name, by_seed in runs.items():
         seeds = sorted(plain.keys() & by_seed.keys())
