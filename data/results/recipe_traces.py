@@ -1,8 +1,9 @@
 """What a recipe's completions look like over a training: every sampled row of one run, for notebooks 13 to 16.
 
 ``python data/results/recipe_traces.py aepo ttrv`` trains each recipe (``grpo`` is plain GRPO) on cartoon, four shots,
-seed 0, and writes ``recipe_traces/NAME.json.gz``: the coefficients, and for each step its record with all rows. A recipe
-with coefficients of another size is named with them: ``vlm-r1:price=1``. What is there is kept; delete it to run it again.
+seed 0, and writes ``recipe_traces/NAME.json.gz``: the coefficients, and for each step its record with all rows. A
+recipe with coefficients of another size is named with them: ``vlm-r1:price=1``. What is there is kept; delete it to run
+it again.
 """
 
 from __future__ import annotations
