@@ -83,10 +83,12 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     favor-lab predict 'photos/*.jpg' --policy Qwen/Qwen2-VL-2B-Instruct --labels reading cooking "riding a bike"
 
     The probability is that of the label among all labels, after the response's own reasoning. A file that cannot be
-    read is a line with its reason; the exit status is 1 if no image could be answered.
+    read is a line with its reason; the exit status is 1 if no image could be answered. The pocket policy knows drawn
+    scenes alone: it answers photographs with "nothing to see".
     """
     from tqdm import tqdm
 
+    from favor_lab.activities.world import NOTHING
     from favor_lab.runs.predicting import as_json, image_paths, other_base, write_csv
     from favor_lab.runs.predicting import predict as predictions_of
     from favor_lab.study.leakage import images_of
@@ -110,6 +112,10 @@ def predict(images: PredictOptions, policy: PolicyOptions) -> None:
     if known := [prediction.path for prediction in predictions if prediction.trained_on]:
         who = f"{images.run or asked.policy.start} was trained on {len(known)} of these images, the first is {known[0]}"
         note(f"{who}: what it answers there says nothing about new images")
+    declined = [prediction.path for prediction in predictions if prediction.answers(NOTHING, asked.style)]
+    if declined and asked.policy.policy == "pocket":
+        what = f"{len(declined)} of {len(paths)} images are answered {NOTHING!r}, the first is {declined[0]}"
+        note(f"{what}: the pocket policy knows drawn scenes alone; for photographs name another one, --policy")
     unread = [prediction.path for prediction in predictions if prediction.answer is None]
     if unread:
         note(f"{len(unread)} of {len(paths)} files could not be read, the first is {unread[0]}")

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from favor_lab.activities.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_example
+from favor_lab.activities.labels import normalise_label
 from favor_lab.files import write_whole
+from favor_lab.grpo.rewards import extract_answer
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.runs.options import DataOptions, PolicyOptions
 from favor_lab.runs.resuming import fits
@@ -50,6 +52,11 @@ class Prediction:
     def is_sure(self, threshold: float) -> bool:
         """Whether there is a label, and its probability is not below the threshold."""
         return self.answer is not None and (self.answer.probability or 0.0) >= threshold and bool(self.answer.label)
+
+    def answers(self, name: str, style: str = "think") -> bool:
+        """Whether the response's answer is this one, on the list of labels or not."""
+        answer = extract_answer(self.answer.text, style) if self.answer else None
+        return normalise_label(answer or "") == normalise_label(name)
 
     def line(self, threshold: float = 0.0) -> str:
         """Path, label, probability and reasoning on one line that any terminal can print."""

@@ -7,9 +7,11 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from favor_lab import Question, files
+from favor_lab import Question, draw_scene, files
 from favor_lab.activities.world import ACTIVITIES
 from favor_lab.cli import main
 from favor_lab.cli import predicting as cli_predicting
@@ -174,6 +176,19 @@ def test_where_nothing_can_be_answered(tmp_path, monkeypatch, capsys, tiny_check
     assert "--labels reading cooking" in capsys.readouterr().err
     assert main(["predict", "broken.jpg", "--run", "nowhere"]) == 2
     assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+def test_the_pocket_policy_says_what_it_does_not_know(photos, tmp_path, monkeypatch, capsys):
+    """Noise is no drawn scene."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)).save("noise.png")
+    draw_scene("cartoon", "test", 6).image.save("scene.png")
+    assert main(["predict", "noise.png"]) == 0
+    said = capsys.readouterr()
+    assert "knows drawn scenes alone; for photographs name another one, --policy" in said.err.replace("\n", " ")
+    assert "1 of 1 images are answered 'nothing to see', the first is noise.png" in said.err.replace("\n", " ")
+    assert main(["predict", "scene.png"]) == 0
+    assert "nothing to see" not in capsys.readouterr().err
 
 
 def test_places_become_files(tmp_path, monkeypatch):
