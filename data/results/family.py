@@ -2,8 +2,8 @@
 
 ``python data/results/family.py --tune`` trains each recipe with a third, all and three times its coefficients and keeps
 the validation accuracies in ``family_tuning.json``. ``python data/results/family.py`` trains with the chosen ones, one
-file a cell in ``family``, and writes ``family.md`` and ``figures/family.png``. What is finished is kept: both can be
-killed and started again, and ``--minutes`` begins nothing new after so many.
+file per cell in ``family``, and writes ``family_table.md`` and ``figures/family.png``. What is finished is kept: both
+can be killed and started again, and ``--minutes`` begins nothing new after so many.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ def table(results: list[Result]) -> str:
 
 
 def write_pages() -> None:
-    """`family.md` and its figure, from the cells that are finished."""
+    """`family_table.md` and its figure, from the cells that are finished."""
     results = recipe_results(FOLDER, SHOTS)
     changes = recipe_changes(recipe_runs(results), HEADINGS)
     best_first = sorted(changes, key=lambda name: -changes[name]["right"].mean)
-    (HERE / "family.md").write_text(table(results), encoding="utf-8")
+    (HERE / "family_table.md").write_text(table(results), encoding="utf-8")
     plot_changes({name: changes[name] for name in best_first}, HEADINGS).savefig(HERE / "figures" / "family.png")
     print(table(results))
 

@@ -109,17 +109,23 @@ def combine(*recipes: Recipe) -> Recipe:
     options, coefficients = [recipe.options() for recipe in recipes], dict[str, Any]()
     undecided = dict[str, str]()
     for name in {name: None for part in options for name in part}:
-        values = {recipe.name: part[name] for recipe, part in zip(recipes, options, strict=True) if name in part}
+        defaults = {recipe.name: part[name] for recipe, part in zip(recipes, options, strict=True) if name in part}
         main = any(name in recipe.coefficients for recipe in recipes)
-        if len({repr(value) for value in values.values()}) > 1:
-            undecided[name] = ", ".join(f"{owner} takes {value}" for owner, value in values.items())
+        if len({repr(value) for value in defaults.values()}) > 1:
+            undecided[name] = ", ".join(f"{owner} takes {value}" for owner, value in defaults.items())
         elif main:
-            coefficients[name] = next(iter(values.values()))
+            coefficients[name] = next(iter(defaults.values()))
+    values = united(recipes, settings, "set the setting") | reward_weights(with_rewards)
+    try:
+        replace(GRPOSettings(), **values)
+    except ArgumentError as error:
+        both = " and ".join(recipe.name for recipe in recipes)
+        raise ArgumentError("recipe", f"{both} cannot be combined: together, {error}") from error
     return Recipe(
         "+".join(recipe.name for recipe in recipes),
         "; ".join(recipe.about for recipe in recipes),
         "; ".join(recipe.source for recipe in recipes),
-        united(recipes, settings, "set the setting") | reward_weights(with_rewards),
+        values,
         coefficients,
         steps,
         "; ".join(dict.fromkeys(r.cost for r in recipes if r.cost not in ("", "none"))) or "none",

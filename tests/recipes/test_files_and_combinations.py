@@ -109,6 +109,7 @@ def test_different_slots_and_settings_are_joined():
     ("name", "message"),
     [
         ("verl+vppo", "verl and vppo cannot be combined: both fill the slot advantages"),
+        ("gspo+cispo", "gspo and cispo cannot be combined: together, level is 'sequence', but how='cispo' weighs"),
         ("papo+amft", "papo and amft cannot be combined: both fill the slot loss"),
         ("verl+care+amft", "verl and amft cannot be combined: both fill the slot after_step"),
         ("dupl+noisy-rollout", "dupl and noisy-rollout cannot be combined: both fill the slot sample"),

@@ -155,6 +155,9 @@ class GRPOSettings(TrainSettings):
         if self.clip_high is not None and self.clip_high < self.clip:
             message = f"clip_high is {self.clip_high}, but must not be below clip, which is {self.clip}"
             raise ArgumentError("clip_high", message)
+        if self.how == "cispo" and self.level == "sequence":
+            message = "level is 'sequence', but how='cispo' weighs each token by its own ratio"
+            raise ArgumentError("level", f"{message}: take level='token', or another how")
         if self.reward_weights is not None:
             check_reward_weights(self.reward_weights)  # a list, as read from a file, becomes the tuple it was
             object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
