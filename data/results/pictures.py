@@ -20,7 +20,7 @@ from favor_lab.show.text import RIGHT_MARK, WRONG_MARK
 HERE = Path(__file__).resolve().parent
 FIGURES = HERE / "figures"
 DPI = 180  # sharp on a screen with two pixels per point
-TURNED = ("cartoon/test/002555", "sketch/test/003782", "thermal/test/000380", "cctv/test/003070")
+TURNED = ("cartoon/test/002555", "sketch/test/001407", "thermal/test/001366", "cctv/test/001352")
 
 
 def scenes() -> Figure:
