@@ -6,9 +6,9 @@ import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from favor_lab.arguments import check_choice, check_count
+from favor_lab.arguments import check_choice, check_count, check_number
 from favor_lab.cli.options import named_labels
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.settings import Style, changed_settings
@@ -56,7 +56,9 @@ class AskOptions(FolderOptions, AskedSet):
     think."""
     open_vocabulary: bool = False  # Ask without a list of labels.
     max_new_tokens: int | None = None  # Most tokens of a response; None: as in the run, else 64.
-    batch_size: int = 32  # Images answered at a time; changes no result.
+    batch_size: int = 32  # Images answered at a time; changes no greedy answer.
+    samples: int = 0  # Also sample so many responses of each image: mean accuracy, pass@k, majority vote.
+    temperature: float = 1.0  # Of the sampled responses.
     out: Path | None = None  # New folder for the answers, a confusion matrix and a report; left out: print only.
     json: bool = False  # Print one line of JSON and nothing else, for programs that read it.
 
@@ -65,6 +67,8 @@ class AskOptions(FolderOptions, AskedSet):
         for name in ("test", "max_new_tokens", "batch_size"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least=1)
+        check_count("samples", self.samples)
+        check_number("temperature", self.temperature, positive=True)
         if self.style is not None:
             check_choice("style", self.style, get_args(Style))
 
@@ -97,9 +101,9 @@ def evaluate(test: AskOptions, policy: PolicyOptions) -> None:
         model = open_policy(trained.policy)
         if text := other_base(trained.policy, model):
             note(text)
-        result = evaluate(
-            model, examples, question.labels, style, tokens, test.batch_size, None if test.json else "test images"
-        )
+        bar = None if test.json else "test images"
+        sampling: dict[str, Any] = {"samples": test.samples, "temperature": test.temperature}
+        result = evaluate(model, examples, question.labels, style, tokens, test.batch_size, bar, **sampling)
         if folder is not None:
             resolved = {**asdict(test), **asdict(data), "labels": labels, "style": style, "max_new_tokens": tokens}
             settings = {"command": "evaluate", "test": resolved, "policy": asdict(trained.policy)}

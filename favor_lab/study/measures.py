@@ -30,6 +30,10 @@ def _consistent(answer: Answered) -> Value:
     return float(bool(agrees)), float(agrees is not None)
 
 
+def _reached(answer: Answered) -> Value:
+    return float(answer.label in answer.sampled), float(bool(answer.sampled))
+
+
 def _words(answer: Answered) -> Value:
     return float(len(answer.text.replace("<", " <").replace(">", "> ").split())), 1.0
 
@@ -40,6 +44,9 @@ MEASURES: dict[str, tuple[str, Callable[[Answered], Value]]] = {
     "well formed": ("well-formed responses", lambda answer: (float(answer.well_formed), 1.0)),
     "true": ("true statements", _true),
     "consistent": ("answers that their reasoning leads to", _consistent),
+    "sampled right": ("right answers, sampled", lambda answer: (answer.sampled_right, float(bool(answer.sampled)))),
+    "reached": ("images with a right answer among the sampled ones", _reached),
+    "majority right": ("right majorities of the sampled answers", lambda a: (a.majority_right, float(bool(a.sampled)))),
     "words": ("words and tags a response", _words),
 }
 

@@ -1,5 +1,8 @@
 import json
 import math
+from dataclasses import replace
+from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +80,76 @@ def test_rates():
     assert result.interval == wilson_interval(2, 5)
     assert result.label_accuracy() == {"phoning": pytest.approx(1 / 3), "reading": 0.5}
     assert "40.0%" in result.summary() and "2 of 5" in result.summary() and "75%" in result.summary()
+
+
+def sampled(label, *answers):
+    return replace(answered(label, answers[0]), sampled=answers)
+
+
+def test_pass_at_k_is_the_share_of_the_subsets_with_a_right_answer():
+    answer = sampled("reading", "phoning", "reading", None, "reading", "fishing")
+    for count in range(1, 6):
+        subsets = list(combinations(answer.sampled, count))
+        assert answer.pass_at(count) == pytest.approx(sum("reading" in subset for subset in subsets) / len(subsets))
+    with pytest.raises(ValueError, match="samples=6"):
+        answer.pass_at(6)
+    with pytest.raises(ValueError, match="of 0 sampled answers"):
+        answered("reading", "reading").pass_at(1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "right"),
+    [
+        (("reading", "reading", "phoning"), 1.0),
+        (("reading", "phoning", "phoning"), 0.0),
+        (("reading", "phoning", None, None), 0.5),
+        ((None, None), 0.0),
+        (("reading", "phoning", "fishing"), 1 / 3),
+    ],
+)
+def test_the_majority_is_drawn_where_several_lead(answers, right):
+    assert sampled("reading", *answers).majority_right == pytest.approx(right)
+
+
+def test_sampled_rates_stand_beside_the_greedy_ones(tmp_path):
+    answers = [sampled("reading", "reading", "phoning"), sampled("phoning", None, "phoning")]
+    result = Evaluation("pocket", "think", ["phoning", "reading"], answers, 1.0)
+    assert (result.samples, result.sampled_accuracy, result.majority_accuracy) == (2, 0.5, 0.75)
+    assert result.rates()["pass_at_2"] == result.pass_at(2) == 1.0 and result.pass_at(1) == 0.5
+    assert "sampled 2 times: accuracy 50.0%, one of them right 100.0%, vote 75.0%" in result.summary()
+    assert Evaluation.load(result.save(tmp_path / "evaluation.json")) == result
+    plain = evaluation()
+    assert (plain.samples, plain.sampled_accuracy, plain.majority_accuracy) == (0, None, None)
+    assert "sampled" not in plain.summary() and "sampled_accuracy" not in plain.rates()
+
+
+def test_an_evaluation_from_before_there_were_samples_is_read(tmp_path):
+    data = evaluation().to_dict()
+    for answer in data["answers"]:
+        del answer["sampled"]
+    assert Evaluation.from_dict(data) == evaluation()
+
+
+def test_samples_are_those_of_sample_groups_and_leave_the_greedy_answers(lively_policy, tiny_examples):
+    plain = evaluate(lively_policy, tiny_examples, LABELS, max_new_tokens=6, batch_size=2)
+    result = evaluate(lively_policy, tiny_examples, LABELS, max_new_tokens=6, batch_size=2, samples=3, seed=5)
+    again = evaluate(lively_policy, tiny_examples, LABELS, max_new_tokens=6, batch_size=2, samples=3, seed=5)
+    assert [replace(answer, sampled=()) for answer in result.answers] == plain.answers
+    assert again.answers == result.answers and result.samples == 3
+    with pytest.raises(ValueError, match="samples"):
+        evaluate(lively_policy, tiny_examples, LABELS, samples=-1)
+
+
+def test_sampled_answers_are_spelt_like_the_labels(lively_policy, tiny_examples, monkeypatch):
+    def sample_groups(policy, prompts, group_size, max_new_tokens, temperature, generator):
+        assert (group_size, max_new_tokens, temperature) == (2, 9, 0.7)
+        texts = [f"<answer>{text}</answer>" for _ in range(len(prompts)) for text in ("Riding_a bike.", "flying")]
+        return SimpleNamespace(texts=texts)
+
+    monkeypatch.setattr("favor_lab.grpo.sampling.sample_groups", sample_groups)
+    monkeypatch.setattr("favor_lab.study.evaluation.generate_greedy", lambda *rest: [""] * len(tiny_examples))
+    result = evaluate(lively_policy, tiny_examples, LABELS, max_new_tokens=9, samples=2, temperature=0.7)
+    assert {answer.sampled for answer in result.answers} == {("riding a bike", "flying")}
 
 
 def test_truth_rate_is_unknown_without_statements():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,26 @@ def test_only_the_same_images_can_be_stacked():
         values([evaluation(GOOD), evaluation(GOOD, ODD)], "right")
     with pytest.raises(ValueError, match="unknown measure 'beauty'"):
         values([evaluation(GOOD)], "beauty")
-    assert set(MEASURES) == {"right", "well formed", "true", "consistent", "words"}
+    assert set(MEASURES) == {
+        "right",
+        "well formed",
+        "true",
+        "consistent",
+        "sampled right",
+        "reached",
+        "majority right",
+        "words",
+    }
+
+
+def test_sampled_answers_have_measures_of_their_own():
+    rows = [("phoning", "reading", "reading"), ("phoning", "phoning", "reading"), (None, None, None)]
+    plain = evaluation(GOOD, ODD, BARE)
+    run = replace(plain, answers=[replace(a, sampled=row) for a, row in zip(plain.answers, rows, strict=True)])
+    assert measure([run], "sampled right").mean == pytest.approx((1 / 3 + 2 / 3) / 3)
+    assert measure([run], "reached").mean == pytest.approx(2 / 3)
+    assert measure([run], "majority right").mean == pytest.approx(1 / 3)
+    assert all(measure([plain], name) is None for name in ("sampled right", "reached", "majority right"))
 
 
 def test_a_weighted_interval_leaves_out_what_has_no_weight():
