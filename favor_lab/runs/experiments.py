@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from favor_lab.activities.fewshot import Example, FewShot
     from favor_lab.vlm.policy import Policy
 
-PROBED = 64  # images
+PROBED, SAMPLES = 64, 8  # images that are probed; sampled answers to each test image of the cell's own set
 SERIES = (
     "step", "reward", "rewards", "kl", "entropy", "rows", "tokens", "length_mean", "flat_groups", "loss",
     "learning_rate",
@@ -59,7 +59,9 @@ def run_cell(
     for name, (images, labels) in test_sets.items():
         progress(cell, f"test images of {name}")
         question = Question.of(labels, settings.open_vocabulary, cell.style)
-        tests[name] = evaluate(policy, images, question.labels, question.style, settings.max_new_tokens)
+        samples = SAMPLES if name == cell.dataset or cell.variant == BASE_TO_NEW else 0
+        answers = (policy, images, question.labels, question.style, settings.max_new_tokens)
+        tests[name] = evaluate(*answers, samples=samples, seed=cell.seed)
     probes = {}
     if cell.dataset in SETS and cell.variant != BASE_TO_NEW:
         progress(cell, "probes")
