@@ -13,7 +13,7 @@ from favor_lab import GRPOSettings
 from favor_lab.activities.world import SETS
 from favor_lab.runs.cells import Cell, chosen_settings
 from favor_lab.runs.experiments import run_study
-from favor_lab.runs.variants import BASE_TO_NEW
+from favor_lab.runs.tasks import BASE_TO_NEW
 from study import HERE, SHOTS, base_to_new_table
 
 SEEDS = 3
@@ -22,7 +22,7 @@ FOLDER = HERE / "base_to_new"
 
 def main() -> None:
     cells = [
-        Cell(method, name, SHOTS if trains else 0, seed, BASE_TO_NEW)
+        Cell(method, name, SHOTS if trains else 0, seed, task=BASE_TO_NEW)
         for method, trains in {"zero-shot": False, "zero-shot-answer": False, "sft": True, "grpo": True}.items()
         for name in SETS
         for seed in range(SEEDS if trains else 1)

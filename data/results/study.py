@@ -17,9 +17,10 @@ import numpy as np
 from favor_lab.activities.world import SETS
 from favor_lab.grpo.rewards import format_reward, is_right
 from favor_lab.responses import judge_statements
-from favor_lab.runs.cells import METHODS, Result, load_results
+from favor_lab.runs.cells import FIRST_STUDY, Result, load_results
 from favor_lab.runs.tables import shots_table
-from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS
+from favor_lab.runs.tasks import BASE_TO_NEW
+from favor_lab.runs.variants import VARIANTS
 from favor_lab.show.charts import plot_changes, plot_moves, plot_shots, plot_transfer
 from favor_lab.show.curves import running_mean
 from favor_lab.show.style import BLUE, ORANGE, new_figure
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 CELLS, FIGURES = HERE / "study", HERE / "figures"
-TRAINED = [method for method in METHODS if not method.startswith("zero-shot")]
-UNTRAINED = [method for method in METHODS if method.startswith("zero-shot")]
+TRAINED = [method for method in FIRST_STUDY if not method.startswith("zero-shot")]
+UNTRAINED = [method for method in FIRST_STUDY if method.startswith("zero-shot")]
 PAIRS = (  # before, after
     ("zero-shot", "grpo"), ("zero-shot-answer", "grpo-answer"), ("zero-shot-answer", "sft"), ("sft", "grpo-answer"),
     ("sft-reasoning", "grpo"), ("grpo", "grpo-answer"),
@@ -129,7 +130,7 @@ def gain_table(places: dict) -> str:
 def methods_table(places: dict) -> str:
     """Every measure of every method at four shots, mean of the four sets."""
     rows = []
-    for method in METHODS:
+    for method in FIRST_STUDY:
         runs = list(joined(places, method, count(method)).values())
         if runs:
             cells = [(number if name == "words" else shown)(measure(runs, name)) for name in MEASURES]
@@ -166,9 +167,9 @@ def transfer_table(places: dict) -> str:
 def base_to_new_table(folder: Path | None = None) -> str:
     """Half of the labels taught; each half tested on its own; H: harmonic mean. folder: of the cells; None: the
     study's."""
-    places = by_place(load_results(folder or CELLS, variant=BASE_TO_NEW))
+    places = by_place(load_results(folder or CELLS, task=BASE_TO_NEW))
     rows = []
-    for method in METHODS:
+    for method in FIRST_STUDY:
         runs = [list(joined(places, method, count(method), where).values()) for where in ("own", "other")]
         if all(runs):
             base, new = (measure(half, "right") for half in runs)
@@ -208,7 +209,7 @@ def probes_table(places: dict) -> str:
         "answer, nats": (lambda run: evidence(run, "answer"), number),
     }
     rows = []
-    for method in METHODS:
+    for method in FIRST_STUDY:
         seeds = [runs for runs in whole(places, method, count(method)).values() if all(run.probes for run in runs)]
         if not seeds:
             continue

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
-from favor_lab.runs.cells import METHODS
+from favor_lab.runs.cells import FIRST_STUDY, METHODS
 from favor_lab.runs.experiments import learn
 from favor_lab.study.rounding import percent
 
 HERE = Path(__file__).resolve().parent
 SHOTS, VALIDATION, SEEDS = 4, 12, (100, 101)  # images per label
 RATES = (2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-TRAINED = [method for method in METHODS if not method.startswith("zero-shot")]
+TRAINED = [method for method in FIRST_STUDY if not method.startswith("zero-shot")]
 
 
 def trial(method: str, rate: float, seed: int) -> dict[str, Any]:

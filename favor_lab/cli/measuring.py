@@ -132,8 +132,10 @@ def cells_of(study: StudyOptions) -> list[Cell]:
 
     if study.cells is None:
         shots, variants = dict.fromkeys(study.shots, study.seeds), ("", *study.variants, *study.recipes)
-        return [cell for variant in variants for cell in plan(study.methods, study.sets, shots, variant)]
-    replaced = ("methods", "sets", "shots", "seeds", "variants", "recipes")
+        changes = [("", variant) for variant in variants]
+        changes += [(task, variant) for task in study.tasks for variant in ("", *study.recipes)]
+        return [cell for task, variant in changes for cell in plan(study.methods, study.sets, shots, variant, task)]
+    replaced = ("methods", "sets", "shots", "seeds", "variants", "tasks", "recipes")
     if changed := [f"--{name}" for name in replaced if name in changed_settings(study)]:
         raise ValueError(f"--cells {study.cells} names them all: leave out {', '.join(changed)}")
     return whole_study(study.cells)

@@ -125,16 +125,20 @@ class StudyOptions:
     """A whole study of the drawn sets, in place of methods, sets, shots, seeds and variants: quick (minutes on two
     cores), full (all of it: a night)."""
     methods: tuple[str, ...] = ("zero-shot", "zero-shot-answer", "sft", "sft-reasoning", "grpo", "grpo-answer")
-    """zero-shot, zero-shot-answer, sft (answer alone), sft-reasoning (self-written reasoning that was right), grpo,
-    grpo-answer."""
+    """zero-shot, zero-shot-answer, class-mean (nearest mean of the tower's features), sft (answer alone), sft-reasoning
+    (self-written reasoning that was right), grpo, grpo-answer."""
     sets: tuple[str, ...] = ("cartoon", "sketch", "thermal", "cctv")
     """Sets to learn from: drawn ones, each policy tested on all of these; or, with --root, public ones or folder. Of
     several public sets each is looked for under its name in ROOT."""
     shots: tuple[int, ...] = (4,)  # Training images per activity.
     seeds: int = 3  # Seeds of each cell that trains.
     variants: tuple[str, ...] = ()
-    """Also with one thing changed: base-to-new (learn half of the labels, test on either half), or a change of grpo:
-    group-2, no-kl, no-std, dapo, hot, published, truth, consistency ... (all are in favor_lab/runs/variants.py)."""
+    """Also with one thing changed in grpo: group-2, no-kl, no-std, dapo, hot, published, truth, consistency ... (all
+    are in favor_lab/runs/variants.py)."""
+    tasks: tuple[str, ...] = ()
+    """Also, every method and recipe, on each of these tasks: base-to-new (learn half of the labels, test on either
+    half), base-to-new-2, base-to-new-3 (other halves), new-activities (drawn ones that no pre-training named), renamed
+    (names without a meaning), noisy-labels (one in four is wrong), imbalanced."""
     recipes: tuple[str, ...] = ()
     """Also grpo with each of these recipes, or with several that a + combines: papo, visurf+papo ... (`favor-lab
     recipes` lists them)."""

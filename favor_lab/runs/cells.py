@@ -19,17 +19,19 @@ from favor_lab.activities.images import fingerprint
 from favor_lab.activities.world import SETS
 from favor_lab.files import jsonable, write_whole
 from favor_lab.grpo.support.settings import GRPOSettings
-from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS, find_variant
+from favor_lab.runs.tasks import BASE_TO_NEW, TASKS
+from favor_lab.runs.variants import VARIANTS, find_variant
 from favor_lab.study.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from favor_lab.activities import ActivityData
 
-#: method -> style of its prompt; the first two do not train
+#: method -> style of its prompt; the first two do not train, and class-mean learns no weights: see `class_means`
 METHODS = {
-    "zero-shot": "think", "zero-shot-answer": "answer",
+    "zero-shot": "think", "zero-shot-answer": "answer", "class-mean": "answer",
     "sft": "answer", "sft-reasoning": "think", "grpo": "think", "grpo-answer": "answer",
 }  # fmt: skip
+FIRST_STUDY = tuple(method for method in METHODS if method != "class-mean")  # what data/results/study compares
 #: chosen on validation images of one set, with the same trials for each method: data/results/tune_methods.md
 LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
 TEST = 20  # images per label
@@ -102,9 +104,10 @@ class Setup:
         return self._loaded[name]
 
     def tested(self, cell: Cell) -> list[str]:
-        """The sets that a cell is tested on: its own first, then the other drawn ones; a variant on its own alone."""
+        """The sets that a cell is tested on: its own first, then the other drawn ones; a variant or a task on its own
+        alone."""
         others = [name for name in self.sets if name != cell.dataset and {name, cell.dataset} <= set(SETS)]
-        return [cell.dataset, *([] if cell.variant else others)]
+        return [cell.dataset, *([] if cell.variant or cell.task else others)]
 
     def facts(self) -> dict[str, Any]:
         """What two cells must share to stand in one table; no paths and no device."""
@@ -162,22 +165,23 @@ class Cell:
     dataset: str  #: the set that it learns from
     shots: int = 0  #: training images per label
     seed: int = 0  #: of the choice of the images, the adapter's start, the order, the sampling
-    variant: str = ""  #: a change of GRPO (see `find_variant`), or "base-to-new": learns half of the labels
+    variant: str = ""  #: a change of GRPO (see `find_variant`)
+    task: str = ""  #: what is learnt and tested, one of `TASKS`; "": all labels of the set
 
     def __post_init__(self) -> None:
+        if self.variant in TASKS:  # as cells were written before they had a task
+            object.__setattr__(self, "task", self.variant)
+            object.__setattr__(self, "variant", "")
+        if self.task not in ("", *TASKS):
+            raise ValueError(f"unknown task {self.task!r}; the tasks are {', '.join(TASKS)}")
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
-        if self.changes_grpo:
+        if self.variant:
             find_variant(self.variant)
             if not self.method.startswith("grpo"):
                 raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
         if self.trains != (self.shots > 0):
             raise ValueError(f"{self.method} with {self.shots} shots: what trains needs shots, what does not has none")
-
-    @property
-    def changes_grpo(self) -> bool:
-        """Whether its variant is one of `find_variant`."""
-        return self.variant not in ("", BASE_TO_NEW)
 
     @property
     def trains(self) -> bool:
@@ -189,17 +193,20 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.dataset}-{self.shots}-{self.seed}" + (f"+{self.variant}" if self.variant else "")
+        place = f"{self.method}-{self.dataset}-{self.shots}-{self.seed}"
+        return "+".join(part for part in (place, self.variant, self.task) if part)
 
     @classmethod
     def from_name(cls, name: str) -> Cell:
         """
-        >>> Cell.from_name("zero-shot-sketch-0-0+base-to-new").dataset
-        'sketch'
+        >>> cell = Cell.from_name("grpo-sketch-4-0+visurf+papo+base-to-new")
+        >>> cell.dataset, cell.variant, cell.task
+        ('sketch', 'visurf+papo', 'base-to-new')
         """
-        place, _, variant = name.partition("+")
+        place, *changes = name.split("+")
+        task = changes.pop() if changes and changes[-1] in TASKS else ""
         method, dataset, shots, seed = place.rsplit("-", 3)
-        return cls(method, dataset, int(shots), int(seed), variant)
+        return cls(method, dataset, int(shots), int(seed), "+".join(changes), task)
 
 
 @dataclass(frozen=True)
@@ -261,17 +268,18 @@ def cell_files(folder: str | Path) -> dict[Cell, Path]:
 
 
 def load_results(folder: str | Path, **wanted: Any) -> list[Result]:
-    """The finished cells in a folder in order of their names, those whose fields are as wanted (no variants, unless one
-    is): load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone. Raises
-    FileNotFoundError if there is no such folder, ValueError for a damaged file."""
-    wanted = {"variant": ""} | wanted
+    """The finished cells in a folder in order of their names, those whose fields are as wanted (no variant and no task,
+    unless one is): load_results("data/results/study", method="grpo", shots=4) reads the files of these cells alone.
+    Raises FileNotFoundError if there is no such folder, ValueError for a damaged file."""
+    wanted = {"variant": "", "task": ""} | wanted
     files = cell_files(folder).items()
     return [Result.load(path) for cell, path in files if all(getattr(cell, k) == value for k, value in wanted.items())]
 
 
 def plan(
-    methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None, variant: str = ""
-) -> list[Cell]:
+    methods: Sequence[str], sets: Sequence[str] = SETS, shots: Mapping[int, int] | None = None, variant: str = "",
+    task: str = "",
+) -> list[Cell]:  # fmt: skip
     """The cells of a study, first seeds first: shots maps images per label to a number of seeds. Of a variant, those of
     the methods that have it. Raises ValueError for cells that do not exist, and for none at all.
 
@@ -281,20 +289,22 @@ def plan(
     ['grpo-sketch-4-0+no-kl']
     """
     shots = {4: 3} if shots is None else shots
+    if variant in TASKS:
+        variant, task = "", variant
     for what, listed in (("methods", methods), ("sets", sets), ("numbers of shots", shots)):
         if not listed:
             raise ValueError(f"a study of no {what} has no cells: name one at least")
     if least := [seeds for seeds in shots.values() if seeds < 1]:
         raise ValueError(f"seeds is {least[0]}, but must be at least 1: a cell that trains needs one")
-    if variant not in ("", BASE_TO_NEW):
+    if variant:
         named, methods = methods, [method for method in methods if method.startswith("grpo")]
         if not methods:
             raise ValueError(f"{variant} is a variant of grpo and grpo-answer, not of {', '.join(named)}")
     untrained = [method for method in methods if method.startswith("zero-shot")]
-    cells = [Cell(method, name, variant=variant) for method in untrained for name in sets]
+    cells = [Cell(method, name, variant=variant, task=task) for method in untrained for name in sets]
     for seed, count, name, method in itertools.product(range(max(shots.values())), shots, sets, methods):
         if seed < shots[count] and method not in untrained:
-            cells.append(Cell(method, name, count, seed, variant))
+            cells.append(Cell(method, name, count, seed, variant, task))
     return cells
 
 
@@ -311,10 +321,9 @@ def whole_study(name: str) -> list[Cell]:
     if name != "full":
         raise ValueError(f"unknown study {name!r}; the whole studies are quick, full")
     seeds = {count: 5 if count == 4 else 3 for count in (4, *SHOTS)}
-    cells = plan(list(METHODS), SETS, seeds)
-    for variant in (BASE_TO_NEW, *VARIANTS):
-        methods, sets = (list(METHODS), SETS) if variant == BASE_TO_NEW else (["grpo"], SETS[:1])
-        cells += plan(methods, sets, {4: 3}, variant)
+    cells = plan(FIRST_STUDY, SETS, seeds) + plan(FIRST_STUDY, SETS, {4: 3}, task=BASE_TO_NEW)
+    for variant in VARIANTS:
+        cells += plan(["grpo"], SETS[:1], {4: 3}, variant)
     for variant in ("hot", "published", "published-hot"):  # asked for the answer alone, too: no format to hold it
         cells += plan(["grpo-answer"], SETS[:1], {4: 3}, variant)
     return cells + plan(["grpo"], SETS[1:], {4: 3}, "truth-2-kl")  # what kept the reasoning true on the one set

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.activities import base_to_new, few_shot, load_activities
+from favor_lab.activities import few_shot, load_activities
 from favor_lab.activities.world import SETS
 from favor_lab.budget.memory import with_advice
 from favor_lab.files import jsonable
@@ -22,7 +22,8 @@ from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
 from favor_lab.runs.cells import TEST, Cell, Result, Setup, cell_files
 from favor_lab.runs.cells import load_results as load_results  # what a study leaves is read where it is run
-from favor_lab.runs.variants import BASE_TO_NEW, Variant, find_variant
+from favor_lab.runs.tasks import TASKS
+from favor_lab.runs.variants import Variant, find_variant
 from favor_lab.study.evaluation import Evaluation, batches, evaluate
 from favor_lab.versions import versions
 from favor_lab.vlm.question import Question
@@ -43,6 +44,7 @@ def run_cell(
 ) -> Result:
     """Train as the cell says (or not) and answer the test images of each set, the one that it learned from first.
     settings: the method's; the cell's seed, style and variant are applied here."""
+    from favor_lab.study.class_means import evaluate_class_means
     from favor_lab.vlm.loading import load_policy
 
     gc.collect()  # frees the memory of the last cell's policy
@@ -50,20 +52,24 @@ def run_cell(
     shots, test_sets = images_of(cell, setup)
     policy = load_policy(**setup.policy, seed=cell.seed)
     records, start = [], time.perf_counter()
-    if cell.trains:
-        variant = find_variant(cell.variant) if cell.changes_grpo else None
+    if cell.trains and cell.method != "class-mean":
+        variant = find_variant(cell.variant) if cell.variant else None
         for record in learn(cell.method, policy, shots, settings, variant):
             records.append({key: value for key, value in record.to_dict().items() if key in SERIES})
             progress(cell, f"step {record.step} of {settings.steps}")
     seconds, tests = time.perf_counter() - start, {}
     for name, (images, labels) in test_sets.items():
         progress(cell, f"test images of {name}")
+        if cell.method == "class-mean":
+            if set(labels) == set(shots.labels):  # labels without a training image have no mean
+                tests[name] = evaluate_class_means(policy, shots, images, labels)
+            continue
         question = Question.of(labels, settings.open_vocabulary, cell.style)
-        samples = SAMPLES if name == cell.dataset or cell.variant == BASE_TO_NEW else 0
+        samples = SAMPLES if name == cell.dataset or cell.task else 0
         answers = (policy, images, question.labels, question.style, settings.max_new_tokens)
         tests[name] = evaluate(*answers, samples=samples, seed=cell.seed)
     probes = {}
-    if cell.dataset in SETS and cell.variant != BASE_TO_NEW:
+    if cell.dataset in SETS and not cell.task and cell.method != "class-mean":
         progress(cell, "probes")
         probes = probe(policy, tests[cell.dataset], *test_sets[cell.dataset], settings)
     about_run = (kept_settings(cell, settings), seconds, versions(policy.device), setup.facts())
@@ -76,10 +82,9 @@ TestSets = dict[str, tuple[list["Example"], list[str]]]  # by set: test images, 
 def images_of(cell: Cell, setup: Setup) -> tuple[FewShot, TestSets]:
     """What a cell learns from, and what it is tested on."""
     data, shots = setup.load(cell.dataset), max(cell.shots, 1)
-    if cell.variant == BASE_TO_NEW:
-        halves = base_to_new(data, shots, cell.seed, validation=0, test=setup.test)
-        parts = {cell.dataset: halves.source, f"{cell.dataset}, new labels": halves.target}
-        return halves.source, {name: (part.test, part.labels) for name, part in parts.items()}
+    if cell.task:
+        own, tests = TASKS[cell.task].images(data, shots, cell.seed, setup.test)
+        return own, {f"{cell.dataset}{ending}": part for ending, part in tests.items()}
     own = few_shot(data, shots, cell.seed, validation=0, test=setup.test)
     tests = {cell.dataset: (own.test, own.labels)}
     return own, tests | {name: (test_images(name, setup.test), own.labels) for name in setup.tested(cell)[1:]}
@@ -204,12 +209,14 @@ def settings_of(cell: Cell, settings: GRPOSettings) -> GRPOSettings:
     """The method's settings, with the seed, the style and the variant of the cell."""
     style: Any = cell.style
     settings = replace(settings, seed=cell.seed, style=style)
-    return find_variant(cell.variant).applied_to(settings) if cell.changes_grpo else settings
+    return find_variant(cell.variant).applied_to(settings) if cell.variant else settings
 
 
 def kept_settings(cell: Cell, settings: GRPOSettings) -> dict[str, Any]:
     """The settings that a cell's numbers depend on: all of them, or without training those of the question."""
     kept = jsonable(settings)
+    if cell.method == "class-mean":
+        return {}
     if cell.trains:
         return {name: value for name, value in kept.items() if name == "steps" or name not in RESUMABLE_CHANGES}
     return {name: kept[name] for name in ("style", "open_vocabulary", "max_new_tokens")}

@@ -14,7 +14,8 @@ import numpy as np
 from favor_lab.activities.world import SETS
 from favor_lab.files import write_whole
 from favor_lab.runs.cells import METHODS, Result, cell_files, load_results
-from favor_lab.runs.variants import BASE_TO_NEW, VARIANTS, find_variant
+from favor_lab.runs.tasks import TASKS
+from favor_lab.runs.variants import VARIANTS, find_variant
 from favor_lab.study.comparison import bootstrap_interval
 from favor_lab.study.evaluation import Evaluation
 from favor_lab.study.measures import Measured, difference
@@ -93,7 +94,8 @@ def share_and_interval(runs: Sequence[Result], sets: int = 1) -> str:
 
 def recipe_results(folder: str | Path, shots: int = 4) -> list[Result]:
     """The finished cells of this number of shots, or of none, whatever their recipe, by seed: see `recipe_runs`."""
-    cells = sorted((c for c in cell_files(folder) if c.shots in (0, shots)), key=lambda cell: (cell.seed, cell.name))
+    cells = [cell for cell in cell_files(folder) if cell.shots in (0, shots) and not cell.task]
+    cells.sort(key=lambda cell: (cell.seed, cell.name))
     return [result for cell in cells for result in load_results(folder, **asdict(cell))]
 
 
@@ -133,20 +135,25 @@ def recipe_changes(
 
 def place(name: str) -> tuple[int, str]:
     """Where a method or a set stands in a table: as they are listed, and others by name behind them."""
-    order = [*METHODS, *SETS]
-    return (order.index(name) if name in order else len(order), name)
+    return place_of(name, (*METHODS, *SETS))
+
+
+def place_of(name: str, listed: Iterable[str]) -> tuple[int, str]:
+    """Where a name stands in a list; others by name behind them, "" before them."""
+    names = ["", *listed]
+    return (names.index(name) if name in names else len(names), name)
 
 
 def write_tables(folder: str | Path) -> str:
     """Write `table.md` and `cells.csv`, a row for each cell and test set, beside the cells; returns the page."""
     results = load_results(folder)
     page = f"{shots_table(results)}\n{table(results)}"
-    listed = [BASE_TO_NEW, *VARIANTS]
-    found = {cell.variant for cell in cell_files(folder)} - {""}
-    for variant in sorted(found, key=lambda name: (listed.index(name) if name in listed else len(listed), name)):
-        changed, new = load_results(folder, variant=variant), "half of the labels learnt; the others: new"
-        about = new if variant == BASE_TO_NEW else find_variant(variant).about
-        page += f"\n**{variant}**: {about}\n\n{table(changed)}"
+    changes = {(cell.task, cell.variant) for cell in cell_files(folder)} - {("", "")}
+    for task, variant in sorted(changes, key=lambda names: (place_of(names[1], VARIANTS), place_of(names[0], TASKS))):
+        changed = load_results(folder, variant=variant, task=task)
+        about = [find_variant(variant).about if variant else "", TASKS[task].about if task else ""]
+        title = ", ".join(filter(None, (variant, task)))
+        page += f"\n**{title}**: {'; '.join(filter(None, about))}\n\n{table(changed)}"
         results += changed
     rows, text = tidy(results), io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])

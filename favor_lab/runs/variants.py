@@ -12,6 +12,7 @@ from favor_lab.grpo.training import train
 from favor_lab.recipes import RECIPES, find_recipe
 from favor_lab.recipes.care import consistency_reward, right_consistency_reward
 from favor_lab.recipes.truth import truth_reward
+from favor_lab.runs.tasks import TASKS
 
 if TYPE_CHECKING:
     from favor_lab.activities.fewshot import FewShot
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from favor_lab.grpo.support.settings import GRPOSettings
     from favor_lab.vlm.policy import Policy
 
-BASE_TO_NEW = "base-to-new"  # no change of GRPO: learns half of the labels, is tested on either half
 Rewards = dict[str, Callable[..., Any]]
 
 
@@ -54,7 +54,8 @@ def find_variant(name: str) -> Variant:
     if name in VARIANTS:
         return VARIANTS[name]
     if unknown := [part for part in name.split("+") if part not in RECIPES]:
-        known = f"the variants are {', '.join((BASE_TO_NEW, *VARIANTS))}; the recipes {', '.join(RECIPES)}"
+        kinds = {"variants are": VARIANTS, "tasks": TASKS, "recipes": RECIPES}
+        known = "; ".join(f"the {kind} {', '.join(names)}" for kind, names in kinds.items())
         raise ValueError(f"unknown variant {unknown[0]!r}; {known}")
     return Variant(find_recipe(name).about, recipe=name)
 

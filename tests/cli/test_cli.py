@@ -540,7 +540,7 @@ def test_study_runs_variants_of_the_methods_that_have_them(capsys):
         "--test",
         "1",
     ]
-    changes = ["--variants", "base-to-new", "group-2", "--recipes", "visurf+papo", "rloo"]
+    changes = ["--variants", "group-2", "--tasks", "base-to-new", "--recipes", "visurf+papo", "rloo"]
     assert main([*arguments, "--steps", "1", *changes, "--out", "cells"]) == 0
     page = capsys.readouterr().out
     assert "**group-2**: groups of 2" in page
@@ -549,13 +549,14 @@ def test_study_runs_variants_of_the_methods_that_have_them(capsys):
     assert {path.name for path in Path("cells").glob("*+*.gz")} == {
         "grpo-cartoon-1-0+base-to-new.json.gz", "grpo-cartoon-1-0+group-2.json.gz",
         "grpo-cartoon-1-0+rloo.json.gz", "grpo-cartoon-1-0+visurf+papo.json.gz",
+        "grpo-cartoon-1-0+rloo+base-to-new.json.gz", "grpo-cartoon-1-0+visurf+papo+base-to-new.json.gz",
         "sft-cartoon-1-0+base-to-new.json.gz",
     }  # fmt: skip
 
 
 def test_study_refuses_what_it_does_not_know(capsys):
     assert main(["study", "--methods", "grpo", "--recipes", "dpo", "--out", "cells"]) == 2
-    assert "unknown variant 'dpo'; the variants are base-to-new, group-2" in capsys.readouterr().err
+    assert "unknown variant 'dpo'; the variants are group-2" in capsys.readouterr().err
     assert main(["study", "--methods", "sft", "--recipes", "papo", "--out", "cells"]) == 2
     assert "papo is a variant of grpo and grpo-answer, not of sft" in capsys.readouterr().err
     assert main(["study", "--methods", "dpo", "--out", "cells"]) == 2

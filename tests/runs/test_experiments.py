@@ -50,7 +50,7 @@ def test_a_cell_answers_the_same_images_whatever_the_method(method):
 
 @pytest.mark.parametrize("method", ["zero-shot-answer", "sft"])
 def test_base_to_new_asks_each_half_of_the_labels_on_its_own(method):
-    cell = Cell(method, "thermal", 0 if method.startswith("zero") else 1, 0, "base-to-new")
+    cell = Cell(method, "thermal", 0 if method.startswith("zero") else 1, 0, task="base-to-new")
     result = run_cell(cell, SETTINGS, Setup(("thermal",), test=1))
     base, new = result.tests["thermal"], result.tests["thermal, new labels"]
     assert len(base.labels) == len(new.labels) == 8 and not set(base.labels) & set(new.labels)
@@ -61,10 +61,10 @@ def test_base_to_new_asks_each_half_of_the_labels_on_its_own(method):
 
 
 def test_variants_are_kept_apart(tmp_path):
-    for cell in [Cell("sft", "cartoon", 1, 0), Cell("sft", "cartoon", 1, 0, "base-to-new")]:
+    for cell in [Cell("sft", "cartoon", 1, 0), Cell("sft", "cartoon", 1, 0, task="base-to-new")]:
         result_of(cell).save(tmp_path)
-    assert [result.cell.variant for result in load_results(tmp_path)] == [""]
-    assert [result.cell.variant for result in load_results(tmp_path, variant="base-to-new")] == ["base-to-new"]
+    assert [result.cell.task for result in load_results(tmp_path)] == [""]
+    assert [result.cell.task for result in load_results(tmp_path, task="base-to-new")] == ["base-to-new"]
     result_of(Cell("grpo", "cartoon", 1, 0, "no-kl")).save(tmp_path)
     page = tables.write_tables(tmp_path)
     assert page.index("| sft | cartoon | 1 |") < page.index("**base-to-new**") < page.index("**no-kl**: no KL penalty")
@@ -382,7 +382,7 @@ def test_self_written_reasoning_is_the_first_that_was_well_formed_and_right(tiny
 
 @pytest.mark.slow
 def test_a_seed_gives_the_same_answers_again():
-    cell = Cell("grpo-answer", "cartoon", 1, 5, "base-to-new")  # the variant without probes
+    cell = Cell("grpo-answer", "cartoon", 1, 5, task="base-to-new")  # a task has no probes
     settings = dataclasses.replace(SETTINGS, steps=2)
     first, second = (run_cell(cell, settings, Setup(("cartoon",), test=2)) for _ in range(2))
     assert first.evaluation.answers == second.evaluation.answers
