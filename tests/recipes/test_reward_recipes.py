@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from favor_lab import FewShot, GRPOSettings, draw_scene, score_completions
+from favor_lab import FewShot, GRPOSettings, Question, draw_scene, load_policy, score_completions
 from favor_lab.activities import Example
 from favor_lab.activities.world import LEGS, STATEMENTS, scene_from_source
 from favor_lab.arguments import ArgumentError
@@ -23,7 +23,7 @@ from favor_lab.recipes.care_slow import care_bonus, keep_slowly, slow_confidence
 from favor_lab.recipes.dip_r1 import detect_reward, look_reward, look_scores
 from favor_lab.recipes.evidence import evidence
 from favor_lab.recipes.facts import SLOT_OF, SLOTS, Facts, facts_of, true_statements
-from favor_lab.recipes.gtr import gtr_loss, thought_loss, true_thought
+from favor_lab.recipes.gtr import gtr_loss, thought_loss, thought_span, true_response
 from favor_lab.recipes.listener import listener_reward
 from favor_lab.recipes.perception_r1 import perception_reward, repeated_share, repetition_reward
 from favor_lab.recipes.refine_rft import length_reward, refined_advantages, summed_apart
@@ -545,7 +545,7 @@ def test_refine_rft_pays_for_short_reasoning_and_not_for_none():
 
 
 def test_gtrs_loss_is_the_cross_entropy_of_the_true_thought(tiny_policy, scenes, shots):
-    """Against one whole pass of each thought, its end token left out; the gradient is that of the sum."""
+    """Against one whole pass of each true response, of which the thought counts; the gradient is that of the sum."""
     texts = [response("standing"), response("sitting"), response("one hand up")]
     rollout = encode_completions(tiny_policy, texts, [0, 0, 1], origin="written")
     context = make_context(tiny_policy, scenes[:2], shots.labels, rollout, SETTINGS)
@@ -556,15 +556,32 @@ def test_gtrs_loss_is_the_cross_entropy_of_the_true_thought(tiny_policy, scenes,
     expected = []
     for b in (0, 0, 1):
         prompts = encode_prompts(tiny_policy, [scenes[b]], context.labels)
-        row = encode_completions(tiny_policy, [true_thought(true_statements([scenes[b].source], "test")[0])], [0])
-        expected.append(-score_completions(tiny_policy, prompts, row)[0, :-1].mean())
-        assert row.completion_ids[0, -1] in tiny_policy.end_token_ids
+        text = true_response(true_statements([scenes[b].source], "test")[0], scenes[b].label)
+        row = encode_completions(tiny_policy, [text], [0])
+        ids = row.completion_ids[0].tolist()
+        count = next(n for n in range(1, len(ids)) if "</think>" in tiny_policy.tokenizer.decode(ids[:n]))
+        expected.append(-score_completions(tiny_policy, prompts, row)[0, :count].mean())
     expected = sum(expected) / 3
     assert (loss - base).item() == pytest.approx(0.3 * expected.item(), rel=1e-4)
     assert parts["thought"] == pytest.approx(expected.item(), rel=1e-4)
     weights = [weight for _, weight in tiny_policy.trainable_parameters()]
     ours, theirs = torch.autograd.grad(loss - base, weights), torch.autograd.grad(0.3 * expected, weights)
     assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-3) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.slow
+def test_gtrs_thought_ends_in_the_token_that_the_policy_writes_there():
+    """Where `</think>` and `<answer>` meet, they share a token: a thought that is tokenised by itself ends in another
+    one, and a policy that learns it no longer answers."""
+    pocket_policy, text = load_policy("pocket"), true_response(("standing", "arms down"), "reading")
+    row = encode_completions(pocket_policy, [text], [0])
+    mask = part_masks(pocket_policy, row, thought_span)["thought"]
+    pieces = [pocket_policy.tokenizer.decode([i]) for i in row.completion_ids[0][mask[0]].tolist()]
+    assert "".join(pieces) == "<think>standing, arms down</think><" and pieces[-1] == "><"
+    first = encode_completions(pocket_policy, [true_response(("standing",), "reading", "answer-first")], [0])
+    mask = part_masks(pocket_policy, first, thought_span)["thought"]
+    text = "".join(pocket_policy.tokenizer.decode([i]) for i in first.completion_ids[0][mask[0]].tolist())
+    assert text.endswith("think>standing</think>") and "reading" not in text
 
 
 def test_gtrs_loss_adds_up_over_micro_batches(tiny_policy, scenes, shots):
@@ -594,6 +611,9 @@ def test_gtr_refuses_other_images_and_negative_weights(tiny_policy, tiny_example
     with pytest.raises(ArgumentError, match="thought is -1.0, but must not be negative"):
         gtr_loss(*arguments, rollout=rollout, context=context, beta=0.0, thought=-1.0)
     assert gtr_loss(*arguments, rollout=rollout, context=context, beta=0.0, thought=0.0)[0] == 0.0
+    context.question = Question(["reading"], "answer")
+    with pytest.raises(ValueError, match="gtr_loss pays for statements in the reasoning"):
+        gtr_loss(*arguments, rollout=rollout, context=context, beta=0.0)
 
 
 # ------------------------------------------------------------------------------------------------------------ care-slow
