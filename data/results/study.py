@@ -165,8 +165,8 @@ def transfer_table(places: dict) -> str:
 
 
 def base_to_new_table(folder: Path | None = None) -> str:
-    """Half of the labels taught; each half tested on its own; H: harmonic mean. folder: of the cells; None: the
-    study's."""
+    """Half of the labels taught; each half tested on its own; H: harmonic mean of the greedy answers. folder: of the
+    cells; None: the study's."""
     places = by_place(load_results(folder or CELLS, task=BASE_TO_NEW))
     rows = []
     for method in FIRST_STUDY:
@@ -174,8 +174,12 @@ def base_to_new_table(folder: Path | None = None) -> str:
         if all(runs):
             base, new = (measure(half, "right") for half in runs)
             both = 2 * base.mean * new.mean / max(base.mean + new.mean, 1e-9)
-            rows.append([method, str(len(runs[0])), shown(base), shown(new), rounded(100 * both)])
-    return markdown(["method", "seeds", "base: the labels learnt", "new: the other half", "H"], rows)
+            sampled = [shown(measure(half, "sampled right")) for half in runs]
+            rows.append([method, str(len(runs[0])), shown(base), shown(new), rounded(100 * both), *sampled])
+    head = ["method", "seeds", "base: the labels learnt", "new: the other half", "H", "base, sampled", "new, sampled"]
+    columns = [column for column in zip(head, *rows, strict=True) if any(column[1:])]  # no empty ones
+    head, *rows = ([*line] for line in zip(*columns, strict=True))
+    return markdown(head, rows)
 
 
 def told(run: Result) -> list[tuple[float, float]]:
