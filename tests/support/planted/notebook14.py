@@ -35,9 +35,9 @@ def other_votes(completions, groups):
     return rewards
 """
 SCORE = """
-def priced_score(stated, scene, price):
-    true = {one for one in stated if one in scene}
-    false = {one for one in stated if one not in scene}
+def priced_score(statements, scene, price):
+    true = {one for one in statements if one in scene}
+    false = {one for one in statements if one not in scene}
     return max(-1.0, (len(true) - price * len(false)) / len(set(scene)))
 """
 GUESS = """
@@ -216,16 +216,16 @@ def other_votes(completions, groups):
             "false statements are free", changed(SCORE, " - price * len(false)", "") + GUESS + PRICE, "costs the price"
         ),
         Wrong(
-            "a share of what is stated, precision in place of recall",
-            changed(SCORE, "len(set(scene))", "max(1, len(set(stated)))") + GUESS + PRICE,
+            "a share of what is statements, precision in place of recall",
+            changed(SCORE, "len(set(scene))", "max(1, len(set(statements)))") + GUESS + PRICE,
             "statements of the scene",
         ),
         Wrong(
-            "false statements as a share of what is stated",
+            "false statements as a share of what is statements",
             changed(
                 SCORE,
                 "(len(true) - price * len(false)) / len(set(scene))",
-                "len(true) / len(set(scene)) - price * len(false) / max(1, len(set(stated)))",
+                "len(true) / len(set(scene)) - price * len(false) / max(1, len(set(statements)))",
             )
             + GUESS
             + PRICE,
@@ -234,9 +234,9 @@ def other_votes(completions, groups):
         Wrong(
             "repetitions are counted",
             """
-def priced_score(stated, scene, price):
-    true = sum(one in scene for one in stated)
-    return max(-1.0, (true - price * (len(stated) - true)) / len(set(scene)))
+def priced_score(statements, scene, price):
+    true = sum(one in scene for one in statements)
+    return max(-1.0, (true - price * (len(statements) - true)) / len(set(scene)))
 """
             + GUESS
             + PRICE,
@@ -249,7 +249,7 @@ def priced_score(stated, scene, price):
         ),
         Wrong(
             "silence earns 1, as nothing false is said",
-            changed(SCORE, "    return", "    if not stated:\n        return 1.0\n    return") + GUESS + PRICE,
+            changed(SCORE, "    return", "    if not statements:\n        return 1.0\n    return") + GUESS + PRICE,
             r"\[\] at price",
         ),
         Wrong("the sign of the price", changed(SCORE, "- price", "+ price") + GUESS + PRICE, "costs the price"),
@@ -425,9 +425,9 @@ def other_votes(completions, groups):
     "14.2": [
         SCORE + GUESS + PRICE,
         """
-def priced_score(stated, scene, price):
+def priced_score(statements, scene, price):
     score = 0
-    for one in dict.fromkeys(stated):
+    for one in dict.fromkeys(statements):
         score += 1 if one in scene else -price
     return max(score / len(dict.fromkeys(scene)), -1.0)
 
@@ -441,9 +441,9 @@ def least_price(scene, world):
         """
 from favor_lab.recipes.facts import Facts, priced_recall
 
-def priced_score(stated, scene, price):
+def priced_score(statements, scene, price):
     known = tuple(sorted(set(scene)))
-    true, false = (tuple(one for one in sorted(set(stated)) if (one in known) == kind) for kind in (True, False))
+    true, false = (tuple(one for one in sorted(set(statements)) if (one in known) == kind) for kind in (True, False))
     return priced_recall(Facts(true, false, known), price)
 
 def worth_guessing(p, price):
@@ -456,13 +456,13 @@ def least_price(scene, world):
     return true / false if false > 0 else 0
 """,
         """
-def parts(stated, scene):
-    unique = set(stated)
+def parts(statements, scene):
+    unique = set(statements)
     hits = len(unique.intersection(scene))
     return hits, len(unique) - hits
 
-def priced_score(stated, scene, price):
-    hits, misses = parts(stated, scene)
+def priced_score(statements, scene, price):
+    hits, misses = parts(statements, scene)
     value = (hits - price * misses) / len(set(scene))
     return value if value > -1 else -1.0
 
