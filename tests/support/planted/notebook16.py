@@ -59,7 +59,7 @@ PLANTED: dict[str, list[Wrong]] = {
         Wrong(
             "everything without gradient",
             changed(PAPO, "import torch\n", "import torch\n\n@torch.no_grad()"),
-            "no gradient",
+            "with a gradient",
         ),
         Wrong("no mask", changed(PAPO, "kl = kl.masked_fill(~mask, 0.0)\n    ", ""), "minus gamma times"),
         Wrong(
@@ -126,11 +126,11 @@ PLANTED: dict[str, list[Wrong]] = {
             changed(PAPO, ".sum(dim=-1)", ".sum(dim=-1).clamp(max=1)"),
             "minus gamma times",
         ),
-        Wrong("one number per token", changed(PAPO, "kl.sum() / mask.sum()", "kl"), "scalar tensor"),
+        Wrong("one number per token", changed(PAPO, "kl.sum() / mask.sum()", "kl"), "one number for all tokens"),
         Wrong(
             "a float",
             changed(PAPO, "-gamma * kl.sum() / mask.sum()", "(-gamma * kl.sum() / mask.sum()).item()"),
-            "scalar tensor",
+            "one number for all tokens",
         ),
     ],
     "16.2": [
