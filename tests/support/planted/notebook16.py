@@ -164,15 +164,15 @@ PLANTED: dict[str, list[Wrong]] = {
         Wrong(
             "plain GSPO: s keeps its gradient",
             changed(GSPO, "s * (logps - logps.detach()).exp()", "mean.exp() + 0 * logps"),
-            "no gradient|own A",
+            "one number that has a gradient|own A",
         ),
-        Wrong("s is not held fixed", changed(GSPO, "mean.exp().detach()", "mean.exp()"), "own A|no gradient"),
+        Wrong("s is not held fixed", changed(GSPO, "mean.exp().detach()", "mean.exp()"), "own A"),
         Wrong(
             "everything held fixed",
             changed(GSPO, "s * (logps - logps.detach()).exp()", "s + 0 * logps.detach()"),
-            "has no gradient",
+            "one number that has a gradient",
         ),
-        Wrong("π below the line is not held fixed", changed(GSPO, "logps.detach()", "logps"), "own A|has no gradient"),
+        Wrong("π below the line is not held fixed", changed(GSPO, "logps.detach()", "logps"), "own A|one number"),
         Wrong(
             "no clip",
             changed(GSPO, "torch.min(ratio * advantages, bounded * advantages)", "ratio * advantages"),
@@ -232,8 +232,8 @@ PLANTED: dict[str, list[Wrong]] = {
             ),
             "the loss is|own A",
         ),
-        Wrong("one loss per row", changed(GSPO, "-by_row.mean()", "-by_row"), "scalar tensor"),
-        Wrong("a float", changed(GSPO, "-by_row.mean()", "-by_row.mean().item()"), "scalar tensor"),
+        Wrong("one loss per row", changed(GSPO, "-by_row.mean()", "-by_row"), "one number that has a gradient"),
+        Wrong("a float", changed(GSPO, "-by_row.mean()", "-by_row.mean().item()"), "one number that has a gradient"),
     ],
     "16.3": [
         Wrong(
