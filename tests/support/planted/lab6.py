@@ -128,21 +128,21 @@ TWINVIEW = Recipe(
 )
 """
 PROOFS = """
-def result_of(run, recipe, **options):
-    records, weights = run(recipe, **options)
-    return records, {name: weight.tolist() for name, weight in weights.items()}
+def is_same(one, other):
+    same_records = one[0] == other[0]
+    return same_records and all(torch.equal(one[1][name], other[1][name]) for name in one[1])
 
 
 def is_grpo_at_zero(recipe, run):
-    grpo = result_of(run, replace(GRPO, settings=recipe.settings))
-    off = result_of(run, recipe, coefficients={name: 0.0 for name in recipe.coefficients})
-    own = result_of(run, recipe)
-    return off == grpo and own != grpo
+    grpo = run(replace(GRPO, settings=recipe.settings))
+    off = run(recipe, coefficients={name: 0.0 for name in recipe.coefficients})
+    own = run(recipe)
+    return is_same(off, grpo) and not is_same(own, grpo)
 
 
 def resumes(recipe, run):
-    whole = result_of(run, recipe)
-    return result_of(run, recipe, stop=1) == whole and result_of(run, recipe, stop=2) == whole
+    whole = run(recipe)
+    return is_same(run(recipe, stop=1), whole) and is_same(run(recipe, stop=2), whole)
 """
 CONCLUSION = """
 def conclusion(grpo, twin):
@@ -714,35 +714,39 @@ def slopes(loss, logps, h):
             "records alone",
             changed(
                 PROOFS,
-                "    return records, {name: weight.tolist() for name, weight in weights.items()}",
-                "    return records",
+                "same_records and all(torch.equal(one[1][name], other[1][name]) for name in one[1])",
+                "same_records",
             ),
             "compare all weights",
         ),
-        Wrong("weights alone", changed(PROOFS, "    return records, {", "    return {"), "compare every record"),
+        Wrong("weights alone", changed(PROOFS, "return same_records and all", "return all"), "compare every record"),
         Wrong(
             "losses alone",
-            changed(PROOFS, "    return records, {", '    return [record["loss"] for record in records], {'),
-            "whole records",
-        ),
-        Wrong("the first record", changed(PROOFS, "    return records, {", "    return records[0], {"), "every record"),
-        Wrong(
-            "the last record", changed(PROOFS, "    return records, {", "    return records[-1], {"), "whole records"
-        ),
-        Wrong(
-            "the first weight",
             changed(
                 PROOFS,
-                "{name: weight.tolist() for name, weight in weights.items()}",
-                "next(iter(weights.values())).tolist()",
+                "one[0] == other[0]",
+                '[record["loss"] for record in one[0]] == [record["loss"] for record in other[0]]',
             ),
+            "whole records",
+        ),
+        Wrong("the first record", changed(PROOFS, "one[0] == other[0]", "one[0][0] == other[0][0]"), "every record"),
+        Wrong("the last record", changed(PROOFS, "one[0] == other[0]", "one[0][-1] == other[0][-1]"), "whole records"),
+        Wrong(
+            "the first weight",
+            changed(PROOFS, "for name in one[1])", "for name in list(one[1])[:1])"),
             "compare all weights",
         ),
+        Wrong("with a margin", changed(PROOFS, "torch.equal", "torch.allclose"), "bit for bit"),
         Wrong(
-            "with a margin",
-            changed(PROOFS, "weight.tolist() for", "[round(x, 4) for x in weight.tolist()] for"),
-            "bit for bit",
+            "tensors compared with ==",
+            changed(
+                PROOFS,
+                "same_records and all(torch.equal(one[1][name], other[1][name]) for name in one[1])",
+                "one == other",
+            ),
+            "ambiguous",
         ),
+        Wrong("the same objects", changed(PROOFS, "one[0] == other[0]", "one[0] is other[0]"), "two equal runs"),
         Wrong(
             "plain GRPO under other settings",
             changed(PROOFS, "replace(GRPO, settings=recipe.settings)", "GRPO"),
@@ -750,60 +754,56 @@ def slopes(loss, logps, h):
         ),
         Wrong(
             "one coefficient at 0",
-            changed(
-                PROOFS,
-                "{name: 0.0 for name in recipe.coefficients}",
-                "{name: 0.0 for name in list(recipe.coefficients)[:1]}",
-            ),
+            changed(PROOFS, "for name in recipe.coefficients}", "for name in list(recipe.coefficients)[:1]}"),
             "all coefficients at 0",
         ),
         Wrong(
             "never asked whether it does anything",
-            changed(PROOFS, "off == grpo and own != grpo", "off == grpo"),
+            changed(PROOFS, " and not is_same(own, grpo)", ""),
             "do nothing at all",
         ),
         Wrong(
             "the recipe compared with itself",
-            changed(PROOFS, "off == grpo and own != grpo", "off == off and own != grpo"),
+            changed(PROOFS, "is_same(off, grpo) and", "is_same(off, off) and"),
             "compare all weights",
         ),
         Wrong(
             "killed after the first step alone",
-            changed(PROOFS, " and result_of(run, recipe, stop=2) == whole", ""),
+            changed(PROOFS, " and is_same(run(recipe, stop=2), whole)", ""),
             "killed after step 2",
         ),
         Wrong(
             "killed after the second step alone",
-            changed(PROOFS, "result_of(run, recipe, stop=1) == whole and ", ""),
+            changed(PROOFS, "is_same(run(recipe, stop=1), whole) and ", ""),
             "killed after step 1",
         ),
         Wrong(
             "two resumed runs compared",
-            changed(
-                PROOFS,
-                "result_of(run, recipe, stop=1) == whole and result_of(run, recipe, stop=2) == whole",
-                "result_of(run, recipe, stop=1) == result_of(run, recipe, stop=1)",
-            ),
-            "killed after step",
+            changed(PROOFS, "whole = run(recipe)", "whole = run(recipe, stop=1)"),
+            "not killed",
         ),
         Wrong(
             "resumed with the coefficients at 0",
             changed(
                 PROOFS,
-                "whole = result_of(run, recipe)\n",
+                "whole = run(recipe)\n",
                 "recipe = replace(recipe, coefficients={name: 0.0 for name in recipe.coefficients})\n"
-                "    whole = result_of(run, recipe)\n",
+                "    whole = run(recipe)\n",
             ),
-            "own coefficients|killed after",
+            "killed after",
         ),
         Wrong(
             "everything passes",
-            "def is_grpo_at_zero(recipe, run):\n    return True\n\n\ndef resumes(recipe, run):\n    return True\n",
+            changed(
+                changed(PROOFS, "return is_same(off, grpo) and not is_same(own, grpo)", "return True"),
+                "return is_same(run(recipe, stop=1), whole) and is_same(run(recipe, stop=2), whole)",
+                "return True",
+            ),
             "let this pass",
         ),
         Wrong(
             "an assert, no verdict",
-            changed(PROOFS, "return off == grpo and own != grpo", "assert off == grpo and own != grpo"),
+            changed(PROOFS, "return is_same(off, grpo) and not", "assert is_same(off, grpo) and not"),
             "True or False",
         ),
     ],
