@@ -144,6 +144,14 @@ def test_coefficients_are_recorded_reach_their_steps_and_survive_a_checkpoint(ru
     assert state.settings.coefficients["how"] == "dapo"
 
 
+def test_a_coefficient_may_not_take_the_place_of_what_rewards_are_given(run):
+    def select(rollout, label=0.5):
+        return rollout
+
+    with pytest.raises(ValueError, match="the select select has a coefficient label, but rewards are given a"):
+        run(SHORT, select=select)
+
+
 def test_a_coefficient_of_a_reward_is_recorded(run):
     def length_reward(completion_ids, target=4, **columns):
         return [-abs(len(ids) - target) / 10 for ids in completion_ids]

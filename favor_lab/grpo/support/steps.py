@@ -151,7 +151,11 @@ def settings_with_coefficients(
     coefficients, steps = dict[str, Any](), list(own_steps)
     for slot, function in steps:
         check_step(slot, function, settings)
-        coefficients |= coefficients_of(slot, function, settings)
+        own = coefficients_of(slot, function, settings)
+        if taken := [name for name in own if name in REWARD_COLUMNS]:
+            message = f"the {slot} {step_name(function)} has a coefficient {taken[0]}, but rewards are given a column"
+            raise ValueError(f"{message} of this name, which it would replace: give the parameter another name")
+        coefficients |= own
     unused = [name for name in settings.coefficients if not any(names(function, name) for _, function in steps)]
     if unused:
         untaken = f"no step takes the coefficient{'s' * (len(unused) > 1)} {', '.join(unused)}"
