@@ -278,6 +278,8 @@ def vppo_weights(S, mask, shrink=0.1, drop=0.6):
             changed(VPPO, "= factors[i]", "= factors[i] * T / keep"),
             "factors",
         ),
+        Wrong("shrink fixed at 0.1", changed(VPPO, "1 - shrink + shrink * n", "0.9 + 0.1 * n"), "factors"),
+        Wrong("drop fixed at 0.6", changed(VPPO, "(1 - drop) * T", "0.4 * T"), "kept"),
         Wrong("the mask of kept tokens alone", changed(VPPO, "return weights", "return weights > 0"), "finite floats"),
         Wrong("the factors alone", changed(VPPO, "return weights", "return factors"), "a tensor"),
         Wrong("the factors at all tokens", changed(VPPO, "return weights", "return factors[:, None] * mask"), "kept"),
