@@ -297,7 +297,7 @@ def vppo_weights(S, mask, shrink=0.1, drop=0.6):
             CAP,
         ),
         Wrong("no relu: negative u lowers the advantage", changed(BONUS, "u.clamp(min=0)", "u") + CREDIT, CAP),
-        Wrong("relu of |u|", changed(BONUS, "u.clamp(min=0)", "u.abs()") + CREDIT, CAP),
+        Wrong("the absolute value of u", changed(BONUS, "u.clamp(min=0)", "u.abs()") + CREDIT, CAP),
         Wrong("A / kappa without the absolute value", changed(BONUS, "advantages.abs()", "advantages") + CREDIT, CAP),
         Wrong("the cap times kappa", changed(BONUS, " / kappa", " * kappa") + CREDIT, CAP),
         Wrong("the larger of the two", changed(BONUS, "torch.minimum", "torch.maximum") + CREDIT, CAP),
