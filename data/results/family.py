@@ -34,7 +34,7 @@ SEED, VALIDATION, SCALES = 100, 12, (1 / 3, 1.0, 3.0)
 PLAIN = ("zero-shot", "sft", "grpo")
 HEAD = (
     "", "seeds", "right", "over plain GRPO", "well formed", "true statements", "true over plain GRPO", "answer follows",
-    "flat groups", "tokens per step", "extra cost of a step",
+    "flat groups", "tokens per step", "time of a step", "extra cost of a step",
 )  # fmt: skip
 
 
@@ -119,9 +119,17 @@ def run(trials: list[dict[str, Any]], until: float) -> None:
         list(run_study([cell], FOLDER, own))
 
 
+def step_times() -> dict[str, str]:
+    """Recipe -> time of a step in units of a plain one, as `tests/benchmarks/recipes.py` measured it, if it did."""
+    target = HERE / "benchmarks" / "recipes-pocket-all.json"
+    measured = json.loads(target.read_text(encoding="utf-8"))["recipes"] if target.exists() else {}
+    names = {"plain": "grpo"}
+    return {names.get(name, name): f"{entry['ratio']['median']:.2f}" for name, entry in measured.items()}
+
+
 def table(results: list[Result]) -> str:
     """A row for each method and recipe, sorted by right answers."""
-    runs, steps = recipe_runs(results), defaultdict(list)
+    runs, steps, times = recipe_runs(results), defaultdict(list), step_times()
     changes, rows = recipe_changes(runs, HEADINGS), {}
     for result in results:
         steps[result.cell.variant or result.cell.method] += result.records
@@ -132,7 +140,7 @@ def table(results: list[Result]) -> str:
         tokens = f"{np.mean([r['tokens'] for r in records]):.0f}" if records else ""
         cost = RECIPES[name].cost if name in RECIPES else ""
         cells = [shown(mine[0]), shown(over.get("right"), True), shown(mine[1]), shown(mine[2])]
-        cells += [shown(over.get("true"), True), shown(mine[3]), flat, tokens, cost]
+        cells += [shown(over.get("true"), True), shown(mine[3]), flat, tokens, times.get(name, ""), cost]
         rows[name] = (mine[0].mean if mine[0] else 0.0, [name, str(len(by_seed)), *cells])
     return markdown(HEAD, [cells for _, cells in sorted(rows.values(), key=lambda row: -row[0])])
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def effective_rank(states: Tensor) -> float:
-    """How many directions hidden states fill about evenly, (T, D) -> 1 to T; 0 where they are all the same.
+    """How many directions hidden states fill about evenly, (T, D) -> 1 to min(T - 1, D); 0 where they are all the same.
 
     >>> round(effective_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 4)
     2.0

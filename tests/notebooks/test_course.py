@@ -24,12 +24,12 @@ def test_the_stated_counts_are_those_of_the_notebooks(path):
     assert f"| {' | '.join(row)} |" in TABLE, "run python tests/notebooks/course.py --write"
 
 
-def test_the_stated_seconds_are_at_most_eight_minutes():
+def test_the_stated_seconds_are_at_most_ten_minutes():
     """Of the reading notebooks, as measured when the table was written."""
     seconds = {
         row.split(" | ")[0].strip("| "): int(row.strip("| \n").split(" | ")[-1]) for row in TABLE.splitlines()[2:]
     }
-    assert sum(seconds[path.stem] for path in PAGES if path not in labs.SOURCES) <= 480
+    assert sum(seconds[path.stem] for path in PAGES if path not in labs.SOURCES) <= 600
 
 
 def test_the_page_of_wrong_answers_has_them_all():
