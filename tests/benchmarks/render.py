@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
@@ -20,6 +21,7 @@ WAITING = {  # ways of busy.py that are not told by their variables alone
     "one-thread": "one thread: none waits",
     "notebook": "`share_cores()` in a notebook",
 }
+MANY = 8  # recipes that one line of the summary names
 CARDS = (6, 8, 12, 16, 24)  # GB, as in memory.py
 Result = dict[str, Any]
 
@@ -353,6 +355,10 @@ def summary(results: Sequence[Result]) -> str:
     for result in of(results, "recipes"):
         sides = {name: side["ratio"]["median"] for name, side in result["recipes"].items() if name != "plain"}
         measured = ", ".join(f"{name} {ratio:.2f}" for name, ratio in sides.items())
+        if len(sides) > MANY:
+            dearest = sorted(sides, key=lambda name: -sides[name])[:4]
+            measured = ", ".join(f"{name} {sides[name]:.2f}" for name in dearest)
+            measured = f"median of {len(sides)} recipes {median(sides.values()):.2f}; the dearest {measured}"
         words = [
             short(result),
             *["no KL penalty"] * (not result["arguments"]["beta"]),
