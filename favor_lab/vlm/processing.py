@@ -129,11 +129,12 @@ def encode_and_resize(
         while chunk := [tower_input(policy, image) for image in islice(remaining, TOWER_CHUNK)]:
             pixels = torch.cat([one.pixels for one in chunk]).to(policy.device)  # (patches, patch size)
             grid = torch.cat([one.grid for one in chunk]).to(policy.device)  # (chunk, 3)
+            resized += [one.image for one in chunk]
+            chunk.clear()  # the pixels once, not twice, while the tower runs
             chunk_features = policy.base.model.get_image_features(pixels, grid).pooler_output
             features += keep_features(chunk_features, room)
             room -= sum(feature.nbytes for feature in chunk_features)
             grids.append(grid)
-            resized += [one.image for one in chunk]
     return features, torch.cat(grids), resized
 
 

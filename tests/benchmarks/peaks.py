@@ -43,7 +43,6 @@ from favor_lab.budget.shapes import shape_of
 from favor_lab.grpo import training
 from favor_lab.grpo.support import questions
 from favor_lab.grpo.support.clock import Clock
-from favor_lab.vlm.processing import TOWER_CHUNK
 
 STEPS = 2
 WATCHED = ("encode", "sample", "reference", "loss", "update")  # phases of the loop that are estimated
@@ -71,6 +70,8 @@ def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[st
     """Peak bytes of tensors in each watched phase of the last of two steps; every completion has its full length."""
     clock = type("Clock", (Watch,), {"seen": {}})
     on_cpu = torch.device(args.device).type == "cpu"
+    if on_cpu:
+        torch.set_num_threads(1)  # the profiler sees the allocations of its own thread alone
     tensors = [*policy.model.parameters(), *policy.model.buffers(), policy.forbidden]
     weights = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors}.values())
     watching: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True) if on_cpu else nullcontext()
@@ -79,10 +80,6 @@ def measure(policy: Policy, shots: FewShot, args: argparse.Namespace) -> dict[st
         for _ in train(policy, shots, make_settings(args, STEPS)):
             pass
     peaks = {name: weights + most for name, most in on_top(watching).items()} if on_cpu else clock.seen
-    if on_cpu:
-        shape = shape_of(policy)
-        tokens = count_tokens(policy, shots, args)["image_tokens"] * min(TOWER_CHUNK, args.images)
-        peaks["encode"] += 4 * shape.patch_values * shape.merge**2 * tokens
     return {name: peaks[name] for name in WATCHED if name in peaks}
 
 
