@@ -17,7 +17,7 @@ PLACES = ["", "file.txt/x", "/dev/null/x", "/proc/x/y", "a" * 300]
 NAMES = ["", "nonsense", "\uff23\uff30\uff35", "\x1b[2J"]
 ALLOWED = {  # values of the lists above that are right for an option
     "0": {"test", "lora_rank", "warmup_steps", "weight_decay", "max_grad_norm", "micro_batch", "seed", "beta", "clip",
-          "eps", "log_rows", "threshold"},
+          "eps", "log_rows", "samples", "threshold"},
     "-1": {"seed", "reward_weights"},
     "1.5": {"learning_rate", "weight_decay", "max_grad_norm", "temperature", "beta", "clip", "clip_high", "eps",
             "gpu_gb", "person_crop", "reward_weights"},

@@ -538,7 +538,7 @@ def must_refuse(content: bytes, what: str) -> None:
     raise AssertionError(f"{what} is read")
 
 
-CHUNKED = "chunk_features = torch.cat(chunk_features).chunk(len(chunk))"
+CHUNKED = "chunk_features = torch.cat(chunk_features).chunk(len(grid))"
 DROPPED = Edit(prefix._language_model, "if any(layer.training for layer in layers):", "if False:")
 
 TRAPS = [

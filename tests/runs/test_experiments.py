@@ -27,7 +27,7 @@ SETTINGS = GRPOSettings(steps=1, prompts_per_step=2, group_size=2, max_new_token
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", study_cells.FIRST_STUDY)
 def test_a_cell_answers_the_same_images_whatever_the_method(method):
     cell = Cell(method, "sketch", shots=0 if method.startswith("zero") else 1, seed=3 * (not method.startswith("zero")))
     result = run_cell(cell, SETTINGS, Setup(("cartoon", "sketch"), test=1))
@@ -299,7 +299,7 @@ def test_a_study_of_nothing_is_refused(words, arguments):
 def test_the_committed_cells_are_those_of_the_settings(monkeypatch):
     """So that the committed study can go on: nothing is run again."""
     folder = Path(__file__).parents[2] / "data" / "results" / "study"
-    cells = plan(list(METHODS), experiments.SETS, {4: 3})
+    cells = plan(study_cells.FIRST_STUDY, experiments.SETS, {4: 3})
     assert set(run_study(cells, folder, study_cells.chosen_settings())) == {None}
 
 
@@ -429,5 +429,5 @@ def test_the_learning_rates_are_those_that_the_trials_chose(monkeypatch):
     budgets = [sorted((t["learning_rate"], t["seed"]) for t in trials if t["method"] == m) for m in LEARNING_RATES]
     assert budgets[0] and all(budget == budgets[0] for budget in budgets), "every method gets the same trials"
     assert importlib.import_module("tune_methods").chosen(trials) == LEARNING_RATES
-    assert set(LEARNING_RATES) == {method for method in METHODS if not method.startswith("zero-shot")}
+    assert set(LEARNING_RATES) == {name for name in study_cells.FIRST_STUDY if not name.startswith("zero-shot")}
     assert study_cells.chosen_settings(7)["sft"].steps == 7

@@ -388,7 +388,7 @@ def test_options_that_settings_do_not_speak_of_are_those_of_the_loop(tmp_path):
 def test_rows_that_do_not_fit_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="micro_batch=5 must divide the 32 completions"):
         trl_config(GRPOSettings(micro_batch=5), tmp_path)
-    with pytest.raises(ValueError, match="defined per token"):
+    with pytest.raises(ValueError, match="weighs each token by its own ratio"):
         trl_config(GRPOSettings(how="cispo", level="sequence"), tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="prompts_per_step=4 cannot be shared among 3 processes"):

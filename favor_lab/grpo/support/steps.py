@@ -152,7 +152,7 @@ def settings_with_coefficients(
     for slot, function in steps:
         check_step(slot, function, settings)
         own = coefficients_of(slot, function, settings)
-        if taken := [name for name in own if name in REWARD_COLUMNS]:
+        if slot != "reward" and (taken := [name for name in own if name in REWARD_COLUMNS]):
             message = f"the {slot} {step_name(function)} has a coefficient {taken[0]}, but rewards are given a column"
             raise ValueError(f"{message} of this name, which it would replace: give the parameter another name")
         coefficients |= own
