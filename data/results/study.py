@@ -17,8 +17,8 @@ import numpy as np
 from favor_lab.activities.world import SETS
 from favor_lab.grpo.rewards import format_reward, is_right
 from favor_lab.responses import judge_statements
+from favor_lab.runs import tables
 from favor_lab.runs.cells import FIRST_STUDY, Result, load_results
-from favor_lab.runs.tables import shots_table
 from favor_lab.runs.tasks import BASE_TO_NEW
 from favor_lab.runs.variants import VARIANTS
 from favor_lab.show.charts import plot_changes, plot_moves, plot_shots, plot_transfer
@@ -72,8 +72,7 @@ def joined(places: dict, method: str, shots: int, tested: str = "own") -> dict[i
         parts = [
             test for run in runs for name, test in run.tests.items() if (name == run.cell.dataset) == (tested == "own")
         ]
-        answers = [answer for part in parts for answer in part.answers]
-        evaluations[seed] = Evaluation(parts[0].policy, parts[0].style, parts[0].labels, answers, 0.0)
+        evaluations[seed] = tables.joined(parts)
     return evaluations
 
 
@@ -403,7 +402,7 @@ def main() -> None:
     differences = changes(places)
     pages = {
         "gain": gain_table(places),
-        "shots": shots_table(results),
+        "shots": tables.shots_table(results),
         "methods": methods_table(places),
         "pairs": pairs_table(places),
         "transfer": transfer_table(places),

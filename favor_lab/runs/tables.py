@@ -102,18 +102,18 @@ def recipe_results(folder: str | Path, shots: int = 4) -> list[Result]:
 def recipe_runs(results: Sequence[Result]) -> dict[str, dict[int, Evaluation]]:
     """Method or recipe -> seed -> one evaluation over all sets, of the seeds that have every set of plain GRPO."""
     sets = {result.cell.dataset for result in results if (result.cell.method, result.cell.variant) == ("grpo", "")}
-    parts = dict[str, dict[int, list[Result]]]()
+    parts = dict[str, dict[int, list[Evaluation]]]()
     for result in sorted(results, key=lambda result: place(result.cell.dataset)):
         by_seed = parts.setdefault(result.cell.variant or result.cell.method, {})
-        by_seed.setdefault(result.cell.seed, []).append(result)
+        by_seed.setdefault(result.cell.seed, []).append(result.evaluation)
     complete = {n: {seed: runs for seed, runs in p.items() if len(runs) == len(sets)} for n, p in parts.items()}
     return {n: {seed: joined(runs) for seed, runs in by_seed.items()} for n, by_seed in complete.items() if by_seed}
 
 
-def joined(runs: Sequence[Result]) -> Evaluation:
-    """The responses of several cells, each on its own set, as one evaluation."""
-    first, answers = runs[0].evaluation, [answer for run in runs for answer in run.evaluation.answers]
-    return Evaluation(first.policy, first.style, first.labels, answers, 0.0)
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The responses of several evaluations of one policy, as of several sets, as one."""
+    answers = [answer for part in parts for answer in part.answers]
+    return Evaluation(parts[0].policy, parts[0].style, parts[0].labels, answers, 0.0)
 
 
 def recipe_changes(

@@ -16,7 +16,7 @@ from typing import Any
 
 import nbformat
 
-from labs import Exercise
+from labs import Exercise, run
 from planted import Wrong
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -60,8 +60,7 @@ def right(path: Path) -> dict[str, list[str]]:
 def judge(exercise: Exercise, answer: str) -> str:
     """What the check prints about an answer that stands in the stub's place."""
     names, printed = dict[str, Any](__name__="__main__"), io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(answer, "<answer>", "exec"), names)
+    run(answer, names)
     with contextlib.redirect_stdout(printed):
         exec(compile(exercise.check, "<check>", "exec"), names)
     return printed.getvalue().strip()
