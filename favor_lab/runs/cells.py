@@ -220,7 +220,7 @@ class Result:
     seconds: float  #: of training
     versions: dict[str, str]
     setup: dict[str, Any] = field(default_factory=dict)  #: the facts of its `Setup`
-    probes: dict[str, Any] = field(default_factory=dict)  #: see `probe`; only for drawn sets
+    probes: dict[str, Any] = field(default_factory=dict)  #: see `probe`; only for drawn sets, no variant and no task
     images: str = ""  #: digest of the test images of its set; "" for a drawn set
 
     @property

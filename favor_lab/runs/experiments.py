@@ -69,7 +69,7 @@ def run_cell(
         answers = (policy, images, question.labels, question.style, settings.max_new_tokens)
         tests[name] = evaluate(*answers, samples=samples, seed=cell.seed)
     probes = {}
-    if cell.dataset in SETS and not cell.task and cell.method != "class-mean":
+    if cell.dataset in SETS and not cell.variant and not cell.task and cell.method != "class-mean":
         progress(cell, "probes")
         probes = probe(policy, tests[cell.dataset], *test_sets[cell.dataset], settings)
     about_run = (kept_settings(cell, settings), seconds, versions(policy.device), setup.facts())

@@ -390,6 +390,12 @@ def test_a_seed_gives_the_same_answers_again():
 
 
 @pytest.mark.slow
+def test_a_recipe_is_not_probed_and_is_tested_on_its_own_set_alone():
+    result = run_cell(Cell("grpo", "cartoon", 1, 0, "papo"), SETTINGS, Setup(("cartoon", "sketch"), test=1))
+    assert list(result.tests) == ["cartoon"] and not result.probes
+
+
+@pytest.mark.slow
 def test_progress_is_told_each_step():
     calls = []
     settings = dataclasses.replace(SETTINGS, steps=3)
