@@ -126,7 +126,8 @@ class StudyOptions:
     cores), full (all of it: a night)."""
     methods: tuple[str, ...] = ("zero-shot", "zero-shot-answer", "sft", "sft-reasoning", "grpo", "grpo-answer")
     """zero-shot, zero-shot-answer, class-mean (nearest mean of the tower's features), sft (answer alone), sft-reasoning
-    (self-written reasoning that was right), grpo, grpo-answer."""
+    (self-written reasoning that was right), grpo, grpo-answer, sft-then-grpo and grpo-then-sft (half of the steps each,
+    SFT on self-written reasoning)."""
     sets: tuple[str, ...] = ("cartoon", "sketch", "thermal", "cctv")
     """Sets to learn from: drawn ones, each policy tested on all of these; or, with --root, public ones or folder. Of
     several public sets each is looked for under its name in ROOT."""

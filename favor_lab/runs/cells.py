@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 METHODS = {
     "zero-shot": "think", "zero-shot-answer": "answer", "class-mean": "answer",
     "sft": "answer", "sft-reasoning": "think", "grpo": "think", "grpo-answer": "answer",
+    "sft-then-grpo": "think", "grpo-then-sft": "think",
 }  # fmt: skip
-FIRST_STUDY = tuple(method for method in METHODS if method != "class-mean")  # what data/results/study compares
+GRPO = ("grpo", "grpo-answer")  # the methods that have variants
+#: two trainings in a row: see `experiments.two_stages`
+STAGES = {"sft-then-grpo": ("sft-reasoning", "grpo"), "grpo-then-sft": ("grpo", "sft-reasoning")}
+FIRST_STUDY = ("zero-shot", "zero-shot-answer", "sft", "sft-reasoning", *GRPO)  # what data/results/study compares
 #: chosen on validation images of one set, with the same trials for each method: data/results/tune_methods.md
 LEARNING_RATES = {"sft": 0.001, "sft-reasoning": 0.004, "grpo": 0.002, "grpo-answer": 0.001}
 TEST = 20  # images per label
@@ -64,11 +68,11 @@ PRESETS = {
     ),
     "lora": TrainingPreset(
         "Visual-RFT's 200 steps of 16 prompts, an adapter, 10 times its learning rate (own choice, not tuned)",
-        VISUAL_RFT_SETTINGS, {"sft": 1e-4, "sft-reasoning": 1e-4, "grpo": 1e-5, "grpo-answer": 1e-5},
+        VISUAL_RFT_SETTINGS, {"sft": 1e-4, "sft-reasoning": 1e-4, **dict.fromkeys((*GRPO, *STAGES), 1e-5)},
     ),
     "visual-rft": TrainingPreset(
         "Visual-RFT's 200 steps of 16 prompts, all weights of the language model in float32 (SFT's rate: own choice)",
-        VISUAL_RFT_SETTINGS, {"sft": 1e-5, "sft-reasoning": 1e-5, "grpo": 1e-6, "grpo-answer": 1e-6},
+        VISUAL_RFT_SETTINGS, {"sft": 1e-5, "sft-reasoning": 1e-5, **dict.fromkeys((*GRPO, *STAGES), 1e-6)},
         {"lora_rank": 0, "dtype": "float32"},
     ),
 }  # fmt: skip
@@ -178,7 +182,7 @@ class Cell:
             raise ValueError(f"unknown method {self.method!r}; the methods are {', '.join(METHODS)}")
         if self.variant:
             find_variant(self.variant)
-            if not self.method.startswith("grpo"):
+            if self.method not in GRPO:
                 raise ValueError(f"{self.variant} is a variant of grpo and grpo-answer, not of {self.method}")
         if self.trains != (self.shots > 0):
             raise ValueError(f"{self.method} with {self.shots} shots: what trains needs shots, what does not has none")
@@ -297,7 +301,7 @@ def plan(
     if least := [seeds for seeds in shots.values() if seeds < 1]:
         raise ValueError(f"seeds is {least[0]}, but must be at least 1: a cell that trains needs one")
     if variant:
-        named, methods = methods, [method for method in methods if method.startswith("grpo")]
+        named, methods = methods, [method for method in methods if method in GRPO]
         if not methods:
             raise ValueError(f"{variant} is a variant of grpo and grpo-answer, not of {', '.join(named)}")
     untrained = [method for method in methods if method.startswith("zero-shot")]

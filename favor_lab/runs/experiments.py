@@ -11,6 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from favor_lab.budget.memory import with_advice
 from favor_lab.files import jsonable
 from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import RESUMABLE_CHANGES, GRPOSettings
-from favor_lab.runs.cells import TEST, Cell, Result, Setup, cell_files
+from favor_lab.runs.cells import GRPO, STAGES, TEST, Cell, Result, Setup, cell_files
 from favor_lab.runs.cells import load_results as load_results  # what a study leaves is read where it is run
 from favor_lab.runs.tasks import TASKS
 from favor_lab.runs.variants import Variant, find_variant
@@ -131,14 +132,41 @@ def learn(
     """Train the policy in place by a method's name: one record per optimiser step. variant: of GRPO alone."""
     from favor_lab.study.sft import sft
 
-    if method.startswith("grpo"):
+    if method in STAGES:
+        return two_stages(method, policy, shots, settings)
+    if method in GRPO:
         records = (variant or Variant("plain GRPO")).train(policy, shots, settings)
         return with_advice(records, policy, settings, shots)
+    smoothing = float(settings.coefficients.get("label_smoothing", 0.0) or 0.0)
     if method == "sft":
-        return sft(policy, shots, settings)
+        return sft(policy, shots, settings, label_smoothing=smoothing)
     reasoning = self_written(policy, shots, settings)
     with_reasoning = replace(shots, train=[example for example in shots.train if example.source in reasoning])
-    return sft(policy, with_reasoning, settings, reasoning=lambda example: reasoning[example.source])
+    own = partial(sft, reasoning=lambda example: reasoning[example.source], label_smoothing=smoothing)
+    return own(policy, with_reasoning, settings)
+
+
+def two_stages(method: str, policy: Policy, shots: FewShot, settings: GRPOSettings) -> Iterator[StepRecord]:
+    """One method after the other, as `STAGES` says, in `settings.steps` steps together: one record per step.
+
+    Both stages decay their learning rate to 0; GRPO's KL penalty holds it to the policy before both. Of
+    `settings.coefficients`: first_share, the first stage's share of the steps (0.5); sft_rate, the learning rate of the
+    SFT stage (that of GRPO); answers_alone, whether that stage learns answers without reasoning (False).
+    ValueError for a share that leaves a stage no step.
+    """
+    options = {"first_share": 0.5, "sft_rate": settings.learning_rate, "answers_alone": False} | {
+        **settings.coefficients
+    }
+    first = round(float(options["first_share"] or 0) * settings.steps)
+    if not 0 < first < settings.steps:
+        share = f"first_share is {options['first_share']}"
+        raise ValueError(f"{share}: of {settings.steps} steps the first stage has {first}, and each needs one")
+    for stage, before, steps in zip(STAGES[method], (0, first), (first, settings.steps - first), strict=True):
+        own = replace(settings, steps=steps, coefficients={})
+        if stage != "grpo":
+            stage, own = "sft" if options["answers_alone"] else stage, replace(own, learning_rate=options["sft_rate"])
+        for record in learn(stage, policy, shots, own):
+            yield replace(record, step=before + record.step)
 
 
 def self_written(policy: Policy, shots: FewShot, settings: GRPOSettings, tries: int = 16) -> dict[str, str]:

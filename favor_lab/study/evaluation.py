@@ -76,10 +76,20 @@ class Answered:
         return 1 - math.comb(wrong, count) / math.comb(drawn, count)
 
     @property
+    def votes(self) -> Counter[str]:
+        """How often each answer was sampled; completions without an answer do not vote."""
+        return Counter(answer for answer in self.sampled if answer is not None)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the samples that gave the most frequent answer: how sure the policy is; 0 without samples."""
+        return max(self.votes.values(), default=0) / max(len(self.sampled), 1)
+
+    @property
     def majority_right(self) -> float:
         """Chance that the most frequent sampled answer is right: 1 or 0, or a share where several are equally frequent.
         Completions without an answer do not vote."""
-        votes = Counter(answer for answer in self.sampled if answer is not None)
+        votes = self.votes
         winners = [answer for answer, count in votes.items() if count == max(votes.values())]
         return winners.count(self.label) / max(len(winners), 1)
 

@@ -18,6 +18,7 @@ from favor_lab.study.reasoning import read_reasoning
 from favor_lab.study.rounding import rounded
 
 Value = tuple[float, float]  # a response's value, and its weight
+SURE = 0.75  # a policy that abstains answers where at least so many of its samples agree
 
 
 def _true(answer: Answered) -> Value:
@@ -34,6 +35,18 @@ def _reached(answer: Answered) -> Value:
     return float(answer.label in answer.sampled), float(bool(answer.sampled))
 
 
+def _sure(answer: Answered) -> Value:
+    return float(answer.agreement >= SURE), float(bool(answer.sampled))
+
+
+def _right_when_sure(answer: Answered) -> Value:
+    return answer.majority_right, float(bool(answer.sampled) and answer.agreement >= SURE)
+
+
+def _brier(answer: Answered) -> Value:
+    return (answer.agreement - answer.majority_right) ** 2, float(bool(answer.sampled))
+
+
 def _words(answer: Answered) -> Value:
     return float(len(answer.text.replace("<", " <").replace(">", "> ").split())), 1.0
 
@@ -47,6 +60,9 @@ MEASURES: dict[str, tuple[str, Callable[[Answered], Value]]] = {
     "sampled right": ("right answers, sampled", lambda answer: (answer.sampled_right, float(bool(answer.sampled)))),
     "reached": ("images with a right answer among the sampled ones", _reached),
     "majority right": ("right majorities of the sampled answers", lambda a: (a.majority_right, float(bool(a.sampled)))),
+    "sure": (f"images where {SURE:.0%} of the sampled answers agree", _sure),
+    "right when sure": ("right majorities among these", _right_when_sure),
+    "brier": ("(share that agrees - right majority) ** 2: calibration, lower is better", _brier),
     "words": ("words and tags a response", _words),
 }
 

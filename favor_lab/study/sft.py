@@ -9,7 +9,7 @@ import torch
 
 from favor_lab.arguments import ArgumentError
 from favor_lab.grpo.losses import aggregate
-from favor_lab.grpo.sampling import encode_completions, score_completions
+from favor_lab.grpo.sampling import encode_completions, score_completions, score_distributions
 from favor_lab.grpo.support.checkpoints import TrainingState
 from favor_lab.grpo.support.clock import Clock
 from favor_lab.grpo.support.interrupts import uninterrupted
@@ -44,6 +44,7 @@ def sft(
     settings: TrainSettings | None = None,
     *,
     reasoning: Callable[[Example], str] | None = None,
+    label_smoothing: float = 0.0,
     resume: TrainingState | None = None,
 ) -> Iterator[StepRecord]:
     """Supervised fine-tuning of `policy` on `shots.train`, in place: one StepRecord per optimiser step.
@@ -52,11 +53,16 @@ def sft(
     not count. Images come in the order that `train` draws them. What GRPOSettings add to TrainSettings has no effect.
     Few-shot labels come without reasoning, so the prompt asks for the answer alone: evaluate with style="answer". With
     `reasoning`, a function from an example to its reasoning, prompt and targets have style "think".
+    label_smoothing: the share of each target that is spread over all tokens that the policy may write (Szegedy et al.,
+    arXiv 1512.00567). ArgumentError unless it is at least 0 and below 1.
     resume: a TrainingState, new or loaded by `load_checkpoint`, as for `train`.
     """
     settings = (resume.settings if resume else TrainSettings()) if settings is None else settings
     if not isinstance(settings, TrainSettings):
         raise ArgumentError("settings", f"settings is of {type(settings).__name__}, but must be of TrainSettings")
+    if not 0 <= label_smoothing < 1:
+        message = f"label_smoothing is {label_smoothing}, but must be at least 0 and below 1"
+        raise ArgumentError("label_smoothing", message)
     if not shots.train:
         raise ArgumentError("shots", "shots has no training images")
     state = (resume or TrainingState.start(policy, settings)).go_on(policy, shots.train, settings)
@@ -71,7 +77,7 @@ def sft(
         with clock("loss"):
             state.optimiser.zero_grad(set_to_none=True)
             memory_options = (settings.micro_batch, settings.gradient_checkpointing)
-            loss = cross_entropy_backward(policy, prompts[drawn], targets, *memory_options)
+            loss = cross_entropy_backward(policy, prompts[drawn], targets, *memory_options, label_smoothing)
         with uninterrupted() as raise_delayed, clock("update"):
             measured = optimiser_step(state, rows=len(drawn))
             state.step += 1
@@ -82,18 +88,33 @@ def sft(
 
 
 def cross_entropy_backward(
-    policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0, gradient_checkpointing: bool = False
-) -> float:
+    policy: Policy, prompts: PromptBatch, targets: Rollout, micro_batch: int = 0, gradient_checkpointing: bool = False,
+    label_smoothing: float = 0.0,
+) -> float:  # fmt: skip
     """Accumulate the gradient of the mean cross entropy per target token; returns the mean in nats. micro_batch and
     gradient_checkpointing, see TrainSettings, change neither. Raises FloatingPointError for a loss that is not finite.
     """
     total, tokens = 0.0, int(targets.mask.sum())
     for rows in torch.arange(len(targets)).split(micro_batch or len(targets)):
         part = targets.rows(rows)
-        logps = score_completions(policy, prompts, part, gradient_checkpointing=gradient_checkpointing)  # (n, L)
+        if label_smoothing:
+            logps = smoothed_logps(policy, prompts, part, label_smoothing, gradient_checkpointing)  # (n, L)
+        else:
+            logps = score_completions(policy, prompts, part, gradient_checkpointing=gradient_checkpointing)  # (n, L)
         loss = aggregate(-logps, part.mask, "dapo", total_tokens=tokens)
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of {prompts.sources[int(part.groups[0])]} and after is {loss.item()}")
         loss.backward()
         total += loss.item()
     return total
+
+
+def smoothed_logps(
+    policy: Policy, prompts: PromptBatch, part: Rollout, smoothing: float, gradient_checkpointing: bool = False
+) -> torch.Tensor:
+    """(1 - smoothing) * log-probability of the target + smoothing * mean log-probability of all allowed tokens: (n, L).
+    Differentiable; in memory (n, L, V)."""
+    chances = score_distributions(policy, prompts, part, gradient_checkpointing=gradient_checkpointing)  # (n, L, V)
+    target = chances.gather(-1, part.completion_ids[..., None])[..., 0]  # (n, L)
+    mean = chances.masked_fill(policy.forbidden, 0.0).sum(dim=-1) / (~policy.forbidden).sum()  # (n, L)
+    return (1 - smoothing) * target + smoothing * mean

@@ -12,6 +12,7 @@ import pytest
 import trees
 from favor_lab.activities.fewshot import FewShot
 from favor_lab.files import jsonable
+from favor_lab.grpo.support.records import StepRecord
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.runs import cells as study_cells
 from favor_lab.runs import experiments, tables
@@ -371,13 +372,55 @@ def test_self_written_reasoning_is_the_first_that_was_well_formed_and_right(tiny
     targets = []
     monkeypatch.setattr(
         "favor_lab.study.sft.sft",
-        lambda policy, shots, settings, reasoning: targets.extend((e.source, reasoning(e)) for e in shots.train),
+        lambda policy, shots, settings, reasoning, **_: targets.extend((e.source, reasoning(e)) for e in shots.train),
     )
     learn("sft-reasoning", tiny_policy, shots, SETTINGS)
     assert targets == [("tiny/0", "two wheels."), ("tiny/1", "a page.")]
     texts[:] = [""] * 12
     with pytest.raises(ValueError, match="none of 12 samples was right"):
         self_written(tiny_policy, shots, SETTINGS, tries=3)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        ("sft-then-grpo", {}, [("sft-reasoning", 5, 0.001), ("grpo", 5, 0.001)]),
+        ("sft-then-grpo", {"first_share": 0.2, "answers_alone": True}, [("sft", 2, 0.001), ("grpo", 8, 0.001)]),
+        ("grpo-then-sft", {"first_share": 0.7, "sft_rate": 0.5}, [("grpo", 7, 0.001), ("sft-reasoning", 3, 0.5)]),
+    ],
+)
+def test_two_stages_share_the_steps(tiny_policy, tiny_examples, monkeypatch, method, options, expected):
+    stages = []
+
+    def one(stage, policy, shots, settings):
+        if stage == method:
+            return learn(stage, policy, shots, settings)
+        assert not settings.coefficients
+        stages.append((stage, settings.steps, settings.learning_rate))
+        return (StepRecord(step, 0.0) for step in range(1, settings.steps + 1))
+
+    monkeypatch.setattr(experiments, "learn", one)
+    shots = FewShot(tiny_examples, [], [], [e.label for e in tiny_examples])
+    settings = dataclasses.replace(SETTINGS, steps=10, coefficients=options)
+    records = list(experiments.two_stages(method, tiny_policy, shots, settings))
+    assert stages == expected and [record.step for record in records] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 1.0])
+def test_each_of_two_stages_has_a_step(tiny_policy, tiny_examples, share):
+    shots = FewShot(tiny_examples, [], [], [e.label for e in tiny_examples])
+    settings = dataclasses.replace(SETTINGS, steps=10, coefficients={"first_share": share})
+    with pytest.raises(ValueError, match=f"first_share is {share}: of 10 steps the first stage has"):
+        list(learn("sft-then-grpo", tiny_policy, shots, settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", study_cells.STAGES)
+def test_two_stages_train_and_answer_in_the_style_with_reasoning(method):
+    settings = dataclasses.replace(SETTINGS, steps=4, max_new_tokens=64)
+    result = run_cell(Cell(method, "cartoon", 1, 0, task="base-to-new"), settings, Setup(("cartoon",), test=1))
+    assert [record["step"] for record in result.records] == [1, 2, 3, 4]
+    assert result.evaluation.style == "think" and result.settings["coefficients"] == {}
 
 
 @pytest.mark.slow

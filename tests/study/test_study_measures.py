@@ -53,6 +53,9 @@ def test_only_the_same_images_can_be_stacked():
         "sampled right",
         "reached",
         "majority right",
+        "sure",
+        "right when sure",
+        "brier",
         "words",
     }
 
@@ -64,7 +67,19 @@ def test_sampled_answers_have_measures_of_their_own():
     assert measure([run], "sampled right").mean == pytest.approx((1 / 3 + 2 / 3) / 3)
     assert measure([run], "reached").mean == pytest.approx(2 / 3)
     assert measure([run], "majority right").mean == pytest.approx(1 / 3)
-    assert all(measure([plain], name) is None for name in ("sampled right", "reached", "majority right"))
+    names = ("sampled right", "reached", "majority right", "sure", "right when sure", "brier")
+    assert all(measure([plain], name) is None for name in names)
+
+
+def test_a_sure_policy_is_one_whose_samples_agree():
+    agreeing = ("phoning",) * 3 + ("reading",)  # 3/4 agree, and are right
+    rows = [agreeing, ("reading",) * 4, (None, "reading", "phoning", "phoning")]
+    plain = evaluation(GOOD, ODD, BARE)
+    run = replace(plain, answers=[replace(a, sampled=row) for a, row in zip(plain.answers, rows, strict=True)])
+    assert [answer.agreement for answer in run.answers] == [0.75, 1.0, 0.5]
+    assert measure([run], "sure").mean == pytest.approx(2 / 3)
+    assert measure([run], "right when sure").mean == pytest.approx(1 / 2)
+    assert measure([run], "brier").mean == pytest.approx((0.25**2 + 1 + 0.5**2) / 3)
 
 
 def test_a_weighted_interval_leaves_out_what_has_no_weight():

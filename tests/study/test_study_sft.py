@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from favor_lab.activities.fewshot import FewShot
-from favor_lab.grpo.sampling import encode_completions
+from favor_lab.grpo.sampling import encode_completions, score_distributions
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.grpo.support.settings import GRPOSettings
 from favor_lab.study.sft import cross_entropy_backward, sft, target
@@ -61,6 +61,28 @@ def test_what_bounds_memory_changes_neither_loss_nor_gradient(tiny_policy, tiny_
     assert loss == pytest.approx(whole, rel=1e-5)
     for name, gradient in gradients(tiny_policy).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7)
+
+
+def test_label_smoothing_is_that_of_torch_over_the_allowed_tokens(tiny_policy, tiny_examples):
+    prompts = encode_prompts(tiny_policy, tiny_examples, LABELS, style="answer")
+    targets = encode_completions(tiny_policy, [target(example.label) for example in tiny_examples], range(4))
+    chances = score_distributions(tiny_policy, prompts, targets)[targets.mask]  # (M, V)
+    allowed = ~tiny_policy.forbidden
+    ids = (allowed.cumsum(0) - 1)[targets.completion_ids[targets.mask]]  # places among the allowed tokens
+    expected = torch.nn.functional.cross_entropy(chances[:, allowed], ids, label_smoothing=0.2)
+    loss = cross_entropy_backward(tiny_policy, prompts, targets, label_smoothing=0.2)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    smoothed = gradients(tiny_policy)
+    tiny_policy.model.zero_grad()
+    expected.backward()
+    for name, gradient in gradients(tiny_policy).items():
+        torch.testing.assert_close(smoothed[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_label_smoothing_is_a_share(tiny_policy, shots, share):
+    with pytest.raises(ValueError, match=f"label_smoothing is {share}, but must be at least 0 and below 1"):
+        next(sft(tiny_policy, shots, SETTINGS, label_smoothing=share))
 
 
 def test_training_lowers_the_loss_and_moves_nothing_but_the_adapter(tiny_policy, shots):
