@@ -28,17 +28,21 @@ Point = tuple[float, float]
 
 
 @house_style()
-def plot_loop(image: Image | None = None) -> Figure:
+def plot_loop(image: Image | None = None, step: str = "") -> Figure:
     """The loop in one picture: four toy completions of "riding a bike" run through the four steps.
 
-    `image` is drawn at the left (a scene that shows riding a bike); the advantages are the library's.
+    `image` is drawn at the left (a scene that shows riding a bike); the advantages are the library's. step: one of
+    sample, judge, compare, learn, to be marked as the one that a page is about. ValueError for any other.
     """
     import torch
 
     from favor_lab.grpo.advantages import group_advantages
 
+    names = [name for _, _, name, _, _ in STEPS]
+    if step not in ("", *names):
+        raise ValueError(f"unknown step {step!r} of the loop; the steps are {', '.join(names)}")
     figure, axes = canvas(4.35)
-    _draw_steps(axes)
+    _draw_steps(axes, step)
     totals = [sum(values) for values in zip(*REWARDS.values(), strict=True)]
     _draw_completions(axes, group_advantages(torch.tensor([totals]))[0].tolist())
     if image is not None:
@@ -58,13 +62,16 @@ def _arrow(axes: Axes, start: Point, end: Point, colour: str = GREY, width: floa
     axes.annotate("", end, start, arrowprops=shape | {"color": colour, "linewidth": width})
 
 
-def _draw_steps(axes: Axes) -> None:
-    """A card for each step of the loop."""
+def _draw_steps(axes: Axes, here: str) -> None:
+    """A card for each step of the loop; the one that is named is framed, and says so."""
     from matplotlib.patches import FancyBboxPatch
 
     shape: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": "#f6f8fa", "edgecolor": FAINT}
     for number, (x, width, step, question, functions) in enumerate(STEPS, 1):
-        axes.add_patch(FancyBboxPatch((x, 0.3), width, 3.3, **shape))
+        frame = {"edgecolor": BLUE, "linewidth": 2.6, "facecolor": PAPER} if step == here else {}
+        axes.add_patch(FancyBboxPatch((x, 0.3), width, 3.3, **shape | frame))
+        if step == here:
+            axes.text(x + width / 2, 0.17, "you are here", fontsize=8.5, color=BLUE, weight="bold", **CENTRED)
         axes.scatter([x + 0.25], [0.58], s=230, color=INK)
         axes.text(x + 0.25, 0.58, str(number), color=PAPER, weight="bold", ha="center", va="center_baseline")
         axes.text(x + 0.46, 0.58, step, fontsize=11.5, weight="bold", va="center_baseline")

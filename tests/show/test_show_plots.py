@@ -199,6 +199,14 @@ def test_the_loop_picture_uses_the_library_s_advantages():
     png(plot_loop())
 
 
+def test_the_loop_picture_marks_the_step_that_a_page_is_about():
+    assert "you are here" not in texts_of(plot_loop())
+    for step in ("sample", "judge", "compare", "learn"):
+        assert texts_of(plot_loop(step=step)).count("you are here") == 1
+    with pytest.raises(ValueError, match="unknown step 'reward' of the loop; the steps are sample, judge, compare"):
+        plot_loop(step="reward")
+
+
 def test_drawing_leaves_matplotlib_as_it_was():
     before = dict(pyplot.rcParams)
     group()
