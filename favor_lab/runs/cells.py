@@ -92,6 +92,7 @@ class Setup:
     test: int = TEST  #: images per label
     policy: Mapping[str, Any] = field(default_factory=lambda: {"name": "pocket"})  #: arguments of `load_policy`
     images: Mapping[str, Any] = field(default_factory=dict)  #: of `load_activities`: root, person_crop, exclude
+    transfer: bool = False  #: whether a variant, too, is tested on the other drawn sets
     _loaded: dict[str, ActivityData] = field(default_factory=dict, init=False, repr=False, compare=False)
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -108,10 +109,10 @@ class Setup:
         return self._loaded[name]
 
     def tested(self, cell: Cell) -> list[str]:
-        """The sets that a cell is tested on: its own first, then the other drawn ones; a variant or a task on its own
-        alone."""
+        """The sets that a cell is tested on: its own first, then the other drawn ones; a task on its own alone, and a
+        variant unless `transfer` is set."""
         others = [name for name in self.sets if name != cell.dataset and {name, cell.dataset} <= set(SETS)]
-        return [cell.dataset, *([] if cell.variant or cell.task else others)]
+        return [cell.dataset, *([] if cell.task or (cell.variant and not self.transfer) else others)]
 
     def facts(self) -> dict[str, Any]:
         """What two cells must share to stand in one table; no paths and no device."""
