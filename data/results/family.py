@@ -26,16 +26,20 @@ from favor_lab.runs.tables import recipe_changes, recipe_results, recipe_runs
 from favor_lab.show.charts import plot_changes
 from favor_lab.study.measures import measure
 from favor_lab.study.rounding import percent
-from study import HEADINGS, HERE, SHOTS, markdown, shown
+from study import HERE, SHOTS, markdown, shown
 
 FOLDER = HERE / "family"
 SETS, SEEDS = ("cartoon", "cctv"), 3
 SEED, VALIDATION, SCALES = 100, 12, (1 / 3, 1.0, 3.0)
 PLAIN = ("zero-shot", "sft", "grpo")
 HEAD = (
-    "", "seeds", "right", "over plain GRPO", "well formed", "true statements", "true over plain GRPO", "answer follows",
-    "flat groups", "tokens per step", "time of a step", "extra cost of a step",
+    "", "seeds", "right", "over plain GRPO", "right, sampled", "sampled over plain GRPO", "well formed",
+    "true statements", "true over plain GRPO", "answer follows", "flat groups", "tokens per step", "time of a step",
+    "extra cost of a step",
 )  # fmt: skip
+
+
+MEASURED = ("right", "sampled right", "well formed", "true", "consistent")
 
 
 def scaled(recipe: str, scale: float) -> GRPOSettings:
@@ -131,17 +135,18 @@ def step_times() -> dict[str, str]:
 def table(results: list[Result]) -> str:
     """A row for each method and recipe, sorted by right answers."""
     runs, steps, times = recipe_runs(results), defaultdict(list), step_times()
-    changes, rows = recipe_changes(runs, HEADINGS), {}
+    changes, rows = recipe_changes(runs, MEASURED), {}
     for result in results:
         steps[result.cell.variant or result.cell.method] += result.records
     for name, by_seed in runs.items():
-        mine = [measure(list(by_seed.values()), what) for what in ("right", "well formed", "true", "consistent")]
+        mine = [measure(list(by_seed.values()), what) for what in MEASURED]
         over, records = changes.get(name, {}), steps[name]
         flat = percent(float(np.mean([r["flat_groups"] for r in records]))) if name in (*RECIPES, "grpo") else ""
         tokens = f"{np.mean([r['tokens'] for r in records]):.0f}" if records else ""
         cost = RECIPES[name].cost if name in RECIPES else ""
-        cells = [shown(mine[0]), shown(over.get("right"), True), shown(mine[1]), shown(mine[2])]
-        cells += [shown(over.get("true"), True), shown(mine[3]), flat, tokens, times.get(name, ""), cost]
+        cells = [shown(mine[0]), shown(over.get("right"), True), shown(mine[1]), shown(over.get("sampled right"), True)]
+        cells += [shown(mine[2]), shown(mine[3]), shown(over.get("true"), True), shown(mine[4])]
+        cells += [flat, tokens, times.get(name, ""), cost]
         rows[name] = (mine[0].mean if mine[0] else 0.0, [name, str(len(by_seed)), *cells])
     return markdown(HEAD, [cells for _, cells in sorted(rows.values(), key=lambda row: -row[0])])
 
@@ -153,10 +158,11 @@ def write_pages() -> None:
     if "grpo" not in runs:
         print("no table yet: plain GRPO is not finished on both sets")
         return
-    changes = recipe_changes(runs, HEADINGS)
+    headings = {"right": "right answers", "sampled right": "right, sampled", "true": "true statements"}
+    changes = recipe_changes(runs, headings)
     best_first = sorted(changes, key=lambda name: -changes[name]["right"].mean)
     (HERE / "family_table.md").write_text(table(results), encoding="utf-8")
-    plot_changes({name: changes[name] for name in best_first}, HEADINGS).savefig(HERE / "figures" / "family.png")
+    plot_changes({name: changes[name] for name in best_first}, headings).savefig(HERE / "figures" / "family.png")
     print(table(results))
 
 

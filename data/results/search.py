@@ -41,13 +41,13 @@ SFT: Knobs = {
 }  # fmt: skip
 RL: Knobs = {
     "learning_rate": RATES, "temperature": (0.6, 0.8, 1.0, 1.2), "group_size": (4, 8, 16),
-    "beta": (0.0, 0.01, 0.04, 0.1), "scale": ("group", "none"),
+    "beta": (0.0, 0.01, 0.04, 0.1), "scale": ("group", "none"), "how": ("grpo", "dapo"),
 }  # fmt: skip
 TWO: Knobs = {
     "learning_rate": RATES, "sft_rate": RATES, "first_share": (0.25, 0.5, 0.75), "temperature": (0.6, 0.8, 1.0),
-    "beta": (0.0, 0.01, 0.04),
+    "beta": (0.0, 0.01, 0.04), "how": ("grpo", "dapo"),
 }  # fmt: skip
-RECIPE: Knobs = {name: RL[name] for name in ("learning_rate", "temperature", "group_size", "beta")}
+RECIPE: Knobs = {name: RL[name] for name in ("learning_rate", "temperature", "group_size", "beta", "how")}
 #: (method, recipes) -> its knobs
 SPACES: dict[tuple[str, str], Knobs] = {
     ("sft", ""): SFT,
