@@ -44,6 +44,7 @@ UNTRAINED: tuple[Way, ...] = (("zero-shot", ""), ("zero-shot-answer", ""))
 BASELINE: Way = ("class-mean", "")
 WITH_ALL_SHOTS: tuple[Way, ...] = (("sft", ""), ("grpo", ""))
 IN_TASKS: tuple[Way, ...] = (("sft", ""), ("sft-reasoning", ""), ("grpo", ""))
+SETS_OF = {task: SETS if task.startswith("base-to-new") else (SETS[0], SETS[3]) for task in TASKS} | {"": SETS}
 MEASURED = {"right": "greedy", "sampled right": "sampled", "majority right": "majority of 8", "reached": "any of 8"}
 
 
@@ -60,9 +61,9 @@ def settings_of(way: Way, trials: list[dict[str, Any]], shots: int) -> GRPOSetti
 
 
 def cells() -> list[Cell]:
-    """All cells, first seeds first: four sets x shots x seeds, and the tasks at four shots."""
+    """All cells, first seeds first: four sets x shots x seeds, and the tasks at four shots, on four sets or two."""
     planned = [Cell(method, name) for method, _ in UNTRAINED for name in SETS]
-    planned += [Cell(method, name, task=task) for task in TASKS for method, _ in UNTRAINED for name in SETS]
+    planned += [Cell(method, name, task=task) for task in TASKS for method, _ in UNTRAINED for name in SETS_OF[task]]
     for seed in range(MORE_SEEDS):
         for shots in (MAIN, *(count for count in SHOTS if count != MAIN)):
             ways = [BASELINE, *SPACES] if shots == MAIN else [BASELINE, *WITH_ALL_SHOTS]
@@ -70,7 +71,9 @@ def cells() -> list[Cell]:
                 planned += [Cell(method, name, shots, seed, recipe) for method, recipe in ways for name in SETS]
             if shots == MAIN and seed < SEEDS:
                 trained = [(way, task) for task in TASKS for way in IN_TASKS]
-                planned += [Cell(way[0], name, MAIN, seed, way[1], task) for way, task in trained for name in SETS]
+                planned += [
+                    Cell(way[0], name, MAIN, seed, way[1], task) for way, task in trained for name in SETS_OF[task]
+                ]
     return planned
 
 
@@ -111,19 +114,18 @@ Runs = Mapping[str, Mapping[int, Evaluation]]  # by method or recipe, then by se
 def of_task(
     results: Iterable[Result], shots: int = MAIN, task: str = "", ending: str = ""
 ) -> dict[str, dict[int, Any]]:
-    """Method or recipe -> seed -> one evaluation over the four sets, of the seeds that have all of them. ending: of the
+    """Method or recipe -> seed -> one evaluation over the sets, of the seeds that have all of them. ending: of the
     name of the test set, such as ", new labels"."""
     parts: dict[str, dict[int, dict[str, Evaluation]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         cell = result.cell
         if cell.task == task and cell.shots in (0, shots) and (test := result.tests.get(cell.dataset + ending)):
             parts[name_of((cell.method, cell.variant))][cell.seed][cell.dataset] = test
-    return {
-        name: {
-            seed: tables.joined([found[one] for one in SETS]) for seed, found in seeds.items() if set(found) == {*SETS}
-        }
-        for name, seeds in parts.items()
-    }
+    sets, runs = SETS_OF[task], dict[str, dict[int, Evaluation]]()
+    for name, seeds in parts.items():
+        complete = {seed: found for seed, found in seeds.items() if set(found) == {*sets}}
+        runs[name] = {seed: tables.joined([found[one] for one in sets]) for seed, found in complete.items()}
+    return runs
 
 
 def over(runs: Runs, base: str, name: str, what: str) -> Measured | None:
