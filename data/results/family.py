@@ -24,7 +24,7 @@ from favor_lab.runs.cells import Cell, Result, chosen_settings
 from favor_lab.runs.experiments import run_study
 from favor_lab.runs.tables import recipe_changes, recipe_results, recipe_runs
 from favor_lab.show.charts import plot_changes
-from favor_lab.study.measures import measure
+from favor_lab.study.measures import Measured, measure
 from favor_lab.study.rounding import percent
 from study import HERE, SHOTS, markdown, shown
 
@@ -39,6 +39,7 @@ HEAD = (
 )  # fmt: skip
 
 
+COMPARED = {"right": "right answers", "sampled right": "right, sampled", "true": "true statements"}
 MEASURED = ("right", "sampled right", "well formed", "true", "consistent")
 
 
@@ -151,6 +152,19 @@ def table(results: list[Result]) -> str:
     return markdown(HEAD, [cells for _, cells in sorted(rows.values(), key=lambda row: -row[0])])
 
 
+def summary(changes: dict[str, dict[str, Measured | None]]) -> str:
+    """Which recipes are above plain GRPO, which below, and of which neither is shown, by the intervals."""
+    rows = []
+    for what, heading in COMPARED.items():
+        found: dict[str, list[str]] = {"above": [], "below": [], "not shown": []}
+        for name in sorted(changes, key=lambda name: -(m.mean if (m := changes[name].get(what)) else 0.0)):
+            if (measured := changes[name].get(what)) is not None:
+                place = ("above" if measured.mean > 0 else "below") if measured.excludes_zero else "not shown"
+                found[place].append(name)
+        rows.append([heading, *(", ".join(names) or "none" for names in found.values())])
+    return markdown(["", "above plain GRPO", "below it", "no difference shown"], rows)
+
+
 def write_pages() -> None:
     """`family_table.md` and its figure, from the cells that are finished."""
     results = recipe_results(FOLDER, SHOTS)
@@ -158,11 +172,11 @@ def write_pages() -> None:
     if "grpo" not in runs:
         print("no table yet: plain GRPO is not finished on both sets")
         return
-    headings = {"right": "right answers", "sampled right": "right, sampled", "true": "true statements"}
-    changes = recipe_changes(runs, headings)
+    changes = recipe_changes(runs, COMPARED)
     best_first = sorted(changes, key=lambda name: -changes[name]["right"].mean)
     (HERE / "family_table.md").write_text(table(results), encoding="utf-8")
-    plot_changes({name: changes[name] for name in best_first}, headings).savefig(HERE / "figures" / "family.png")
+    (HERE / "family_summary.md").write_text(summary(changes), encoding="utf-8")
+    plot_changes({name: changes[name] for name in best_first}, COMPARED).savefig(HERE / "figures" / "family.png")
     print(table(results))
 
 

@@ -11,7 +11,7 @@ import pytest
 from favor_lab.activities.world import SETS
 from favor_lab.runs.cells import load_results, whole_study
 from favor_lab.runs.tables import recipe_changes, recipe_runs
-from favor_lab.study.measures import difference, measure
+from favor_lab.study.measures import Measured, difference, measure
 from test_readme import RESULTS, script
 
 pytestmark = pytest.mark.slow
@@ -139,3 +139,22 @@ def test_the_family_table_pairs_every_recipe_with_plain_grpo(family):
     assert rows["papo"]["right"] == rows["grpo"]["right"] > rows["zero-shot"]["right"]
     assert rows["rloo"]["seeds"] == "1" and rows["rloo"]["over plain GRPO"] == "+0.0 (+0.0 to +0.0)"
     assert rows["sft"]["extra cost of a step"] == "" != rows["papo"]["extra cost of a step"]
+
+
+def test_the_summary_of_the_family_sorts_by_intervals(family):
+    better, worse, unclear = (
+        Measured(*numbers) for numbers in ((0.02, 0.01, 0.03), (-0.1, -0.2, -0.01), (0.01, -0.1, 0.1))
+    )
+    changes = {
+        "papo": {"right": better, "sampled right": unclear, "true": None},
+        "vppo": {"right": worse, "sampled right": better, "true": unclear},
+        "rloo": {"right": Measured(0.03, 0.01, 0.05), "sampled right": None, "true": worse},
+    }
+    rows = table(family.summary(changes))
+    assert rows["right answers"] == {
+        "above plain GRPO": "rloo, papo",
+        "below it": "vppo",
+        "no difference shown": "none",
+    }
+    assert rows["right, sampled"] == {"above plain GRPO": "vppo", "below it": "none", "no difference shown": "papo"}
+    assert rows["true statements"] == {"above plain GRPO": "none", "below it": "rloo", "no difference shown": "vppo"}
