@@ -369,7 +369,7 @@ def length_penalty(completions, completion_ids, soft=20, hard=40, **columns):
     ],
     "04.3": [
         """
-from favor_lab import is_right
+from favor_lab.grpo.rewards import is_right
 
 def holes(reward, texts, labels):
     result = {}
