@@ -119,13 +119,18 @@ def check_labels(labels: Sequence[str], where: str = "") -> None:
         raise ValueError(f"{where}label {label!r} {what}")
 
 
+class StringForListError(TypeError, ValueError):
+    """One string where a list is meant: a wrong type, which code that catches wrong values catches too."""
+
+
 def refuse_string(what: str, value: object) -> None:
-    """ValueError for one string where a list is meant: Python would take it letter by letter.
+    """StringForListError, a TypeError, for one string where a list is meant: Python would take it letter by letter.
 
     >>> refuse_string("labels", "reading")
     Traceback (most recent call last):
     ...
-    ValueError: labels must be a list, not the string 'reading': write ['reading']
+    favor_lab.activities.labels.StringForListError: labels must be a list, not the string 'reading': write ['reading']
     """
     if isinstance(value, str):
-        raise ValueError(f"{what} must be a list, not the string {value!r}: write [{value!r}]")
+        shown = repr(value if len(value) <= 60 else value[:57] + "...")
+        raise StringForListError(f"{what} must be a list, not the string {shown}: write [{shown}]")

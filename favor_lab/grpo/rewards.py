@@ -49,11 +49,20 @@ def message_text(message: dict[str, Any]) -> str:
 
 
 def completion_texts(completions: Sequence[Completion]) -> list[str]:
-    """The text of each completion. ValueError for one text or one chat that is not in a list."""
+    """The text of each completion. TypeError for one text that is not in a list, ValueError for one chat."""
     refuse_string("completions", completions)
     if any(isinstance(completion, dict) for completion in completions):
         raise ValueError("completions must be texts or chats, not messages: a chat is a list of messages")
     return [completion_text(completion) for completion in completions]
+
+
+def no_reward(completions: Sequence[Completion]) -> list[float]:
+    """0.0 for each completion: a reward that is turned off. TypeError for one text that is not in a list.
+
+    >>> no_reward(["<answer>reading</answer>", ""])
+    [0.0, 0.0]
+    """
+    return [0.0] * len(completion_texts(completions))
 
 
 def extract_answer(text: str, style: str = "think") -> str | None:
@@ -97,7 +106,8 @@ def accuracy_reward(
 ) -> list[float]:
     """1.0 where the answer is the label after `normalise_label`, else 0.0. style: see `extract_answer`.
 
-    `label` is one label per completion, or one string for all. ValueError if the numbers differ or a label is blank.
+    `label` is one label per completion, or one string for all. ValueError if the numbers differ or a label is blank;
+    TypeError for one completion that is not in a list.
 
     >>> accuracy_reward(["<think>two wheels</think><answer>Riding_a_bike.</answer>"], label=["riding a bike"])
     [1.0]

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.activities.labels import normalise_label
+from favor_lab.activities.labels import normalise_label, refuse_string
 from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, extract_answer, format_reward
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.vlm.prompts import ask_several
@@ -95,6 +95,7 @@ def aepo_reward(
     """
     if not most:
         return accuracy_reward(completions, label, context.question.style)
+    refuse_string("label", label)
     scores, style = [], context.question.style
     forms = format_reward(completions, style)
     for text, gold, form in zip(completion_texts(completions), label, forms, strict=True):

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from favor_lab.arguments import check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward, no_reward
 from favor_lab.recipes.facts import SLOT_OF, SLOTS, facts_of
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.responses import split_response
@@ -43,7 +43,7 @@ def fields_reward(
     """
     check_number("others", others)
     if not others:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     facts = facts_of(completions, source, "fields_reward")
     return [others * len({SLOT_OF.get(s) for s in (*one.true, *one.false)} & set(SLOTS)) for one in facts]
 
@@ -53,7 +53,7 @@ def matches_reward(
 ) -> list[float]:
     """others * 3 * true statements / max(stated, true of the scene) of each completion: 0 to 3."""
     if not others:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     facts = facts_of(completions, source, "matches_reward")
     return [others * 3 * len(one.true) / max(len(one.true) + len(one.false), len(one.scene)) for one in facts]
 
@@ -74,7 +74,7 @@ def count_reward(
 ) -> list[float]:
     """others where each reasoning makes as many different statements as are true of its scene, truly or not; else 0."""
     if not others:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     facts = facts_of(completions, source, "count_reward")
     return [others * float(len(one.true) + len(one.false) == len(one.scene)) for one in facts]
 

@@ -21,6 +21,7 @@ import torch
 
 from favor_lab.activities.covering import covered, fill_colour
 from favor_lab.activities.images import Example
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.responses import part_masks
@@ -40,6 +41,7 @@ def consistency_reward(completions: Sequence[Completion], context: Context, **co
     reasoning, with the whole image in one colour; the geometric mean over the answer's tokens. 0.0 without reasoning or
     answer. Works for any image; costs a scoring pass and the encoding of the covered images. ValueError in a style
     other than "think"."""
+    refuse_string("completions", completions)
     policy, rollout = context.policy, context.rollout
     if rollout is None:
         raise ValueError("consistency_reward is asked before anything was sampled")

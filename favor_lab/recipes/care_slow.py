@@ -56,11 +56,12 @@ def slow_confidence_reward(
     a style other than "think", and where the rows are not those that the context has."""
     check_number("bonus", bonus)
     check_number("margin", margin)
+    texts = completion_texts(completions)
     if not bonus:
-        return [0.0] * len(completions)
+        return [0.0] * len(texts)
     check_reasons_first(context, "slow_confidence_reward")
     policy, rollout = context.policy, context.rollout
-    if rollout is None or rollout.texts != completion_texts(completions):
+    if rollout is None or rollout.texts != texts:
         raise ValueError("slow_confidence_reward scores context.rollout, which has other rows: set it before rewarding")
     own = {name: weight.detach() for name, weight in policy.trainable_parameters()}
     if "slow" not in context.state:  # nothing was learnt yet; `keep_slowly` begins with these

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.activities.labels import normalise_label
+from favor_lab.activities.labels import normalise_label, refuse_string
 from favor_lab.grpo.rewards import Completion, completion_texts, extract_answer, format_reward
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.recipes.tasks import Task, make_task, stage_at, task_reward, yes_no_task
@@ -93,6 +93,7 @@ def curriculum_reward(
     scores = task_reward(completions, label, source, context)
     if isinstance(context.question, Task):
         return scores
+    refuse_string("label", label)
     pairs = zip(completion_texts(completions), label, strict=True)
     return list(map(max, scores, [partial * jaccard(text, gold, context.question.style) for text, gold in pairs]))
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from favor_lab.arguments import ArgumentError, check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.recipes.facts import Facts, facts_of
 from favor_lab.recipes.recipe import Recipe
 
@@ -52,7 +52,7 @@ def look_reward(
     """look * `look_scores` of each completion in its group. ValueError for an image that is no drawn scene, and for a
     negative coefficient."""
     check_number("look", look)
-    rewards = [0.0] * len(completions)
+    rewards = no_reward(completions)
     facts = facts_of(completions, source, "look_reward") if look else []
     for group in dict.fromkeys(groups) if look else ():
         rows = [row for row, other in enumerate(groups) if other == group]
@@ -74,7 +74,7 @@ def detect_reward(
     if not 0 <= precision <= 1:
         raise ArgumentError("precision", f"precision is {precision}, but must be a weight, from 0 to 1")
     if not detect:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     facts = facts_of(completions, source, "detect_reward")
     return [detect * (precision * one.precision + (1 - precision) * one.recall) for one in facts]
 

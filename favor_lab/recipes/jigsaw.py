@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.images import Example, prepare_image
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, extract_answer, format_reward
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.recipes.tasks import Task, make_task, stage_at
@@ -84,6 +85,7 @@ def jigsaw_reward(
     question = context.question
     if not isinstance(question, Task):
         return accuracy_reward(completions, label, question.style)
+    refuse_string("source", source)
     pairs = zip(completion_texts(completions), source, strict=True)
     return [order_score(text, question.answers[name], partial, question.style) for text, name in pairs]
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.arguments import check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.grpo.sampling import encode_completions
 from favor_lab.recipes.evidence import with_evidence
 from favor_lab.recipes.recipe import Recipe
@@ -42,7 +42,7 @@ def listener_reward(
     the right label: 0 to `listener`, and 0 without evidence. Costs a pass of the reference. ValueError for a negative
     coefficient, and for a policy without a reference."""
     check_number("listener", listener)
-    rewards = [0.0] * len(completions)
+    rewards = no_reward(completions)
     seen = with_evidence(completions, context.shots.labels) if listener else {}
     if seen:
         texts = [f"<think>{text}</think><answer>{label[row]}</answer>" for row, text in seen.items()]

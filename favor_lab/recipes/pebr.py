@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.grpo.support.schedule import draw
 from favor_lab.recipes.facts import check_reasoning, statement_scores
 from favor_lab.recipes.recipe import Recipe
@@ -85,7 +85,7 @@ def perception_reward(
     """`perception` times `statement_scores` in stage 1, whatever the answer is; 0.0 in stage 2. What it is open to is
     said there."""
     if stage_at(context.progress, stage1):
-        return [0.0] * len(completions)
+        return no_reward(completions)
     return [perception * score for score in statement_scores(completions, source, price, "pebr")]
 
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from favor_lab.arguments import check_count, check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts, format_reward, no_reward
 from favor_lab.recipes.facts import statement_scores
 from favor_lab.recipes.recipe import Recipe
 
@@ -47,7 +47,7 @@ def perception_reward(
     check_number("gamma", gamma)
     check_number("price", price)
     if not gamma:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     return [gamma * score for score in statement_scores(completions, source, price, "perception_reward")]
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.grpo.rewards import Completion, format_reward
+from favor_lab.grpo.rewards import Completion, format_reward, no_reward
 from favor_lab.recipes.facts import check_reasoning, statement_scores
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.recipes.tasks import Task, stage_at, task_reward, yes_no_task
@@ -64,7 +64,7 @@ def detail_reward(
     if detail < 0:
         raise ValueError(f"detail is {detail}: true statements must not cost anything; take 0 or more")
     if not detail or isinstance(context.question, Task):
-        return [0.0] * len(completions)
+        return no_reward(completions)
     check_reasoning(context.question, "rewardmap")
     return [detail * score for score in statement_scores(completions, source, price, "rewardmap")]
 

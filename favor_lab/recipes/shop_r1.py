@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from favor_lab.arguments import check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.recipes.facts import SLOT_OF, Facts, facts_of
 from favor_lab.recipes.recipe import Recipe
 
@@ -54,7 +54,7 @@ def scaled_reward(
     check_number("dars", dars)
     check_number("easy", easy)
     if not dars and not easy:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     parts = map(easy_and_hard, facts_of(completions, source, "scaled_reward"))
     return [easy * one + dars * other for one, other in parts]
 

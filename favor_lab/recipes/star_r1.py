@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from favor_lab.arguments import check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.recipes.facts import SLOT_OF, SLOTS, Facts, facts_of
 from favor_lab.recipes.recipe import Recipe
 
@@ -74,7 +74,7 @@ def partial_reward(
     for name, value in (("partial", partial), ("extra", extra), ("silent", silent)):
         check_number(name, value)
     if not partial:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     return [partial * partial_credit(facts, extra, silent) for facts in facts_of(completions, source, "partial_reward")]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.rewards import Completion, accuracy_reward
 from favor_lab.vlm.prompts import ask_yes_no
 from favor_lab.vlm.question import Question
@@ -102,6 +103,7 @@ def task_reward(
 ) -> list[float]:
     """1.0 for the right answer to what was asked, else 0.0: the answer of a Task; the label where the question is the
     run's own, as `accuracy_reward`. The match is that of `accuracy_reward`: "yes or no" answers nothing."""
+    refuse_string("source", source)
     question = context.question
     answers = [question.answers[name] for name in source] if isinstance(question, Task) else label
     return accuracy_reward(completions, answers, question.style)

@@ -70,10 +70,11 @@ def vote_reward(
         raise ArgumentError("votes", f"votes is {votes}, but must be the share of the vote, from 0 to 1")
     if votes < 1 and label is None:
         raise ValueError(f"votes={votes} leaves a share to the labels, but there are none: pass them, or votes=1")
-    right = accuracy_reward(completions, label, style) if label is not None and votes < 1 else [0.0] * len(completions)
+    texts = completion_texts(completions)
+    right = accuracy_reward(texts, label, style) if label is not None and votes < 1 else [0.0] * len(texts)
     if not votes:
         return right
-    answers = [extract_answer(text, style) for text in completion_texts(completions)]
+    answers = [extract_answer(text, style) for text in texts]
     names = [None if answer is None else normalise_label(answer) or None for answer in answers]
     rewards = list(right)
     for group in dict.fromkeys(groups):

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.arguments import ArgumentError, check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.recipes.facts import facts_of
 from favor_lab.recipes.recipe import Recipe
 
@@ -65,7 +65,7 @@ def criterion_reward(
     if not 0 <= switch <= 1:
         raise ArgumentError("switch", f"switch is {switch}, but must be a share of the training, from 0 to 1")
     if not criterion:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     low, high = bars(context.progress, switch)
     facts = facts_of(completions, source, "criterion_reward")
     return [criterion * (refined(one.precision, low, high) + refined(one.recall, low, high)) for one in facts]

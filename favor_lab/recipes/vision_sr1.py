@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from favor_lab.arguments import check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.recipes.evidence import with_evidence
 from favor_lab.recipes.recipe import Recipe
 from favor_lab.recipes.rows import sample_beside
@@ -45,7 +45,7 @@ def blind_reward(
     """blind where the policy, told the `evidence` of its own reasoning in place of the image, gives the right label;
     else 0, also without evidence. Costs one short sampling of as many rows. ValueError for a negative coefficient."""
     check_number("blind", blind)
-    rewards = [0.0] * len(completions)
+    rewards = no_reward(completions)
     seen = with_evidence(completions, context.shots.labels) if blind else {}
     if seen:
         question, prompts = build_prompt(context.labels, "answer"), context.prompts[[groups[row] for row in seen]]

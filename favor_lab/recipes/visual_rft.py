@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from favor_lab.activities.labels import refuse_string
 from favor_lab.grpo.rewards import Completion, accuracy_reward, completion_texts
 from favor_lab.recipes.recipe import Recipe
 
@@ -30,6 +31,7 @@ def published_reward(completions: Sequence[Completion], label: Sequence[str], **
     >>> published_reward(["", "<answer></answer>", "<answer>n</answer>", "running or reading"], ["reading"] * 4)
     [1.0, 1.0, 1.0, 1.0]
     """
+    refuse_string("label", label)
     scores = []
     for text, gold in zip(completion_texts(completions), label, strict=True):
         found = re.search("<answer>(.*?)</answer>", text)  # the dot stops at a line break, as published

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from favor_lab.arguments import check_number
-from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward
+from favor_lab.grpo.rewards import Completion, accuracy_reward, format_reward, no_reward
 from favor_lab.recipes.facts import Facts, facts_of, priced_recall
 from favor_lab.recipes.recipe import Recipe
 
@@ -47,7 +47,7 @@ def graded_reward(
     check_number("graded", graded)
     check_number("price", price)
     if not graded:
-        return [0.0] * len(completions)
+        return no_reward(completions)
     return [graded * detection_score(facts, price) for facts in facts_of(completions, source, "graded_reward")]
 
 

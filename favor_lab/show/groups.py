@@ -76,12 +76,13 @@ def draw_completion(
 
 
 def draw_reward(axes: Axes, x: float, y: float, value: float) -> None:
-    """A reward as a disc: filled as far as it was earned, with its number inside."""
-    earned = min(max(value, 0.0), 1.0)
-    axes.scatter([x], [y], s=230, facecolor=BLUE, alpha=earned, linewidth=0)
-    axes.scatter([x], [y], s=230, facecolor="none", edgecolor=BLUE if earned else UNEARNED, linewidth=1)
-    number, ink = f"{value:.2g}", PAPER if earned > 0.5 else INK if earned else GREY
-    axes.text(x, y, number, ha="center", va="center_baseline", fontsize=8 if len(number) < 4 else 7, color=ink)
+    """A reward as a disc: filled as far as it was earned, with its number inside; wide enough for a share like 0.33."""
+    earned, number = min(max(value, 0.0), 1.0), f"{value:.2g}"
+    area = {1: 230, 2: 230, 3: 270, 4: 400}.get(len(number), 560)  # square points
+    axes.scatter([x], [y], s=area, facecolor=BLUE, alpha=earned, linewidth=0)
+    axes.scatter([x], [y], s=area, facecolor="none", edgecolor=BLUE if earned else UNEARNED, linewidth=1)
+    ink = PAPER if earned > 0.5 else INK if earned else GREY
+    axes.text(x, y, number, ha="center", va="center_baseline", fontsize=8 if len(number) < 4 else 7.5, color=ink)
 
 
 def draw_advantage(axes: Axes, centre: float, y: float, value: float, limit: float) -> None:

@@ -193,3 +193,11 @@ def test_names_can_be_told_apart():
     every = [*(name for names in NAMES.values() for name in names), *NEW_ACTIVITIES, NOTHING, NONE_OF_THESE]
     check_labels(every)
     assert min(map(len, NAMES.values())) >= 3 and not any("," in name for name in every)
+
+
+@pytest.mark.parametrize(
+    "source", ["me.jpg", "", "cartoon/test", "cartoon/test/first", "a/b/c/000001", "c/t/²", None, 6]
+)
+def test_what_names_no_drawn_scene_is_refused_in_one_sentence(source):
+    with pytest.raises(ValueError, match=r"names no drawn scene: the key of one is .* such as cartoon/test/000006$"):
+        scene_from_source(source)

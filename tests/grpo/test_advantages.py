@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,3 +81,18 @@ def test_errors_say_what_is_wrong():
         group_advantages(torch.zeros(2, 4), scale="std")
     with pytest.raises(ValueError, match=r"\(B, G\) with G of at least 2, got \(4, 1\)"):
         group_advantages(torch.zeros(4, 1))
+
+
+@pytest.mark.parametrize("function", [group_advantages, spread, is_flat])
+@pytest.mark.parametrize("rewards", [[[1.0, 0.0]], np.array([[1.0, 0.0]]), ((1, 0),)], ids=["list", "array", "tuple"])
+def test_rewards_that_are_no_tensor_are_refused_in_one_sentence(function, rewards):
+    sentence = rf"^rewards must be a tensor of shape \(B, G\), not a {type(rewards).__name__}: write torch.tensor"
+    with pytest.raises(TypeError, match=sentence):
+        function(rewards)
+
+
+@pytest.mark.parametrize("name", ["values", "groups"])
+def test_rows_that_are_no_tensor_are_refused_by_name(name):
+    rows = {"values": torch.tensor([1.0, 0.0]), "groups": torch.tensor([0, 0])} | {name: [1, 0]}
+    with pytest.raises(TypeError, match=rf"^{name} must be a tensor of shape \(N,\), not a list"):
+        to_groups(**rows)

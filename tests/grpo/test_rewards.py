@@ -164,7 +164,7 @@ TAKE_COMPLETIONS = {
 
 @pytest.mark.parametrize("reward", TAKE_COMPLETIONS)
 def test_one_text_or_chat_is_no_list_of_completions(reward):
-    with pytest.raises(ValueError, match="completions must be a list, not the string"):
+    with pytest.raises(TypeError, match="completions must be a list, not the string"):
         TAKE_COMPLETIONS[reward](RIGHT)
     with pytest.raises(ValueError, match="completions must be texts or chats"):
         TAKE_COMPLETIONS[reward]([{"role": "assistant", "content": RIGHT}])
@@ -186,7 +186,7 @@ def test_a_source_is_one_per_completion():
 def test_parts_of_messages_by_hand():
     assert completion_text([{"content": "said by nobody else"}]) == "said by nobody else"
     assert completion_text([{"content": [{"text": "a"}, {"type": "text"}, {"type": "text", "text": "b"}]}]) == "ab"
-    with pytest.raises(ValueError, match="^completions must be a list, not the string 'a'"):
+    with pytest.raises(TypeError, match="^completions must be a list, not the string 'a'"):
         accuracy_reward("a", label="a")
     with pytest.raises(ValueError, match="^completions must be texts or chats, not messages"):
         format_reward(["a", {"role": "assistant", "content": "a"}])

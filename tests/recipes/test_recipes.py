@@ -9,16 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from favor_lab import FewShot, GRPOSettings, draw_scene, train
+from favor_lab import FewShot, GRPOSettings, Question, draw_scene, train
 from favor_lab.activities import Example
 from favor_lab.cli.options import RecipeOptions
 from favor_lab.grpo.losses import grpo_loss
-from favor_lab.grpo.rewards import accuracy_reward
+from favor_lab.grpo.rewards import accuracy_reward, format_reward
 from favor_lab.grpo.sampling import encode_completions, score_completions
 from favor_lab.grpo.support.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from favor_lab.recipes import RECIPES, Recipe, find_recipe
+from favor_lab.recipes.aepo import aepo_reward
 from favor_lab.recipes.care import consistency_reward, right_consistency_reward
 from favor_lab.recipes.care_slow import slow_confidence_reward
+from favor_lab.recipes.curr_reft import curriculum_reward
+from favor_lab.recipes.jigsaw import jigsaw_reward
+from favor_lab.recipes.tasks import Task, task_reward
 from favor_lab.recipes.truth import truth_reward
 from favor_lab.recipes.visual_rft import published_format, published_reward
 from favor_lab.runs.cells import Cell, chosen_settings
@@ -164,3 +168,39 @@ def test_consistency_needs_reasoning_before_the_answer(tiny_policy, scenes, styl
     for reward in (consistency_reward, slow_confidence_reward):
         with pytest.raises(ValueError, match=f"{reward.__name__} asks .* style='{style}' has none"):
             reward([text], label=["reading"], groups=[0], context=context)
+
+
+def paying_functions():
+    """Every reward function of the library, by name: those of all recipes, and the two of plain GRPO."""
+    functions = [accuracy_reward, format_reward, truth_reward, consistency_reward]
+    functions += [function for recipe in RECIPES.values() for function in recipe.steps.get("rewards", ())]
+    return {f"{function.__module__}.{function.__name__}": function for function in functions}
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["on", "off"])
+@pytest.mark.parametrize("name", paying_functions())
+def test_one_text_for_a_list_of_completions_is_a_type_error(name, off):
+    """Letter by letter every reward of a text is 0, and nobody is told. Also where the reward is turned off."""
+    function, text = paying_functions()[name], "<think>standing</think><answer>reading</answer>"
+    question, shots = Question(["reading"]), SimpleNamespace(labels=["reading"])
+    context = SimpleNamespace(progress=0.9, question=question, labels=["reading"], shots=shots, rollout=None)
+    rows = {"label": ["reading"] * len(text), "source": ["cartoon/test/000006"] * len(text), "groups": [0] * len(text)}
+    numbers = {key: 0 for key, value in inspect.signature(function).parameters.items() if type(value.default) is float}
+    with pytest.raises(TypeError, match="^completions must be a list, not the string '<think>standing") as error:
+        function(text, context=context, **rows, **(numbers if off else {}))
+    assert "\n" not in str(error.value) and "write ['<think>standing" in str(error.value)
+
+
+@pytest.mark.parametrize("function", [published_reward, aepo_reward, curriculum_reward])
+def test_one_label_for_a_list_of_labels_is_a_type_error(function):
+    """A text of as many completions as the label has letters would be judged by its letters."""
+    context = SimpleNamespace(question=Question(["go"]), labels=["go"])
+    with pytest.raises(TypeError, match=r"label must be a list, not the string 'go': write \['go'\]"):
+        function(["<answer>g</answer>", "<answer>o</answer>"], label="go", source=["a", "b"], context=context)
+
+
+@pytest.mark.parametrize("function", [task_reward, jigsaw_reward])
+def test_one_source_for_a_list_of_sources_is_a_type_error(function):
+    context = SimpleNamespace(question=Task(None, "think", {}, {"a": "yes", "b": "no"}))
+    with pytest.raises(TypeError, match=r"source must be a list, not the string 'ab'"):
+        function(["<answer>yes</answer>"] * 2, label=["x", "y"], source="ab", context=context)

@@ -10,6 +10,7 @@ learning the names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -100,10 +101,18 @@ def through(view: Callable[[np.ndarray], np.ndarray], shapes: list[Shape]) -> li
 
 def scene_from_source(source: str, size: int = IMAGE_SIZE) -> Scene:
     """Draw the scene that a source key names, or copy it: the last 2048 are cached, since a study needs them again.
+    ValueError for anything else, such as the name of an image file.
 
     >>> scene_from_source("sketch/validation/000003").label
     'fishing'
+    >>> scene_from_source("me.jpg")
+    Traceback (most recent call last):
+    ...
+    ValueError: 'me.jpg' names no drawn scene: the key of one is <set>/<split>/<index>, such as cartoon/test/000006
     """
+    if not isinstance(source, str) or not re.fullmatch(r"[^/]+/[^/]+/-?[0-9]+", source):
+        known = "the key of one is <set>/<split>/<index>, such as cartoon/test/000006"
+        raise ValueError(f"{source!r} names no drawn scene: {known}")
     scene = _cached_scene(source, size)
     return replace(scene, image=scene.image.copy())
 
