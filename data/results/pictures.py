@@ -1,4 +1,4 @@
-"""Draw the pictures of the first page, from the drawn world and the committed responses:
+"""Draw the pictures of the pages, from the drawn world and the committed responses:
 ``python data/results/pictures.py``."""
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from PIL import Image
 from favor_lab import ACTIVITIES, SETS, draw_scene, plot_loop
 from favor_lab.responses import split_response
 from favor_lab.show.layout import canvas, place_image
+from favor_lab.show.methods import plot_methods_map
 from favor_lab.show.style import BLUE, GREY, VERMILLION, house_style
 from favor_lab.show.text import RIGHT_MARK, WRONG_MARK
 
@@ -67,6 +68,7 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     scenes().savefig(FIGURES / "scenes.png")
     plot_loop(draw_scene("cartoon", "train", 9 + 16 * 5, size=400).image).savefig(FIGURES / "loop.png", dpi=DPI)
+    plot_methods_map().savefig(FIGURES / "methods.png", dpi=DPI)
     path = FIGURES / "before_after.png"
     before_after().savefig(path, dpi=DPI)
     Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)  # a fifth of the size

@@ -29,20 +29,20 @@ def positions(parts):
     return torch.cat(pieces, dim=1)
 """
 WILSON = """
-def wilson(right, pictures):
-    z, share = NormalDist().inv_cdf(0.975), right / pictures
-    half = z * sqrt(share * (1 - share) / pictures + z**2 / (4 * pictures**2))
-    middle, scale = share + z**2 / (2 * pictures), 1 + z**2 / pictures
+def wilson(right, images):
+    z, share = NormalDist().inv_cdf(0.975), right / images
+    half = z * sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    middle, scale = share + z**2 / (2 * images), 1 + z**2 / images
     return (middle - half) / scale, (middle + half) / scale
 """
-PICTURES = """
-def pictures_for(half, share, labels):
-    pictures = labels
+IMAGES = """
+def images_for(half, share, labels):
+    images = labels
     while True:
-        low, high = wilson(share * pictures, pictures)
+        low, high = wilson(share * images, images)
         if (high - low) / 2 <= half:
-            return pictures
-        pictures += labels
+            return images
+        images += labels
 """
 GRID = """
 def token_grid(width, height, lowest, highest):
@@ -199,11 +199,171 @@ def split(records, shots, test, seed):
             ),
             "global generator",
         ),
+        Wrong(
+            "seeded with the hash of a string",
+            SPLIT.format(
+                body="""Random(hash(label)).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(hash((label, seed))).shuffle(rest)
+        train += rest[:shots]"""
+            ),
+            "another process",
+        ),
+        Wrong(
+            "the hash of label and seed in one text",
+            SPLIT.format(
+                body="""Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(hash(f"{label} {seed}")).shuffle(rest)
+        train += rest[:shots]"""
+            ),
+            "another process",
+        ),
+        Wrong(
+            "one generator runs through a set of labels",
+            """
+def split(records, shots, test, seed):
+    train, tested, for_test, for_train = [], [], Random(0), Random(seed)
+    for label in {record.label for record in records}:
+        own = [record for record in records if record.label == label]
+        for_test.shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        for_train.shuffle(rest)
+        train += rest[:shots]
+    return train, tested
+""",
+            "another process",
+        ),
+        Wrong(
+            "records drawn from a set",
+            SPLIT.format(
+                body="""own = list(set(own))
+        Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(f"{label} {seed}").shuffle(rest)
+        train += rest[:shots]"""
+            ),
+            "another process",
+        ),
+        Wrong(
+            "drawn with replacement",
+            SPLIT.format(
+                body="""Random(label).shuffle(own)
+        tested += own[:test]
+        train += Random(f"{label} {seed}").choices(own[test:], k=shots)"""
+            ),
+            "at most once|nested",
+        ),
+        Wrong(
+            "the label read from the folder",
+            """
+def split(records, shots, test, seed):
+    train, tested = [], []
+    for folder in sorted({record.source.split("/")[0] for record in records}):
+        own = [record for record in records if record.source.split("/")[0] == folder]
+        Random(folder).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(f"{folder} {seed}").shuffle(rest)
+        train += rest[:shots]
+    return train, tested
+""",
+            "balanced",
+        ),
+        Wrong(
+            "records of a label taken for neighbours",
+            """
+def split(records, shots, test, seed):
+    from itertools import groupby
+    train, tested = [], []
+    for label, own in groupby(records, key=lambda record: record.label):
+        own = list(own)
+        Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(f"{label} {seed}").shuffle(rest)
+        train += rest[:shots]
+    return train, tested
+""",
+            "balanced",
+        ),
+        Wrong(
+            "the seed is a place in the list",
+            SPLIT.format(
+                body="""Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        train += rest[seed : seed + shots]"""
+            ),
+            "balanced",
+        ),
+        Wrong(
+            "test records from what the training left",
+            SPLIT.format(
+                body="""Random(f"{label} {seed}").shuffle(own)
+        train += own[:shots]
+        rest = sorted(own[shots:], key=lambda record: record.source)
+        tested += rest[:test]"""
+            ),
+            "moved with the seed",
+        ),
+        Wrong(
+            "so many shots in all, not per label",
+            SPLIT.format(
+                body="""Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(f"{label} {seed}").shuffle(rest)
+        train = (train + rest[:shots])[:shots]"""
+            ),
+            "balanced",
+        ),
+        Wrong(
+            "seed 0 taken for no seed",
+            SPLIT.format(
+                body="""Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(f"{label} {seed}" if seed else None).shuffle(rest)
+        train += rest[:shots]"""
+            ),
+            "same arguments drew other records",
+        ),
+        Wrong(
+            "all labels as large as the first one",
+            """
+def split(records, shots, test, seed):
+    labels = sorted({record.label for record in records})
+    count = sum(record.label == labels[0] for record in records)
+    places = list(range(count))
+    Random("test").shuffle(places)
+    rest = places[test:]
+    Random(seed).shuffle(rest)
+    by_label = [[record for record in records if record.label == label] for label in labels]
+    return [own[i] for own in by_label for i in rest[:shots]], [own[i] for own in by_label for i in places[:test]]
+""",
+            "split",
+        ),
+        Wrong(
+            "only two different seeds",
+            SPLIT.format(
+                body="""Random(label).shuffle(own)
+        tested += own[:test]
+        rest = own[test:]
+        Random(f"{label} {bool(seed)}").shuffle(rest)
+        train += rest[:shots]"""
+            ),
+            "another seed drew",
+        ),
     ],
     "interval": [
         Wrong(
             "the library's own interval, imported",
-            "from favor_lab.study.evaluation import wilson_interval as wilson\n" + PICTURES,
+            "from favor_lab.study.evaluation import wilson_interval as wilson\n" + IMAGES,
             "nothing imported from the library",
         ),
         Wrong(
@@ -211,21 +371,21 @@ def split(records, shots, test, seed):
             """
 import favor_lab as lab
 
-def wilson(right, pictures):
-    return tuple(bound for bound in lab.wilson_interval(right, pictures))
+def wilson(right, images):
+    return tuple(bound for bound in lab.wilson_interval(right, images))
 """
-            + PICTURES,
+            + IMAGES,
             "nothing imported from the library",
         ),
         Wrong(
             "the textbook interval",
             """
-def wilson(right, pictures):
-    share = right / pictures
-    half = NormalDist().inv_cdf(0.975) * sqrt(share * (1 - share) / pictures)
+def wilson(right, images):
+    share = right / images
+    half = NormalDist().inv_cdf(0.975) * sqrt(share * (1 - share) / images)
     return share - half, share + half
 """
-            + PICTURES,
+            + IMAGES,
             "ten of ten",
         ),
         Wrong(
@@ -235,7 +395,7 @@ def wilson(right, pictures):
                 "(middle - half) / scale, (middle + half) / scale",
                 "100 * (middle - half) / scale, 100 * (middle + half) / scale",
             )
-            + PICTURES,
+            + IMAGES,
             "per cent",
         ),
         Wrong(
@@ -245,58 +405,159 @@ def wilson(right, pictures):
                 "(middle - half) / scale, (middle + half) / scale",
                 "middle - half / scale, middle + half / scale",
             )
-            + PICTURES,
+            + IMAGES,
             r"z\^2 / n",
         ),
         Wrong(
             "centre left at the share",
-            changed(WILSON, "middle, scale = share + z**2 / (2 * pictures)", "middle, scale = share") + PICTURES,
+            changed(WILSON, "middle, scale = share + z**2 / (2 * images)", "middle, scale = share") + IMAGES,
             r"\*own\* standard errors",
         ),
         Wrong(
             "n in place of n squared under the root",
-            changed(WILSON, "(4 * pictures**2)", "(4 * pictures)") + PICTURES,
+            changed(WILSON, "(4 * images**2)", "(4 * images)") + IMAGES,
             "beyond 1|own",
         ),
-        Wrong("90 per cent: z = 1.64", changed(WILSON, "0.975", "0.95") + PICTURES, "quantile"),
+        Wrong("90 per cent: z = 1.64", changed(WILSON, "0.975", "0.95") + IMAGES, "quantile"),
         Wrong(
             "n - 1 for n",
-            changed(WILSON, "share * (1 - share) / pictures +", "share * (1 - share) / (pictures - 1) +") + PICTURES,
+            changed(WILSON, "share * (1 - share) / images +", "share * (1 - share) / (images - 1) +") + IMAGES,
             "own",
         ),
         Wrong(
             "the textbook interval for the plan",
             WILSON
             + """
-def pictures_for(half, share, labels):
-    pictures = NormalDist().inv_cdf(0.975) ** 2 * share * (1 - share) / half**2
-    return labels * ceil(pictures / labels)
+def images_for(half, share, labels):
+    images = NormalDist().inv_cdf(0.975) ** 2 * share * (1 - share) / half**2
+    return labels * ceil(images / labels)
 """,
             "385",
         ),
         Wrong(
             "whole length compared with half",
-            WILSON + changed(PICTURES, "(high - low) / 2", "high - low"),
+            WILSON + changed(IMAGES, "(high - low) / 2", "high - low"),
             r"not high - low",
         ),
-        Wrong(
-            "not balanced over the labels",
-            WILSON + changed(PICTURES, "pictures += labels", "pictures += 1"),
-            "balanced",
-        ),
+        Wrong("not balanced over the labels", WILSON + changed(IMAGES, "images += labels", "images += 1"), "balanced"),
         Wrong(
             "rounded to the nearest multiple of the labels",
             WILSON
             + """
-def pictures_for(half, share, labels):
-    pictures = 1
-    while (bounds := wilson(share * pictures, pictures)) and (bounds[1] - bounds[0]) / 2 > half:
-        pictures += 1
-    return labels * (pictures // labels) or labels
+def images_for(half, share, labels):
+    images = 1
+    while (bounds := wilson(share * images, images)) and (bounds[1] - bounds[0]) / 2 > half:
+        images += 1
+    return labels * (images // labels) or labels
 """,
             "enough",
         ),
-        Wrong("always at 50 %", WILSON + changed(PICTURES, "share * pictures", "0.5 * pictures"), "at 90 %"),
+        Wrong("always at 50 %", WILSON + changed(IMAGES, "share * images", "0.5 * images"), "at 90 %"),
+        Wrong(
+            "two standard errors: z = 2",
+            changed(WILSON, "NormalDist().inv_cdf(0.975)", "2") + IMAGES,
+            "each bound lies 1.96",
+        ),
+        Wrong("99 per cent: z = 2.58", changed(WILSON, "0.975", "0.995") + IMAGES, "each bound lies 1.96"),
+        Wrong("share in whole per cent", changed(WILSON, "right / images", "round(right / images, 2)") + IMAGES, "own"),
+        Wrong(
+            "right answers made whole",
+            changed(WILSON, "right / images", "int(right) / images") + IMAGES,
+            "low <= share|own standard errors",
+        ),
+        Wrong(
+            "the textbook interval around a shifted share",
+            """
+def wilson(right, images):
+    z = NormalDist().inv_cdf(0.975)
+    n = images + z**2
+    share = (right + z**2 / 2) / n
+    half = z * sqrt(share * (1 - share) / n)
+    return share - half, share + half
+"""
+            + IMAGES,
+            "beyond 1|own",
+        ),
+        Wrong(
+            "3 / n where all or none are right",
+            """
+def wilson(right, images):
+    z, share = NormalDist().inv_cdf(0.975), right / images
+    if right == images:
+        return max(0, 1 - 3 / images), 1.0
+    half = z * sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    middle, scale = share + z**2 / (2 * images), 1 + z**2 / images
+    return (middle - half) / scale, (middle + half) / scale
+"""
+            + IMAGES,
+            "own standard errors",
+        ),
+        Wrong(
+            "the lower bound mirrored",
+            changed(
+                WILSON,
+                "(middle - half) / scale, (middle + half) / scale",
+                "(middle - half) / scale, 2 * share - (middle - half) / scale",
+            )
+            + IMAGES,
+            r"ten of ten|own|beyond 1",
+        ),
+        Wrong(
+            "bounds cut at 1 and 99 per cent",
+            changed(
+                WILSON,
+                "(middle - half) / scale, (middle + half) / scale",
+                "max(0.01, (middle - half) / scale), min(0.99, (middle + half) / scale)",
+            )
+            + IMAGES,
+            "low <= share|own standard errors",
+        ),
+        Wrong(
+            "with a correction for continuity",
+            changed(
+                WILSON,
+                "(middle - half) / scale, (middle + half) / scale",
+                "max(0, (middle - half) / scale - 0.5 / images), min(1, (middle + half) / scale + 0.5 / images)",
+            )
+            + IMAGES,
+            "own",
+        ),
+        Wrong(
+            "z squared over n in the centre",
+            changed(WILSON, "z**2 / (2 * images)", "z**2 / images") + IMAGES,
+            "beyond 1|own",
+        ),
+        Wrong(
+            "whole right answers in the plan",
+            WILSON + changed(IMAGES, "share * images", "round(share * images)"),
+            r"images_for\(|381|multiple",
+        ),
+        Wrong(
+            "a search that starts at ten per label",
+            WILSON + changed(IMAGES, "images = labels\n", "images = 10 * labels\n"),
+            "fewer than",
+        ),
+        Wrong(
+            "a search in large steps",
+            WILSON + changed(IMAGES, "images += labels", "images += 10 * labels"),
+            "381|smallest multiple",
+        ),
+        Wrong(
+            "the number for each label",
+            WILSON + changed(IMAGES, "return images", "return images // labels"),
+            "balanced",
+        ),
+        Wrong(
+            "only the upper arm of the interval",
+            WILSON + changed(IMAGES, "(high - low) / 2", "high - share"),
+            "not enough|fewer than",
+        ),
+        Wrong("half a point too generous", WILSON + changed(IMAGES, "<= half", "<= half + 0.005"), "not quite enough"),
+        Wrong(
+            "one image too many is left out",
+            WILSON + changed(IMAGES, "return images", "return max(labels, images - labels)"),
+            "not quite enough",
+        ),
     ],
     "token-grid": [
         Wrong("patches, not merged", GRID.replace("/ 28)", "/ 14)").replace("28**2", "14**2"), "merged"),
@@ -318,7 +579,7 @@ def pictures_for(half, share, labels):
             "square scales the pixels",
         ),
         Wrong(
-            "budget compared with the original picture",
+            "budget compared with the original image",
             GRID.replace("pixels = rows * columns * 28**2", "pixels = width * height"),
             "budget holds",
         ),
@@ -349,6 +610,94 @@ def token_grid(width, height, lowest, highest):
 """,
             "whole numbers",
         ),
+        Wrong(
+            "original sides scaled by the rounded size's factor",
+            changed(GRID, "sqrt(highest / (width * height))", "sqrt(highest / pixels)"),
+            "original, not the rounded|which sides",
+        ),
+        Wrong(
+            "grown by the rounded size's factor",
+            changed(GRID, "sqrt(lowest / (width * height))", "sqrt(lowest / pixels)"),
+            "original sides|which sides|too few",
+        ),
+        Wrong(
+            "a budget met exactly is scaled too",
+            changed(GRID, "pixels > highest", "pixels >= highest"),
+            "which sides are scaled",
+        ),
+        Wrong(
+            "the original size compared with the upper end only",
+            changed(GRID, "pixels > highest", "width * height > highest"),
+            "budget holds|what is compared",
+        ),
+        Wrong(
+            "the original size compared with the lower end only",
+            changed(GRID, "pixels < lowest", "width * height < lowest"),
+            "what is compared|too few|original sides",
+        ),
+        Wrong(
+            "rounded down when growing",
+            changed(GRID, "(ceil(side * scale / 28)", "(max(1, floor(side * scale / 28))"),
+            "too few|original sides",
+        ),
+        Wrong(
+            "nearest when growing",
+            changed(GRID, "(ceil(side * scale / 28)", "(max(1, round(side * scale / 28))"),
+            "too few|original sides|not",
+        ),
+        Wrong(
+            "scaled sides rounded to whole pixels first",
+            changed(GRID, "floor(side * scale / 28)", "round(side * scale) // 28"),
+            "which sides are scaled",
+        ),
+        Wrong(
+            "only the longer side is scaled",
+            """
+def token_grid(width, height, lowest, highest):
+    rows, columns = round(height / 28), round(width / 28)
+    while rows * columns * 784 > highest:
+        rows, columns = (rows - 1, columns) if rows > columns else (rows, columns - 1)
+    if rows * columns * 784 < lowest:
+        scale = sqrt(lowest / (width * height))
+        rows, columns = ceil(height * scale / 28), ceil(width * scale / 28)
+    return rows, columns
+""",
+            "not the rounded|not",
+        ),
+        Wrong(
+            "each side limited by itself",
+            """
+def token_grid(width, height, lowest, highest):
+    rows, columns = round(height / 28), round(width / 28)
+    most, least = floor(sqrt(highest) / 28), ceil(sqrt(lowest) / 28)
+    if rows * columns * 784 > highest:
+        rows, columns = min(rows, most), min(columns, most)
+    elif rows * columns * 784 < lowest:
+        rows, columns = max(rows, least), max(columns, least)
+    return rows, columns
+""",
+            "not the rounded|not",
+        ),
+        Wrong(
+            "grown again after shrinking",
+            changed(GRID, "    elif pixels < lowest:", "    if rows * columns * 28**2 < lowest:"),
+            "which sides are scaled",
+        ),
+        Wrong(
+            "rows and columns exchanged when growing",
+            changed(GRID, "rows, columns = (ceil", "columns, rows = (ceil"),
+            "56 wide",
+        ),
+        Wrong(
+            "every image taken for a square",
+            changed(GRID, "sqrt(highest / (width * height))", "sqrt(highest) / width"),
+            "budget holds|square scales|not",
+        ),
+        Wrong(
+            "the upper end of the budget doubled",
+            changed(GRID, "sqrt(highest / (", "sqrt(2 * highest / ("),
+            "budget holds",
+        ),
     ],
     "positions": [
         Wrong(
@@ -376,7 +725,7 @@ def token_grid(width, height, lowest, highest):
             "height counts rows",
         ),
         Wrong(
-            "a picture uses up its tokens",
+            "an image uses up its tokens",
             POSITIONS.format(
                 change="""if not isinstance(part, int):
             step = rows * columns"""
@@ -417,7 +766,7 @@ def token_grid(width, height, lowest, highest):
             "along the rows",
         ),
         Wrong(
-            "pictures start at 0",
+            "images start at 0",
             POSITIONS.format(
                 change="""if not isinstance(part, int):
             piece = piece - start"""
@@ -425,7 +774,7 @@ def token_grid(width, height, lowest, highest):
             "time stands still|where the prompt has got",
         ),
         Wrong(
-            "every picture starts where the first did",
+            "every image starts where the first did",
             """
 def positions(parts):
     first = next((n for n, part in enumerate(parts) if not isinstance(part, int)), len(parts))
@@ -443,6 +792,100 @@ def positions(parts):
 """,
             "not where the first did",
         ),
+        Wrong(
+            "each image uses rows plus columns",
+            POSITIONS.format(
+                change="""if not isinstance(part, int):
+            step = rows + columns - 1"""
+            ),
+            "its largest position",
+        ),
+        Wrong(
+            "one place left free after an image",
+            POSITIONS.format(
+                change="""if not isinstance(part, int):
+            step = max(rows, columns) + 1"""
+            ),
+            "its largest position",
+        ),
+        Wrong(
+            "time decides where text goes on",
+            POSITIONS.format(
+                change="""if not isinstance(part, int):
+            step = 1"""
+            ),
+            "its largest position",
+        ),
+        Wrong(
+            "the first image's size for all steps",
+            POSITIONS.format(
+                change="""if not isinstance(part, int):
+            step = max(next(size for size in parts if not isinstance(size, int)))"""
+            ),
+            "rows decide",
+        ),
+        Wrong(
+            "time is the number of the image",
+            POSITIONS.format(
+                change="""if not isinstance(part, int):
+            piece = piece.clone()
+            piece[0] = sum(not isinstance(other, int) for other in parts[: len(pieces)]) - start"""
+            ),
+            "time stands still|where the prompt",
+        ),
+        Wrong(
+            "not whole numbers",
+            changed(POSITIONS, "torch.cat(pieces, dim=1)", "torch.cat(pieces, dim=1).float()").format(change="pass"),
+            "dtype long",
+        ),
+        Wrong(
+            "an empty place between two images",
+            POSITIONS.format(
+                change="""if not isinstance(part, int) and pieces and not isinstance(parts[len(pieces) - 1], int):
+            start += 1"""
+            ),
+            "side by side",
+        ),
+        Wrong(
+            "two images side by side share their positions",
+            POSITIONS.format(
+                change="""if not isinstance(part, int) and pieces and not isinstance(parts[len(pieces) - 1], int):
+            start -= max(parts[len(pieces) - 1])"""
+            ),
+            "side by side",
+        ),
+        Wrong(
+            "an image at the beginning starts at 1",
+            POSITIONS.format(
+                change="""if not isinstance(part, int) and not pieces:
+            start = 1"""
+            ),
+            r"positions\(\[",
+        ),
+        Wrong(
+            "a single column counts as one position",
+            POSITIONS.format(
+                change="""if not isinstance(part, int) and columns == 1:
+            step = 1"""
+            ),
+            r"positions\(\[",
+        ),
+        Wrong(
+            "a single row counts as one position",
+            POSITIONS.format(
+                change="""if not isinstance(part, int) and rows == 1:
+            step = 1"""
+            ),
+            r"positions\(\[",
+        ),
+        Wrong(
+            "height and width start at 0 in every image",
+            POSITIONS.format(
+                change="""if not isinstance(part, int):
+            piece = torch.stack([piece[0], height - start, width - start])"""
+            ),
+            "height counts rows",
+        ),
     ],
     "effect": [
         Wrong(
@@ -458,7 +901,7 @@ def positions(parts):
             "equal tokens",
         ),
         Wrong(
-            "mean over all pictures",
+            "mean over all images",
             changed(
                 EFFECT,
                 "feature[own] = feature.mean(dim=0)",
@@ -479,9 +922,9 @@ def positions(parts):
             "no mean of rows' means",
         ),
         Wrong(
-            "cells of the first picture for all",
+            "cells of the first image for all",
             changed(EFFECT, "feature[own] = feature.mean(dim=0)", "feature[cells[0]] = feature.mean(dim=0)"),
-            "no cell|belong to picture b alone",
+            "no cell|belong to image b alone",
         ),
         Wrong(
             "rows taken for group-major",
@@ -495,7 +938,82 @@ def positions(parts):
                 "torch.stack([change[row][rollout.mask[row]].mean() for row in rows])",
                 "change[rollout.mask].mean()",
             ),
-            "for each picture",
+            "for each image",
+        ),
+        Wrong(
+            "median for the mean token",
+            changed(EFFECT, "feature.mean(dim=0)", "feature.median(dim=0).values"),
+            r"\*mean\* token",
+        ),
+        Wrong(
+            "median of the changes",
+            changed(EFFECT, "[rollout.mask[row]].mean()", "[rollout.mask[row]].median()"),
+            r"mean|far more",
+        ),
+        Wrong(
+            "root of the mean square",
+            changed(EFFECT, "[rollout.mask[row]].mean()", "[rollout.mask[row]].square().mean().sqrt()"),
+            "every token weighs|mean",
+        ),
+        Wrong(
+            "the largest change",
+            changed(EFFECT, "[rollout.mask[row]].mean()", "[rollout.mask[row]].max()"),
+            "every token weighs|mean",
+        ),
+        Wrong(
+            "the mean of the other cells",
+            changed(
+                EFFECT,
+                "feature[own] = feature.mean(dim=0)",
+                "feature[own] = feature[[i for i in range(25) if i not in own]].mean(dim=0)",
+            ),
+            r"\*mean\* token",
+        ),
+        Wrong(
+            "the mean of the replaced cells",
+            changed(EFFECT, "feature[own] = feature.mean(dim=0)", "feature[own] = feature[own].mean(dim=0)"),
+            r"\*mean\* token|belong to image b alone",
+        ),
+        Wrong(
+            "a mean that moves while cells are replaced",
+            changed(
+                EFFECT,
+                "feature[own] = feature.mean(dim=0)",
+                "[feature[i].copy_(feature.mean(dim=0) * 1.0) for i in own for _ in range(9)]",
+            ),
+            r"\*mean\* token",
+        ),
+        Wrong(
+            "the token of the first cell",
+            changed(EFFECT, "feature[own] = feature.mean(dim=0)", "feature[own] = feature[0].clone()"),
+            r"\*mean\* token",
+        ),
+        Wrong(
+            "changes of the probabilities",
+            changed(EFFECT, "(after - before).abs()", "(after.exp() - before.exp()).abs()"),
+            r"mean",
+        ),
+        Wrong(
+            "size of the mean change",
+            changed(
+                changed(EFFECT, "(after - before).abs()", "after - before"),
+                "[rollout.mask[row]].mean()",
+                "[rollout.mask[row]].mean().abs()",
+            ),
+            "every token weighs|mean",
+        ),
+        Wrong("in bits", changed(EFFECT, "(after - before).abs()", "(after - before).abs() / 0.6931"), r"mean"),
+        Wrong(
+            "the first completion of each image",
+            changed(EFFECT, "change[row][rollout.mask[row]].mean()", "change[row][0][rollout.mask[row][0]].mean()"),
+            "every token weighs",
+        ),
+        Wrong(
+            "the first token left out",
+            changed(
+                EFFECT, "change[row][rollout.mask[row]].mean()", "change[row][:, 1:][rollout.mask[row][:, 1:]].mean()"
+            ),
+            "every token weighs|mean",
         ),
     ],
     "draw": [
@@ -609,6 +1127,127 @@ def draw(logits, temperature, u):
 """,
             "fall into intervals 0, 1, 2",
         ),
+        Wrong(
+            "the interval includes its right end",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits / temperature, dim=-1)
+    tokens = torch.searchsorted(logps.exp().cumsum(dim=-1), u[:, None])[:, 0].clamp(max=logits.shape[1] - 1)
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "forbidden token",
+        ),
+        Wrong(
+            "read from the right",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits / temperature, dim=-1)
+    tokens = (logps.exp().cumsum(dim=-1) <= 1 - u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "fall into intervals",
+        ),
+        Wrong(
+            "all tokens equally likely",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits / temperature, dim=-1)
+    tokens = (u * logits.shape[1]).long()
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "forbidden token|fall into intervals",
+        ),
+        Wrong(
+            "exponentials that overflow",
+            """
+def draw(logits, temperature, u):
+    p = (logits / temperature).exp()
+    p = p / p.sum(dim=-1, keepdim=True)
+    tokens = (p.cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, p.gather(1, tokens[:, None])[:, 0].log()
+""",
+            "logits around",
+        ),
+        Wrong(
+            "a forbidden token has a logit of 0",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits.nan_to_num(neginf=0.0) / temperature, dim=-1)
+    tokens = (logps.exp().cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "forbidden token",
+        ),
+        Wrong(
+            "a forbidden token is only rare",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits.clamp(min=-15.0) / temperature, dim=-1)
+    tokens = (logps.exp().cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "forbidden token|logits around",
+        ),
+        Wrong(
+            "no temperature below 1",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits / max(temperature, 1.0), dim=-1)
+    tokens = (logps.exp().cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "T = 0.5",
+        ),
+        Wrong(
+            "log-probability of the likeliest token",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits / temperature, dim=-1)
+    tokens = (logps.exp().cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, logps.max(dim=-1).values
+""",
+            "of the drawn token",
+        ),
+        Wrong(
+            "logarithm of the interval's right end",
+            """
+def draw(logits, temperature, u):
+    ends = torch.softmax(logits / temperature, dim=-1).cumsum(dim=-1)
+    tokens = (ends <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, ends.gather(1, tokens[:, None])[:, 0].clamp(max=1.0).log()
+""",
+            "of the drawn token",
+        ),
+        Wrong(
+            "logarithm to base 2",
+            """
+def draw(logits, temperature, u):
+    p = torch.softmax(logits / temperature, dim=-1)
+    tokens = (p.cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, p.gather(1, tokens[:, None])[:, 0].log2()
+""",
+            "of the drawn token",
+        ),
+        Wrong(
+            "probabilities of two digits",
+            """
+def draw(logits, temperature, u):
+    p = torch.softmax(logits / temperature, dim=-1).round(decimals=2)
+    tokens = (p.cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, p.gather(1, tokens[:, None])[:, 0].log()
+""",
+            "forbidden|logits around|T = ",
+        ),
+        Wrong(
+            "the first row's distribution for all",
+            """
+def draw(logits, temperature, u):
+    logps = torch.log_softmax(logits[:1] / temperature, dim=-1).expand(len(u), -1)
+    tokens = (logps.exp().cumsum(dim=-1) <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[1] - 1)
+    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+""",
+            "forbidden token|logits around",
+        ),
     ],
     "mask": [
         Wrong(
@@ -709,6 +1348,133 @@ def sequence_logps(logps, ids, end_ids):
             MASK + changed(SEQUENCE, "logps.masked_fill(", "logps.exp().masked_fill("),
             "log-probabilities add up",
         ),
+        Wrong(
+            "the first of the end ids only",
+            changed(MASK, "torch.isin(ids, torch.tensor(end_ids)).long()", "(ids == end_ids[0]).long()") + SEQUENCE,
+            r"\*first\* end token|any of the end ids",
+        ),
+        Wrong(
+            "tokens that do not end, and one more",
+            """
+def completion_mask(ids, end_ids):
+    lengths = (~torch.isin(ids, torch.tensor(end_ids))).sum(dim=1) + 1
+    return torch.arange(ids.shape[1]) < lengths[:, None]
+"""
+            + SEQUENCE,
+            "row 1 ends with 8|these tokens count",
+        ),
+        Wrong(
+            "all rows as long as the longest",
+            """
+def completion_mask(ids, end_ids):
+    is_end = torch.isin(ids, torch.tensor(end_ids)).long()
+    mask = is_end.cumsum(dim=1) - is_end == 0
+    return mask.any(dim=0).expand(len(ids), -1)
+"""
+            + SEQUENCE,
+            r"\*first\* end token",
+        ),
+        Wrong(
+            "no end token: the first place is taken",
+            """
+def completion_mask(ids, end_ids):
+    lengths = torch.isin(ids, torch.tensor(end_ids)).long().argmax(dim=1) + 1
+    return torch.arange(ids.shape[1]) < lengths[:, None]
+"""
+            + SEQUENCE,
+            "up to and including",
+        ),
+        Wrong(
+            "the first of the list, not of the row",
+            """
+def completion_mask(ids, end_ids):
+    lengths = [next((row.index(end) + 1 for end in end_ids if end in row), len(row)) for row in ids.tolist()]
+    return torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+"""
+            + SEQUENCE,
+            "these tokens count",
+        ),
+        Wrong(
+            "the first of the sorted ids, not of the row",
+            """
+def completion_mask(ids, end_ids):
+    lengths = [next((row.index(end) + 1 for end in sorted(end_ids) if end in row), len(row)) for row in ids.tolist()]
+    return torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+"""
+            + SEQUENCE,
+            "these tokens count",
+        ),
+        Wrong(
+            "an end needs two end tokens",
+            """
+def completion_mask(ids, end_ids):
+    is_end = torch.isin(ids, torch.tensor(end_ids)).long()
+    return is_end.cumsum(dim=1) - is_end < 2
+"""
+            + SEQUENCE,
+            r"\*first\* end token",
+        ),
+        Wrong(
+            "the last place never counts",
+            """
+def completion_mask(ids, end_ids):
+    is_end = torch.isin(ids, torch.tensor(end_ids)).long()
+    mask = is_end.cumsum(dim=1) - is_end == 0
+    mask[:, -1] = False
+    return mask
+"""
+            + SEQUENCE,
+            "up to and including",
+        ),
+        Wrong(
+            "NaN left out, other values not",
+            MASK
+            + """
+def sequence_logps(logps, ids, end_ids):
+    return logps.nansum(dim=1)
+""",
+            "behind its end token",
+        ),
+        Wrong(
+            "the end token left out of the sum",
+            MASK
+            + """
+def sequence_logps(logps, ids, end_ids):
+    mask = completion_mask(ids, end_ids) & ~torch.isin(ids, torch.tensor(end_ids))
+    return logps.masked_fill(~mask, 0.0).sum(dim=1)
+""",
+            "a product over its tokens|by its own mask|behind",
+        ),
+        Wrong(
+            "a truncated completion has no log-probability",
+            MASK
+            + """
+def sequence_logps(logps, ids, end_ids):
+    ended = torch.isin(ids, torch.tensor(end_ids)).any(dim=1)
+    return logps.masked_fill(~completion_mask(ids, end_ids), 0.0).sum(dim=1) * ended
+""",
+            "by its own mask",
+        ),
+        Wrong(
+            "the last counted token only",
+            MASK
+            + """
+def sequence_logps(logps, ids, end_ids):
+    last = completion_mask(ids, end_ids).sum(dim=1, keepdim=True) - 1
+    return logps.gather(1, last)[:, 0]
+""",
+            "a product over its tokens",
+        ),
+        Wrong(
+            "the first row's length for all sums",
+            MASK
+            + """
+def sequence_logps(logps, ids, end_ids):
+    length = int(completion_mask(ids, end_ids)[0].sum())
+    return logps[:, :length].sum(dim=1)
+""",
+            "by its own mask",
+        ),
     ],
     "outside-clip": [
         Wrong(
@@ -773,11 +1539,78 @@ def outside_clip(policy, prompts, rollout, clip):
 """,
             "a float",
         ),
+        Wrong(
+            "the same factor up and down",
+            changed(OUTSIDE, "(ratio < 1 - clip) | (ratio > 1 + clip)", "ratio.log().abs() > log1p(clip)").replace(
+                "def outside", "from math import log1p\n\n\ndef outside"
+            ),
+            "0.82",
+        ),
+        Wrong("below 1 / (1 + clip)", changed(OUTSIDE, "ratio < 1 - clip", "ratio < 1 / (1 + clip)"), "0.82"),
+        Wrong(
+            "above 1 / (1 - clip)", changed(OUTSIDE, "ratio > 1 + clip", "ratio > 1 / (1 - clip)"), "1.21|logarithms"
+        ),
+        Wrong(
+            "completions with a token outside",
+            changed(OUTSIDE, "outside[rollout.mask]", "(outside & rollout.mask).any(dim=1)"),
+            "share of tokens",
+        ),
+        Wrong(
+            "one ratio for a whole completion",
+            """
+def outside_clip(policy, prompts, rollout, clip):
+    with torch.no_grad():
+        change = (score_completions(policy, prompts, rollout) - rollout.logps) * rollout.mask
+    ratio = (change.sum(dim=1) / rollout.lengths).exp()
+    return ((ratio < 1 - clip) | (ratio > 1 + clip)).float().mean().item()
+""",
+            "share of tokens|random ratios",
+        ),
+        Wrong(
+            "a share of all places, padding too",
+            changed(
+                OUTSIDE,
+                "outside[rollout.mask].float().mean().item()",
+                "(outside & rollout.mask).sum().item() / rollout.mask.numel()",
+            ),
+            "padding",
+        ),
+        Wrong(
+            "tokens for each completion",
+            changed(
+                OUTSIDE,
+                "outside[rollout.mask].float().mean().item()",
+                "min(1.0, outside[rollout.mask].sum().item() / len(rollout))",
+            ),
+            "share of tokens|1.3|random",
+        ),
+        Wrong(
+            "the first token left out",
+            changed(OUTSIDE, "outside[rollout.mask]", "outside[:, 1:][rollout.mask[:, 1:]]"),
+            "share of tokens|random ratios",
+        ),
+        Wrong(
+            "the end token left out",
+            changed(OUTSIDE, "outside[rollout.mask]", "outside[:, :-1][rollout.mask[:, 1:]]"),
+            "share of tokens|random ratios",
+        ),
+        Wrong(
+            "ratios of one digit",
+            changed(OUTSIDE, "rollout.logps).exp()", "rollout.logps).exp().round(decimals=1)"),
+            "1.21|logarithms|random",
+        ),
+        Wrong("outside at both ends at once", changed(OUTSIDE, ") | (", ") & ("), "0.7 is outside"),
+        Wrong("per cent", changed(OUTSIDE, ".item()", ".item() * 100"), "a share|0.99|share of tokens|1.3|random"),
+        Wrong(
+            "twice the clip",
+            changed(OUTSIDE, "(ratio < 1 - clip) | (ratio > 1 + clip)", "(ratio - 1).abs() > 2 * clip"),
+            "0.7 is outside",
+        ),
     ],
     "never-rewarded": [
         Wrong("c / n for the probability", changed(NEVER, "comb(n - c, G) / comb(n, G)", "(1 - c / n) ** G"), "biased"),
         Wrong(
-            "mean over a label's pictures",
+            "mean over a label's images",
             """
 def never_rewarded(right, labels, G):
     n, missed = right.shape[1], {}
@@ -788,7 +1621,7 @@ def never_rewarded(right, labels, G):
             "all",
         ),
         Wrong(
-            "share of pictures, not of labels",
+            "share of images, not of labels",
             """
 def never_rewarded(right, labels, G):
     n = right.shape[1]
@@ -813,7 +1646,7 @@ def never_rewarded(right, labels, G):
         shares.append(comb(n - c, G) / comb(n, G))
     return sum(shares) / len(shares)
 """,
-            "one good picture|independent",
+            "one good image|independent",
         ),
         Wrong(
             "only labels that were never right at all",
@@ -835,7 +1668,7 @@ def never_rewarded(right, labels, G):
         ),
         Wrong("right and wrong mixed up", changed(NEVER, "comb(n - c, G)", "comb(c, G)"), "always right"),
         Wrong(
-            "weighted by pictures",
+            "weighted by images",
             """
 def never_rewarded(right, labels, G):
     n = right.shape[1]
@@ -847,7 +1680,7 @@ def never_rewarded(right, labels, G):
             "labels weigh the same",
         ),
         Wrong(
-            "pictures of a label taken for neighbours",
+            "images of a label taken for neighbours",
             """
 def never_rewarded(right, labels, G):
     n, shares, last = right.shape[1], [], None
@@ -860,5 +1693,320 @@ def never_rewarded(right, labels, G):
 """,
             "need not stand together",
         ),
+        Wrong(
+            "the best image decides",
+            changed(
+                NEVER,
+                "missed[label] *= comb(n - c, G) / comb(n, G)",
+                "missed[label] = min(missed[label], comb(n - c, G) / comb(n, G))",
+            ),
+            "independent",
+        ),
+        Wrong(
+            "the last image decides",
+            changed(NEVER, "missed[label] *= comb", "missed[label] = comb"),
+            "independent|one good image|the example",
+        ),
+        Wrong(
+            "some image is never rewarded",
+            """
+def never_rewarded(right, labels, G):
+    n, safe = right.shape[1], dict.fromkeys(labels, 1.0)
+    for c, label in zip(right.sum(dim=1).int().tolist(), labels):
+        safe[label] *= 1 - comb(n - c, G) / comb(n, G)
+    return sum(1 - p for p in safe.values()) / len(safe)
+""",
+            "one good image",
+        ),
+        Wrong("ordered picks over unordered ones", changed(NEVER, "/ comb(n, G)", "/ n**G"), "never right"),
+        Wrong(
+            "one completion fewer",
+            changed(NEVER, "comb(n - c, G) / comb(n, G)", "comb(n - c, G - 1) / comb(n, G - 1)"),
+            "2 of 4",
+        ),
+        Wrong("a straight line", changed(NEVER, "comb(n - c, G) / comb(n, G)", "max(0.0, 1 - c * G / n)"), "1 of 6"),
+        Wrong(
+            "as many images for each label, side by side",
+            """
+def never_rewarded(right, labels, G):
+    n, count = right.shape[1], len(labels) // len(set(labels))
+    missed = [comb(n - c, G) / comb(n, G) for c in right.sum(dim=1).int().tolist()]
+    shares = []
+    for i in range(0, len(missed), count):
+        share = 1.0
+        for p in missed[i : i + count]:
+            share *= p
+        shares.append(share)
+    return sum(shares) / len(shares)
+""",
+            "need not stand together",
+        ),
+        Wrong(
+            "shares of two digits",
+            changed(NEVER, "comb(n - c, G) / comb(n, G)", "round(comb(n - c, G) / comb(n, G), 2)"),
+            "1 of 6",
+        ),
+        Wrong(
+            "labels with one image left out",
+            changed(
+                changed(NEVER, "len(missed)", "max(1, len([label for label in missed if labels.count(label) > 1]))"),
+                "missed.values()",
+                "p for label, p in missed.items() if labels.count(label) > 1",
+            ),
+            r"never right",
+        ),
+        Wrong(
+            "labels that are surely never rewarded",
+            changed(NEVER, "sum(missed.values())", "sum(p == 1 for p in missed.values())"),
+            "1 of 6",
+        ),
+        Wrong(
+            "labels that are rather not rewarded",
+            changed(NEVER, "sum(missed.values())", "sum(p > 0.5 for p in missed.values())"),
+            "1 of 6",
+        ),
+        Wrong(
+            "the expected number of labels",
+            changed(NEVER, "sum(missed.values()) / len(missed)", "sum(missed.values()) / 1"),
+            "a float between 0 and 1",
+        ),
+        Wrong(
+            "one group over all images of a label",
+            """
+def never_rewarded(right, labels, G):
+    shares, n = [], right.shape[1]
+    for label in dict.fromkeys(labels):
+        c = right[[name == label for name in labels]].sum(dim=1).max().int().item()
+        shares.append(comb(n - c, G) / comb(n, G))
+    return sum(shares) / len(shares)
+""",
+            "independent",
+        ),
+        Wrong(
+            "a group for each label, not for each image",
+            """
+def never_rewarded(right, labels, G):
+    shares, n = [], right.shape[1]
+    for label in dict.fromkeys(labels):
+        rows = right[[name == label for name in labels]]
+        c = rows.sum(dim=1).mean().round().int().item()
+        shares.append((comb(n - c, G) / comb(n, G)) ** len(rows))
+    return sum(shares) / len(shares)
+""",
+            "one good image|all picks",
+        ),
+    ],
+}
+
+
+#: Right answers that are written in another way than the solutions: the checks must take them.
+RIGHT: dict[str, list[str]] = {
+    "split": [
+        """
+def split(records, shots, test, seed):
+    piles = {}
+    for record in records:
+        piles.setdefault(record.label, []).append(record)
+    train, held = [], []
+    for label, pile in piles.items():
+        held.extend(pile[:test])
+        train.extend(Random(f"{seed}{label}").sample(pile[test:], len(pile) - test)[:shots])
+    return train, held
+""",
+        """
+def split(records, shots, test, seed):
+    import zlib
+
+    labels, train, held = sorted({r.label for r in records}), (), ()
+    for label in labels:
+        own = sorted((r for r in records if r.label == label), key=lambda r: zlib.crc32(r.source.encode()))
+        rest = own[test:]
+        np.random.RandomState(seed).shuffle(rest)
+        held, train = held + tuple(own[:test]), train + tuple(rest[:shots])
+    return train, held
+""",
+    ],
+    "interval": [
+        """
+def wilson(right, images):
+    z2, p = NormalDist().inv_cdf(0.975) ** 2, right / images
+    a, b, c = 1 + z2 / images, -(2 * p + z2 / images), p * p
+    root = sqrt(max(0.0, b * b - 4 * a * c))
+    return [(-b - root) / (2 * a), (-b + root) / (2 * a)]
+
+
+def images_for(half, share, labels):
+    per_label = 1
+    while True:
+        low, high = wilson(share * per_label * labels, per_label * labels)
+        if high - low <= 2 * half:
+            return labels * per_label
+        per_label += 1
+""",
+        """
+def wilson(right, images):
+    z = 1.96
+    n = images + z * z
+    middle = (right + z * z / 2) / n
+    half = z / n * sqrt(right * (images - right) / images + z * z / 4)
+    return middle - half, middle + half
+
+
+def images_for(half, share, labels):
+    low, high = 0, 1
+    while too_few(labels * high, half, share):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if too_few(labels * middle, half, share) else (low, middle)
+    return labels * high
+
+
+def too_few(images, half, share):
+    low, high = wilson(share * images, images)
+    return (high - low) / 2 > half
+""",
+    ],
+    "token-grid": [
+        """
+def token_grid(width, height, lowest, highest):
+    sides, area = (height, width), width * height
+    tokens = [round(side / 28) for side in sides]
+    count = tokens[0] * tokens[1]
+    if count * 784 > highest:
+        tokens = [max(1, int(side * (highest / area) ** 0.5 // 28)) for side in sides]
+    if count * 784 < lowest:
+        tokens = [ceil(side * (lowest / area) ** 0.5 / 28) for side in sides]
+    return tokens
+""",
+        """
+def token_grid(width, height, lowest, highest):
+    rows, columns = int(height / 28 + 0.5), int(width / 28 + 0.5)
+    if 784 * rows * columns > highest:
+        beta = sqrt(width * height / highest)
+        return max(1, floor(height / beta / 28)), max(1, floor(width / beta / 28))
+    if 784 * rows * columns < lowest:
+        beta = sqrt(lowest / (width * height))
+        return ceil(height * beta / 28), ceil(width * beta / 28)
+    return rows, columns
+""",
+    ],
+    "positions": [
+        """
+def positions(parts):
+    tokens, start = [], 0
+    for part in parts:
+        if isinstance(part, int):
+            tokens += [(start + i,) * 3 for i in range(part)]
+            start += part
+        else:
+            tokens += [(start, start + row, start + column) for row in range(part[0]) for column in range(part[1])]
+            start += max(part)
+    return torch.tensor(tokens).T
+""",
+        """
+def positions(parts):
+    out = torch.zeros(3, 0, dtype=torch.long)
+    for part in parts:
+        start = int(out.max()) + 1 if out.shape[1] else 0
+        if isinstance(part, int):
+            new = torch.arange(start, start + part).repeat(3, 1)
+        else:
+            i = torch.arange(part[0] * part[1])
+            new = start + torch.stack([0 * i, i // part[1], i % part[1]])
+        out = torch.cat([out, new], dim=1)
+    return out
+""",
+    ],
+    "effect": [
+        """
+@torch.no_grad()
+def effect(policy, batch, rollout, cells):
+    changed = []
+    for feature, own in zip(batch.image_features, cells):
+        keep = torch.ones(len(feature), 1)
+        keep[own] = 0
+        changed.append(feature * keep + feature.mean(dim=0, keepdim=True) * (1 - keep))
+    old = score_completions(policy, batch, rollout)
+    new = score_completions(policy, replace(batch, image_features=changed), rollout)
+    sizes = (new - old).abs().masked_fill(~rollout.mask, 0.0).sum(dim=1)
+    zeros = torch.zeros(len(batch))
+    tokens = zeros.index_add(0, rollout.groups, rollout.mask.sum(dim=1).float())
+    return zeros.index_add(0, rollout.groups, sizes) / tokens
+"""
+    ],
+    "draw": [
+        """
+def draw(logits, temperature, u):
+    p = (logits / temperature).softmax(dim=1)
+    ends = p.cumsum(dim=1)
+    tokens = torch.searchsorted(ends, u[:, None], right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    return tokens, p[torch.arange(len(u)), tokens].log()
+""",
+        """
+def draw(logits, temperature, u):
+    tokens, logps = [], []
+    for row, point in zip(logits.double(), u.tolist()):
+        p = torch.softmax(row / temperature, dim=0).tolist()
+        end, chosen = 0.0, None
+        for token, share in enumerate(p):
+            end += share
+            if share > 0 and chosen is None and point < end:
+                chosen = token
+        chosen = max(range(len(p)), key=p.__getitem__) if chosen is None else chosen
+        tokens.append(chosen)
+        logps.append(np.log(p[chosen]))
+    return torch.tensor(tokens), torch.tensor(logps, dtype=torch.float32)
+""",
+    ],
+    "mask": [
+        """
+def completion_mask(ids, end_ids):
+    out = torch.ones(ids.shape, dtype=torch.bool)
+    for row, tokens in enumerate(ids.tolist()):
+        for place, token in enumerate(tokens):
+            if token in end_ids:
+                out[row, place + 1 :] = False
+                break
+    return out
+
+
+def sequence_logps(logps, ids, end_ids):
+    mask = completion_mask(ids, end_ids)
+    return torch.stack([row[own].sum() for row, own in zip(logps, mask)])
+""",
+        """
+def completion_mask(ids, end_ids):
+    ended = sum(ids == end for end in end_ids).cumsum(dim=1) > 0
+    return ~torch.nn.functional.pad(ended, (1, 0))[:, :-1]
+
+
+def sequence_logps(logps, ids, end_ids):
+    return torch.where(completion_mask(ids, end_ids), logps, torch.zeros_like(logps)).sum(dim=-1)
+""",
+    ],
+    "outside-clip": [
+        """
+def outside_clip(policy, prompts, rollout, clip):
+    now = score_completions(policy, prompts, rollout).detach()
+    ratio = torch.exp(now[rollout.mask] - rollout.logps[rollout.mask])
+    return float(((ratio - 1).abs() > clip).double().mean())
+"""
+    ],
+    "never-rewarded": [
+        """
+def never_rewarded(right, labels, G):
+    n, names = right.shape[1], sorted(set(labels))
+    total = 0.0
+    for name in names:
+        share = 1.0
+        for row, label in zip(right.tolist(), labels):
+            if label == name:
+                wrong = n - int(sum(row))
+                for k in range(G):
+                    share *= max(0, wrong - k) / (n - k)
+        total += share
+    return total / len(names)
+"""
     ],
 }
