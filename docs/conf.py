@@ -31,7 +31,7 @@ if not site_repository and "GITHUB_REPOSITORY" in os.environ:
 site_branch = os.environ.get("GITHUB_REF_NAME", "main")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
-extensions += ["site_api", "site_math", "site_sources"]  # docs/extensions
+extensions += ["site_access", "site_api", "site_math", "site_sources"]  # docs/extensions
 
 root_doc = "docs/index"
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
@@ -71,11 +71,10 @@ html_theme = "furo"
 html_title = "favor_lab"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_extra_path = ["first"]  # index.html, which leads to the first page
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_last_updated_fmt = None
-html_theme_options = {"top_of_page_buttons": [], "navigation_with_keys": False}
-if site_repository:
-    html_theme_options["footer_icons"] = []
+html_theme_options = {"top_of_page_buttons": []}

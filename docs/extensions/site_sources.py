@@ -37,7 +37,7 @@ def linked(text: str, folder: Path, app: Sphinx) -> str:
         if repository:
             kind = "tree" if path.is_dir() else "blob"
             return f"[{words}]({repository}/{kind}/{app.config.site_branch}/{name}{anchor})"
-        return words if words.strip("`") in (name, target, path.name) else f"{words} (`{name}`)"
+        return f"`{name}`" if words.strip("`") in (name, target, path.name) else f"{words} (`{name}`)"
 
     return LINK.sub(replaced, text)
 
@@ -100,7 +100,7 @@ def badges(app: Sphinx) -> str:
         "Codespaces": f"https://codespaces.new/{name}",
     }
     links = "\n".join(f"- [Open the first notebook in {place}]({url})" for place, url in places.items())
-    return f"Without installing anything:\n\n{links}\n\nOn Colab, run this in a first cell: `!pip install -q \"favor-lab[lab] @ git+{repository}\"`."
+    return f'Without installing anything:\n\n{links}\n\nOn Colab, run this in a first cell: `!pip install -q "favor-lab[lab] @ git+{repository}"`.'
 
 
 def read(app: Sphinx, docname: str, content: list[str]) -> None:
