@@ -51,17 +51,20 @@ def plain(markdown: str) -> str:
     return re.sub(r"[`*$]", "", markdown).strip()
 
 
-def notebook(text: str, folder: Path, app: Sphinx) -> str:
+def notebook(text: str, path: Path, app: Sphinx) -> str:
     """A stored notebook with its links mended, and with an alternative text for every image among its outputs.
 
     The text is the cell's `metadata["alt"]`; without it, the last heading before the cell.
     """
     stored: dict[str, Any] = json.loads(text)
+    colab = elsewhere(app, path.relative_to(app.srcdir).as_posix()).get("Google Colab")
+    if colab and stored["cells"][0]["cell_type"] == "markdown":
+        stored["cells"][0]["source"] = [*stored["cells"][0]["source"], f"\n\n[Open in Google Colab]({colab})"]
     heading = ""
     for cell in stored["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            cell["source"] = linked(source, folder, app)
+            cell["source"] = linked(source, path.parent, app)
             heading = next(iter(HEADING.findall(source)[::-1]), heading)
         elif any(kind in output.get("data", {}) for output in cell.get("outputs", ()) for kind in IMAGES):
             alt = cell["metadata"].get("alt") or f"Figure: {plain(heading)}"
@@ -88,25 +91,33 @@ def citation(root: Path) -> str:
     return "\n".join(["@software{favor_lab,", *lines, "}"])
 
 
-def badges(app: Sphinx) -> str:
-    """Buttons that open the course on a computer elsewhere; nothing without the repository's address."""
-    repository, branch = app.config.site_repository, app.config.site_branch
-    name = repository.removeprefix("https://github.com/")
-    if not repository or name == repository:
-        return ""
-    places = {
-        "Google Colab": f"https://colab.research.google.com/github/{name}/blob/{branch}/notebooks/00_start_here.ipynb",
-        "Binder": f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/notebooks/00_start_here.ipynb",
+def elsewhere(app: Sphinx, path: str) -> dict[str, str]:
+    """Where a notebook can be opened without installing anything: name -> address; empty without the repository's."""
+    name, branch = app.config.site_repository.removeprefix("https://github.com/"), app.config.site_branch
+    if not name or name == app.config.site_repository:
+        return {}
+    return {
+        "Google Colab": f"https://colab.research.google.com/github/{name}/blob/{branch}/{path}",
+        "Binder": f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{path}",
         "Codespaces": f"https://codespaces.new/{name}",
     }
-    links = "\n".join(f"- [Open the first notebook in {place}]({url})" for place, url in places.items())
-    return f'Without installing anything:\n\n{links}\n\nOn Colab, run this in a first cell: `!pip install -q "favor-lab[lab] @ git+{repository}"`.'
+
+
+def badges(app: Sphinx) -> str:
+    """Links that open the first notebook elsewhere, and what Colab needs."""
+    links = [f"- [{name}]({url})" for name, url in elsewhere(app, "notebooks/00_start_here.ipynb").items()]
+    if not links:
+        return ""
+    needs = ["On Colab run this in a first cell, then restart the session:", "", "```text"]
+    needs += [f'!pip install -q "favor-lab[lab,trl] @ git+{app.config.site_repository}"', "```", ""]
+    needs += ["Binder and Codespaces install everything before they open, which takes some minutes."]
+    return "\n".join(["Without installing anything, the first notebook opens on", "", *links, "", *needs])
 
 
 def read(app: Sphinx, docname: str, content: list[str]) -> None:
     path = Path(app.env.doc2path(docname))
     if path.suffix == ".ipynb":
-        content[0] = notebook(content[0], path.parent, app)
+        content[0] = notebook(content[0], path, app)
     elif path.suffix == ".md":
         text = content[0].replace("<!-- the citation -->", f"```bibtex\n{citation(Path(app.srcdir))}\n```")
         content[0] = linked(text.replace("<!-- badges -->", badges(app)), path.parent, app)

@@ -1,6 +1,6 @@
 """The site (docs/): its pages offline in a headless Chromium, and what is done to notebooks and docstrings before.
 
-Skipped where Sphinx and its parts are missing (`pip install -e ".[docs]"`), and in a browser where axe-core or a Chromium is.
+Skipped where Sphinx and its parts (`pip install -e ".[docs]"`), axe-core or a Chromium are missing.
 The pages of the API are left out here: they take a minute. The workflow builds all of it, with warnings as errors.
 """
 
@@ -8,8 +8,10 @@ import doctest
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,7 +161,9 @@ def test_a_figure_has_the_text_of_its_cell_or_of_the_heading_above():
         {"cell_type": "code", "source": "", "metadata": {"alt": "Two bars."}, "outputs": [image]},
         {"cell_type": "code", "source": "", "metadata": {}, "outputs": [{"output_type": "stream", "text": "1"}]},
     ]
-    changed = json.loads(site_sources.notebook(json.dumps({"cells": cells}), ROOT / "notebooks", an_app("")))["cells"]
+    changed = json.loads(
+        site_sources.notebook(json.dumps({"cells": cells}), ROOT / "notebooks" / "x.ipynb", an_app(""))
+    )["cells"]
     texts = [cell["metadata"].get("mystnb", {}).get("image") for cell in changed[1:]]
     assert texts == [{"alt": "Figure: 1 · The mask"}, {"alt": "Two bars."}, None]
 
@@ -171,10 +175,36 @@ def test_the_citation_is_that_of_the_citation_file():
 
 
 @pytest.mark.parametrize("repository", ["", "https://github.com/someone/favor_lab"])
-def test_badges_need_the_address_of_the_repository(repository):
+def test_links_to_other_machines_need_the_address_of_the_repository(repository):
     badges = site_sources.badges(an_app(repository))
     assert badges.count("https://") == (4 if repository else 0)
     assert not repository or "colab.research.google.com/github/someone/favor_lab/blob/main/notebooks/00" in badges
+    cells = [{"cell_type": "markdown", "source": ["# Title"]}]
+    stored = site_sources.notebook(json.dumps({"cells": cells}), ROOT / "notebooks" / "01.ipynb", an_app(repository))
+    assert ("[Open in Google Colab]" in stored) == bool(repository)
+
+
+def test_the_container_takes_the_torch_that_the_project_admits():
+    """In the development container and on Binder: PyTorch's CPU build, and extras that exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    command = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())["postCreateCommand"]
+    (torch,) = (requirement for requirement in project["dependencies"] if requirement.startswith("torch"))
+    assert f"'{torch}'" in command
+    for text in (command, (ROOT / "binder" / "postBuild").read_text()):
+        (extras,) = re.findall(r"-e ['\"]\.\[([\w,]+)\]['\"]", text)
+        assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+        assert "https://download.pytorch.org/whl/cpu" in text
+    assert os.access(ROOT / "binder" / "postBuild", os.X_OK)
+
+
+def test_the_workflow_builds_the_site_as_the_contributors_do():
+    import yaml
+
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]
+    commands = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
+    (build,) = (command for command in commands if "sphinx" in command)
+    assert f"`{build}`" in (ROOT / "CONTRIBUTING.md").read_text()
+    assert jobs["publish"]["needs"] == "build" and "default_branch" in jobs["publish"]["if"]
 
 
 def test_docstrings_become_lists_tables_and_code():
