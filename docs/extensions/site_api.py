@@ -31,7 +31,7 @@ def inline(text: str) -> str:
     """
     parts = CODE.split(ROLE.sub("", " ".join(text.split())))
     return "".join(
-        f"``{part[1:-1]}``" if CODE.fullmatch(part) else re.sub(r"([\\*_|`])", r"\\\1", part) for part in parts
+        f"``{part[1:-1]}``" if CODE.fullmatch(part) else re.sub(r"([\\*_|`@])", r"\\\1", part) for part in parts
     )
 
 
@@ -54,7 +54,8 @@ def items(lines: list[str]) -> list[str]:
     rows: list[str] = []
     for names, *texts in out:
         text = inline(" ".join(texts))
-        rows += [f"- ``{names}``: {text}" if names else text, ""]
+        name = f"**{names}**" if names[:1].isupper() else f"``{names}``"  # "Source", or a parameter
+        rows += [f"- {name}: {text}" if names else text, ""]
     return rows
 
 
@@ -99,7 +100,10 @@ def rewritten(docstring: list[str]) -> list[str]:
 
 
 def prose(lines: list[str]) -> bool:
-    """Whether a colon in these lines belongs to a sentence: the first line names nothing, and no line is indented."""
+    """Whether a colon in these lines belongs to a sentence: in a line such as a title, or where no line is indented
+    and the first one names nothing."""
+    if len(lines) == 1 and lines[0][:1].isupper():
+        return True
     return not ITEM.fullmatch(lines[0]) and not any(line.startswith(" ") for line in lines)
 
 
@@ -153,11 +157,14 @@ class PublicNames(SphinxDirective):
 
         rooms: dict[str, list[str]] = {}
         for name, module in favor_lab._modules_of_public_names().items():
-            rooms.setdefault(module.split(".")[1], []).append(f"{module}.{name}")
+            value = getattr(favor_lab, name)  # functions and classes know where they are defined, constants do not
+            rooms.setdefault(module.split(".")[1], []).append(f"{getattr(value, '__module__', '')}.{name}")
         text: list[str] = []
         for room, names in rooms.items():
             text += [room, "-" * len(room), "", ".. autosummary::", "   :nosignatures:", ""]
-            text += [*(f"   ~{name}" for name in names), ""]
+            text += [*(f"   ~{name}" for name in names if not name.startswith(".")), ""]
+            constants = [f"``{name[1:]}``" for name in names if name.startswith(".")]
+            text += [f"Constants: {', '.join(constants)}.", ""] if constants else []
         return self.parse_text_to_nodes("\n".join(text), allow_section_headings=True)
 
 
