@@ -41,8 +41,7 @@ def plot_responses(
     axes.text(1.2, top + side[1] + 0.38, "gold label", fontsize=8, color=GREY, **CENTRED)
     for place, (name, lines) in enumerate(rows.items()):
         x, text = LEFT + place * width, responses[name]
-        card = {"facecolor": "#f6f8fa", "edgecolor": FAINT}
-        axes.fill_between([x, x + width - 0.15], top, top + tallest, **card)
+        axes.fill_between([x, x + width - 0.15], top, top + tallest, facecolor="#f6f8fa", edgecolor=FAINT)
         axes.text(x + 0.12, top + 0.22, printable(name), fontsize=10.5, weight="bold", va="center")
         draw_completion(axes, top + 0.45 + LINE * len(lines) / 2, lines, left=x + 0.12)
         verdicts = (

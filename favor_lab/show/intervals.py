@@ -90,8 +90,8 @@ def plot_changed_sides(
         axes.text(x, 0.22, str(i + 1), fontsize=8, color=GREY, **CENTRED)
         if bool(pair[0]) != bool(pair[1]):
             word, colour = ("gained", BLUE) if pair[1] else ("lost", VERMILLION)
-            frame = {"facecolor": FAINT, "alpha": 0.6, "linewidth": 0}
-            axes.fill_between([x - 0.45 * step, x + 0.45 * step], 0.5, 1.75, **frame)
+            sides = [x - 0.45 * step, x + 0.45 * step]
+            axes.fill_between(sides, 0.5, 1.75, facecolor=FAINT, alpha=0.6, linewidth=0)
             axes.text(x, 1.88, word, fontsize=8, color=colour, weight="bold", **CENTRED)
         for y, right in zip((0.85, 1.4), pair, strict=True):
             mark, colour = (RIGHT_MARK, BLUE) if right else (WRONG_MARK, VERMILLION)
