@@ -33,12 +33,8 @@ def plot_rows(
     """
     table, scores = [[float(value) for value in row] for row in ratios], [float(value) for value in advantages]
     longest = max(map(len, tokens), default=0)
-    if (
-        not longest
-        or len(table) != len(tokens)
-        or len(scores) != len(tokens)
-        or {len(row) for row in table} < {longest}
-    ):
+    agree = len(table) == len(scores) == len(tokens) and {len(row) for row in table} == {longest}
+    if not longest or not agree:
         shape = (len(table), len(table[0]) if table else 0)
         raise ValueError(f"plot_rows needs ratios (N, L) and N advantages for N = {len(tokens)} rows of at most "
                          f"L = {longest} tokens, but has ratios {shape} and {len(scores)} advantages")  # fmt: skip
