@@ -22,6 +22,7 @@ from favor_lab.show.explanations import plot_explanation, plot_truth
 from favor_lab.show.groups import plot_group, plot_samples
 from favor_lab.show.loop import plot_loop
 from favor_lab.show.profile import plot_profile
+from favor_lab.show.rows import plot_rows
 from favor_lab.show.style import house_style, new_figure, render
 from favor_lab.show.tokens import plot_tokens
 from favor_lab.study.evaluation import Answered, Evaluation
@@ -107,6 +108,7 @@ PICTURES = {
     plot_examples: lambda _: plot_examples([draw_scene("cartoon", "test", 0)] * 2, title="images"),
     plot_explanation: lambda policy: plot_explanation(explain(policy, make_examples()[0], LABELS, response="x")),
     plot_truth: lambda _: plot_truth(draw_scene("cartoon", "test", 0)),
+    plot_rows: lambda _: plot_rows([["a", "b"], ["c"]], [[1.3, 0.9], [0.5, 1.0]], [1.0, -1.0], clip=0.2),
     plot_group: lambda _: plot_group(IMAGE, "1", ["a", "b"], {"accuracy_reward": [0, 1]}, [-1.0, 1.0]),
     plot_samples: lambda _: plot_samples(IMAGE, SAMPLES),
     plot_loop: lambda _: plot_loop(),
