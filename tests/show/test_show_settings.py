@@ -13,14 +13,19 @@ from PIL import Image
 import favor_lab.show
 import forks
 from favor_lab.activities.world.scenes import draw_scene
+from favor_lab.budget.shapes import shape_of
 from favor_lab.cli import main
 from favor_lab.grpo.support.records import StepRecord
+from favor_lab.show.anatomy import plot_anatomy, plot_shared_prompt
+from favor_lab.show.answers import plot_responses
 from favor_lab.show.charts import plot_changes, plot_moves, plot_shots, plot_transfer
 from favor_lab.show.curves import plot_coverage, plot_curves, plot_records, record_curves
 from favor_lab.show.evaluations import plot_before_after, plot_confusion, plot_examples
 from favor_lab.show.explanations import plot_explanation, plot_truth
 from favor_lab.show.groups import plot_group, plot_samples
+from favor_lab.show.intervals import plot_changed_sides, plot_interval
 from favor_lab.show.loop import plot_loop
+from favor_lab.show.methods import plot_methods_map
 from favor_lab.show.profile import plot_profile
 from favor_lab.show.rows import plot_rows
 from favor_lab.show.style import house_style, new_figure, render
@@ -109,6 +114,12 @@ PICTURES = {
     plot_explanation: lambda policy: plot_explanation(explain(policy, make_examples()[0], LABELS, response="x")),
     plot_truth: lambda _: plot_truth(draw_scene("cartoon", "test", 0)),
     plot_rows: lambda _: plot_rows([["a", "b"], ["c"]], [[1.3, 0.9], [0.5, 1.0]], [1.0, -1.0], clip=0.2),
+    plot_interval: lambda _: plot_interval(7, 10),
+    plot_changed_sides: lambda _: plot_changed_sides([True, False], [True, True]),
+    plot_responses: lambda _: plot_responses(IMAGE, "1", {"before": "<answer>1</answer>", "after": "x"}, "answer"),
+    plot_methods_map: lambda _: plot_methods_map(),
+    plot_anatomy: lambda policy: plot_anatomy(IMAGE, shape_of(policy), (2, 2), (5, 9)),
+    plot_shared_prompt: lambda policy: plot_shared_prompt(shape_of(policy), (5, 9), 4, [["a", "end"], ["end"]]),
     plot_group: lambda _: plot_group(IMAGE, "1", ["a", "b"], {"accuracy_reward": [0, 1]}, [-1.0, 1.0]),
     plot_samples: lambda _: plot_samples(IMAGE, SAMPLES),
     plot_loop: lambda _: plot_loop(),
