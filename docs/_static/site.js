@@ -10,3 +10,11 @@ const makeReachable = () => {
 addEventListener("load", makeReachable)
 addEventListener("resize", makeReachable)
 addEventListener("toggle", makeReachable, true)  // a folded cell has no width before it is opened
+
+addEventListener("DOMContentLoaded", () => {
+  // Two parts beside the text need names of their own.
+  document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages")
+  document.querySelector(".toc-drawer")?.setAttribute("aria-label", "On this page")
+  // A long signature is set as a list of definitions, which it is not.
+  for (const element of document.querySelectorAll("dt.sig dl, dt.sig dl > dd")) element.setAttribute("role", "none")
+})
