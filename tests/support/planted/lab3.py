@@ -763,11 +763,13 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
             ),
             "s surrogate of a sequence is",
         ),
-        Wrong("the root of the length", changed(SEQUENCE, "mask.sum(dim=1)", "mask.sum(dim=1).sqrt()"), "s ratio is"),
+        Wrong(
+            "the root of the length", changed(SEQUENCE, "mask.sum(dim=1)", "mask.sum(dim=1).sqrt()"), "ratio is 1.1 too"
+        ),
         Wrong(
             "one less than the length",
             changed(SEQUENCE, "mask.sum(dim=1)", "(mask.sum(dim=1) - 1).clamp(min=1)"),
-            "s ratio is",
+            "ratio is 1.1 too",
         ),
         Wrong(
             "the median of the ratios",
@@ -1089,7 +1091,7 @@ def sequence_surrogate(logps, old_logps, advantages, mask, low, high):
         Wrong(
             "advantages of whole groups only",
             changed(STEP, "    logps = score", "    advantages = advantages.roll(1)\n    logps = score"),
-            "not",
+            "add up to 0",
         ),
     ],
     "audit": [

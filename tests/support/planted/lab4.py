@@ -304,7 +304,7 @@ def worst_pair(counts):
         Wrong(
             "precision, not accuracy",
             changed(MACRO, "counts.sum(axis=1)", "counts.sum(axis=0)[: len(counts)]") + PAIR,
-            "the mean of",
+            "the mean of 7/10",
         ),
         Wrong(
             "the median over labels",
@@ -329,12 +329,12 @@ def worst_pair(counts):
                 "shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)",
                 "shares = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)",
             ),
-            "/",
+            "the example",
         ),
         Wrong(
             "shares of the valid answers",
             MACRO + changed(PAIR, "counts.sum(axis=1, keepdims=True)", "counts[:, :-1].sum(axis=1, keepdims=True)"),
-            "/",
+            "the example",
         ),
         Wrong(
             "both directions in one pile",
@@ -437,7 +437,7 @@ def gain_interval(before, after, draws, rng):
             changed(GAIN, "    S, M", "    rng = np.random.default_rng()\n    S, M"),
             "all chance comes from rng",
         ),
-        Wrong("always a thousand draws", changed(GAIN, "range(draws)", "range(1000)"), "draws"),
+        Wrong("always a thousand draws", changed(GAIN, "range(draws)", "range(1000)"), "is `draws` used"),
         Wrong(
             "the median gain",
             changed(GAIN, "float(gains.mean()), float", "float(np.median(gains.mean(axis=0))), float"),
@@ -492,7 +492,7 @@ def gain_interval(before, after, draws, rng):
             changed(GAIN, "rng.integers(M, size=M)", "rng.integers(M, size=100)"),
             "a draw has as many runs and",
         ),
-        Wrong("no more draws than there are pictures", changed(GAIN, "range(draws)", "range(min(draws, 10 * M))"), "?"),
+        Wrong("as many draws as there are pictures", changed(GAIN, "range(draws)", "range(10 * M)"), "is `draws` used"),
         Wrong(
             "the verdicts of the pictures that changed",
             changed(

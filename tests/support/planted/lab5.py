@@ -828,7 +828,7 @@ def largest(peaks, card, headroom, groups, sizes):
                 "    scores = []",
                 "    label[:] = [gold and normalise_label(gold) for gold in label]\n    scores = []",
             ),
-            "<think>a",
+            "lists were changed",
         ),
         Wrong(
             "None for the whole list",
@@ -1277,7 +1277,7 @@ def which_mean(loss):
                 "    lengths = torch.tensor([[[1, 5], [2, 3], [6, 6]], [[4, 4], [3, 1], [2, 2]]])",
                 "    lengths = torch.randint(1, 3, (2, 3, 2))",
             ),
-            "is a call like the next",
+            "alike|a call like the next|a name|under other names",
         ),
         Wrong(
             "the first row is asked",
@@ -1416,14 +1416,14 @@ def twins(parts):
                 "image.size, image.tobytes()",
                 "image.size, image.tobytes()[:5000] if image.width > 6 else image.tobytes()[:9]",
             ).replace("[:5000]", "[:40000]"),
-            "?",
+            "pairs are none, or stand the wrong",
         ),
         Wrong(
             "the sum of the pixels",
             changed(
                 TWINS, "image.size, image.tobytes()", "image.size, sum(i * b for i, b in enumerate(image.tobytes()))"
             ),
-            "?",
+            "pairs are none, or stand the wrong",
         ),
         Wrong(
             "the mean colour of each row",
@@ -1446,7 +1446,7 @@ def twins(parts):
                 "image.size, image.tobytes()",
                 ("max(image.size), image.width > image.height, image.tobytes()[: 9 if image.width < 5 else None]"),
             ),
-            "?",
+            "pairs are none, or stand the wrong",
         ),
         Wrong(
             "neighbouring parts only",
@@ -1578,7 +1578,7 @@ def twins(parts):
                 "image.size, image.tobytes()",
                 ("image.size, image.tobytes()[1::3][:4000] if image.width > 9 else image.tobytes()[1::3][:3]"),
             ),
-            "?",
+            "pairs are none, or stand the wrong",
         ),
     ],
     "split-people": [
@@ -1983,7 +1983,7 @@ def claim(before, after, people, learnt, draws, rng):
             "all chance comes from rng",
         ),
         Wrong("no verdict", changed(CLAIM, "low, high, verdict\n", "low, high\n"), "four things"),
-        Wrong("one draw is a hundred", changed(CLAIM, "range(draws)", "range(max(draws, 7))"), "draws"),
+        Wrong("one draw is a hundred", changed(CLAIM, "range(draws)", "range(max(draws, 7))"), "is `draws` used"),
         Wrong("a thousand draws", changed(CLAIM, "range(draws)", "range(1000)"), "all chance comes from rng"),
         Wrong(
             "the median gain",
