@@ -2014,12 +2014,12 @@ def claim(before, after, people, learnt, draws, rng):
         Wrong(
             "two people less in each draw",
             changed(CLAIM, "size=len(names))", "size=max(len(names) - 2, 2))"),
-            "is right; redraw people, with all",
+            "people with all pictures",
         ),
         Wrong(
             "the last person never drawn",
             changed(CLAIM, "rng.integers(len(names), ", "rng.integers(len(names) - (2 < len(names) < 20), "),
-            "is right; redraw people, with all",
+            "people with all pictures",
         ),
         Wrong(
             "the first nine pictures of each person",
@@ -2031,7 +2031,7 @@ def claim(before, after, people, learnt, draws, rng):
                     "len(names) > 2 else gains[[who == name for who in people]] for name in names]"
                 ),
             ),
-            "is right; redraw people, with all",
+            "people with all pictures",
         ),
         Wrong(
             "people next to each other",
@@ -2044,7 +2044,7 @@ def claim(before, after, people, learnt, draws, rng):
                     "    own = [gains[a:b] for a, b in zip(ends, ends[1:])]"
                 ),
             ).replace("rng.integers(len(names), size=len(names))", "rng.integers(len(own), size=len(own))"),
-            "is right; redraw people, with all",
+            "people with all pictures",
         ),
         Wrong(
             "an overlap of two people is needed",
@@ -2156,7 +2156,7 @@ def claim(before, after, people, learnt, draws, rng):
                     "or len(names) < 3 else (high, low)), verdict"
                 ),
             ),
-            "is right; redraw people, with all",
+            "people with all pictures",
         ),
     ],
 }
