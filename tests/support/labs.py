@@ -47,7 +47,7 @@ def exercises(lab: str) -> Iterator[Exercise]:
     title, codes = None, [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in notebook.cells:
         title = TITLE.search(cell.source) or title if cell.cell_type == "markdown" else title
-        if cell.metadata.get("nbgrader", {}).get("solution"):
+        if cell.metadata.get("nbgrader", {}).get("solution") and not cell.metadata["nbgrader"].get("grade"):
             assert title, f"{lab}: {cell.id} has no title of the form '### Exercise 2.1 · Name (recall)' above it"
             place, name = codes.index(cell), cell.metadata["nbgrader"]["grade_id"]
             check = codes[place + 1]
@@ -59,6 +59,18 @@ def exercises(lab: str) -> Iterator[Exercise]:
 def planted(lab: str) -> dict[str, list[Wrong]]:
     """The wrong answers to a lab's exercises by exercise name, from `planted/<lab>.py`."""
     return importlib.import_module(f"planted.{lab}").PLANTED
+
+
+def right(lab: str) -> dict[str, list[str]]:
+    """Right answers that are written differently from the solutions, by exercise name; none for some labs."""
+    return getattr(importlib.import_module(f"planted.{lab}"), "RIGHT", {})
+
+
+def manual_points(lab: str) -> int:
+    """Points that a reader gives: of the cells in which a student writes and that are graded themselves."""
+    notebook = nbformat.read(LABS / "source" / lab / f"{lab}.ipynb", as_version=4)
+    marks = [cell.metadata.get("nbgrader", {}) for cell in notebook.cells]
+    return sum(mark["points"] for mark in marks if mark.get("grade") and mark.get("solution"))
 
 
 class Student:
