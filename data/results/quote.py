@@ -14,6 +14,7 @@ PAGES = (
     HERE.parents[1] / "README.md",
     HERE / "README.md",
     HERE / "RESULTS.md",
+    HERE / "family.md",
     HERE.parent / "pocket-qwen2-vl" / "README.md",
 )
 MARK = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
