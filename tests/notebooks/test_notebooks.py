@@ -75,6 +75,12 @@ def test_it_names_no_path_of_one_machine(notebook):
         assert not MACHINE_PATH.search(str(text)), text
 
 
+def test_what_is_folded_on_the_site_is_folded_in_jupyterlab_too(notebook):
+    for cell in code_cells(notebook):
+        tagged = "hide-input" in cell.metadata.get("tags", [])
+        assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == tagged, cell.id
+
+
 def test_it_is_small(path):
     assert path.stat().st_size < MOST_BYTES
 
