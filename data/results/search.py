@@ -107,12 +107,19 @@ def trial(method: str, variant: str, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The finished trials; a line that was cut off while it was written is left out."""
+    """The lines that `append` wrote; one that was cut off while it was written is left out."""
     trials = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with suppress(ValueError):
             trials.append(json.loads(line))
     return trials
+
+
+def append(path: Path, entry: dict[str, Any]) -> None:
+    """Write a line for `read`, in one piece, so that several processes can share the file."""
+    cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut_off + json.dumps(entry) + "\n")
 
 
 def chosen(trials: Iterable[dict[str, Any]], method: str, variant: str = "") -> dict[str, Any]:
@@ -135,10 +142,7 @@ def search(part: int, parts: int, until: float) -> None:
             continue
         if time.time() > until:
             break
-        line = json.dumps(trial(method, variant, choice)) + "\n"
-        cut_off = target.exists() and not target.read_bytes().endswith(b"\n")
-        with target.open("a", encoding="utf-8") as file:
-            file.write("\n" * cut_off + line)
+        append(target, trial(method, variant, choice))
 
 
 def written(choice: dict[str, Any]) -> str:
@@ -152,17 +156,8 @@ def written(choice: dict[str, Any]) -> str:
 
 def page(trials: list[dict[str, Any]]) -> str:
     """The chosen trial of each method beside its default and the spread of all, and every trial below."""
-    head = [
-        "method",
-        "trials",
-        "chosen",
-        "right",
-        "sampled right",
-        "true statements",
-        "tokens a step",
-        "default",
-        "worst",
-    ]
+    head = ["method", "trials", "chosen", "right", "sampled right", "true statements"]
+    head += ["tokens a step", "default", "worst"]
     rows, every = [], []
     for method, variant in SPACES:
         mine = [t for t in trials if (t["method"], t["variant"]) == (method, variant)]
@@ -173,17 +168,8 @@ def page(trials: list[dict[str, Any]]) -> str:
         default = next((percent(t["right"]) for t in mine if not t["choice"] and t["right"] is not None), "")
         cells = [percent(best["right"]), percent(best["sampled_right"]), percent(best["true"]) if best["true"] else ""]
         name = f"{method} + {variant}" if variant else method
-        rows.append(
-            [
-                name,
-                str(len(mine)),
-                written(best["choice"]),
-                *cells,
-                f"{best['tokens']:.0f}",
-                default,
-                percent(min(right)),
-            ]
-        )
+        cells += [f"{best['tokens']:.0f}", default, percent(min(right))]
+        rows.append([name, str(len(mine)), written(best["choice"]), *cells])
         for t in sorted(mine, key=lambda t: -(t["right"] or 0)):
             shares = ["refused" if t["right"] is None else percent(t["right"])]
             shares += ["" if t.get(what) is None else percent(t[what]) for what in ("sampled_right", "true")]

@@ -10,7 +10,6 @@ cells once more and compares. ``--curves`` follows a few trainings on validation
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections import defaultdict
@@ -19,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from search import SEED, SPACES, chosen, read, settings_for
+from search import SEED, SPACES, append, chosen, read, settings_for
 from tqdm import tqdm
 
 from favor_lab import GRPOSettings, evaluate, few_shot, load_activities, load_policy
@@ -207,15 +206,24 @@ def calibration_table(results: Sequence[Result]) -> str:
     return markdown([*head, "Brier score"], rows)
 
 
-def transfer_table(results: Sequence[Result]) -> str:
-    """At four shots: on the set that it learnt from, and on the three others (greedy)."""
-    shares: dict[str, dict[bool, list[float]]] = defaultdict(lambda: defaultdict(list))
+def transfer_shares(results: Sequence[Result]) -> dict[str, dict[tuple[str, str], float]]:
+    """Method or recipe -> (learnt on, tested on) -> greedy accuracy at four shots, the mean of the seeds."""
+    shares: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         cell = result.cell
         if cell.shots == MAIN and not cell.task:
             for name, test in result.tests.items():
-                shares[name_of((cell.method, cell.variant))][name == cell.dataset].append(test.accuracy)
-    rows = [[name, *(percent(np.mean(by[own])) for own in (True, False))] for name, by in shares.items() if by[False]]
+                shares[name_of((cell.method, cell.variant))][cell.dataset, name].append(test.accuracy)
+    return {name: {place: float(np.mean(all_)) for place, all_ in by.items()} for name, by in shares.items()}
+
+
+def transfer_table(results: Sequence[Result]) -> str:
+    """At four shots: on the set that it learnt from, and on the three others (greedy)."""
+    rows = []
+    for name, shares in transfer_shares(results).items():
+        own, other = ([share for (a, b), share in shares.items() if (a == b) is same] for same in (True, False))
+        if own and other:
+            rows.append([name, percent(np.mean(own)), percent(np.mean(other))])
     return markdown(["", "on its own set", "on the three others"], rows)
 
 
@@ -254,9 +262,7 @@ def run_curves(until: float) -> None:
         if time.time() > until:
             break
         points = curve(way, name, SEED + 1 + seed, settings_of(way, trials, MAIN))
-        line = {"method": way[0], "variant": way[1], "dataset": name, "seed": seed, "points": points}
-        with CURVES.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(CURVES, {"method": way[0], "variant": way[1], "dataset": name, "seed": seed, "points": points})
 
 
 def reached(points: Sequence[Mapping[str, float]], what: str, goal: float = GOAL) -> float | None:
@@ -316,15 +322,9 @@ def draw(results: Sequence[Result]) -> None:
         ordered = sorted(changes, key=lambda name: -(changes[name]["right"].mean if changes[name]["right"] else 0))
         headings = {"right": "over SFT: greedy", "sampled right": "sampled", "majority right": "majority of 8"}
         plot_changes({name: changes[name] for name in ordered}, headings).savefig(FIGURES / "second_over_sft.png")
-    shares: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for result in results:
-        cell = result.cell
-        if cell.shots == MAIN and not cell.task and (cell.method, cell.variant) in WITH_ALL_SHOTS:
-            for name, test in result.tests.items():
-                shares[name_of((cell.method, cell.variant))][cell.dataset, name].append(test.accuracy)
+    shares = {name: by for name, by in transfer_shares(results).items() if (name, "") in WITH_ALL_SHOTS}
     if shares:
-        means = {name: {place: float(np.mean(v)) for place, v in by.items()} for name, by in shares.items()}
-        plot_transfer(means, SETS).savefig(FIGURES / "second_transfer.png")
+        plot_transfer(shares, SETS).savefig(FIGURES / "second_transfer.png")
 
 
 def write_pages() -> None:

@@ -154,8 +154,8 @@ def two_stages(method: str, policy: Policy, shots: FewShot, settings: GRPOSettin
     SFT stage (that of GRPO); answers_alone, whether that stage learns answers without reasoning (False).
     ValueError for a share that leaves a stage no step.
     """
-    options: dict[str, Any] = {"first_share": 0.5, "sft_rate": settings.learning_rate, "answers_alone": False}
-    options |= {**settings.coefficients}
+    defaults: dict[str, Any] = {"first_share": 0.5, "sft_rate": settings.learning_rate, "answers_alone": False}
+    options = {**defaults, **settings.coefficients}
     first = round(float(options["first_share"] or 0) * settings.steps)
     if not 0 < first < settings.steps:
         share = f"first_share is {options['first_share']}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from favor_lab.show.layout import canvas, place_image
-from favor_lab.show.style import BLUE, FAINT, GREY, INK, ORANGE, PAPER, SKY, house_style
+from favor_lab.show.layout import arrow, canvas, card, place_image
+from favor_lab.show.style import BLUE, GREY, INK, ORANGE, PAPER, SKY, house_style
 from favor_lab.show.text import CENTRED, printable, text_width
 
 if TYPE_CHECKING:
@@ -45,31 +45,23 @@ def plot_anatomy(
     _grid(axes, 7.55, 0.75, 1.1, max(1, cells[0] // shape.merge), max(1, cells[1] // shape.merge), SKY)
     axes.text(8.1, 2.15, f"{image_tokens} image tokens\nof {shape.hidden} numbers (D)", fontsize=8.5, **CENTRED)
     for x, end in ((1.47, 1.95), (3.17, 3.63), (5.42, 5.83), (7.02, 7.5)):
-        _arrow(axes, (x, 1.3), (end, 1.3))
+        arrow(axes, (x, 1.3), (end, 1.3))
     _part(axes, 2.75, 2.3, "Part 2 \N{MIDDLE DOT} positions and the language model", left=2.1)
     _draw_prompt(axes, image_tokens, text_tokens)
     axes.plot([8.1, 8.1, 1.53], [2.36, 2.6, 2.6], color=GREY, linewidth=1.4)
-    _arrow(axes, (1.53, 2.6), (1.53, 3.68))
+    arrow(axes, (1.53, 2.6), (1.53, 3.68))
     prompt_tokens = image_tokens + sum(text_tokens)
-    _card(
-        axes,
-        4.1,
-        3.35,
-        1.9,
-        1.05,
-        "language model",
-        f"{shape.layers} layers: each token attends\nto itself and earlier ones",
-    )
-    axes.text(
-        5.05, 4.75, f"{prompt_tokens} hidden states of {shape.hidden}:\nthe last one predicts", fontsize=8.5, **CENTRED
-    )
+    attends = f"{shape.layers} layers: each token attends\nto itself and earlier ones"
+    _card(axes, 4.1, 3.35, 1.9, 1.05, "language model", attends)
+    states = f"{prompt_tokens} hidden states of {shape.hidden}:\nthe last one predicts"
+    axes.text(5.05, 4.75, states, fontsize=8.5, **CENTRED)
     _card(axes, 6.45, 3.35, 1.05, 1.05, "head", "a number for\neach token")
     axes.text(6.98, 4.75, f"{shape.vocabulary:,} logits\nof the vocabulary", fontsize=8.5, **CENTRED)
     wide = max(0.75, text_width(printable(next_token), 9) + 0.16)
     _token(axes, 8.02, 3.73, wide, printable(next_token), TEXT_TOKEN, 9)
     axes.text(8.02 + wide / 2, 4.75, "the next token,\nsampled", fontsize=8.5, **CENTRED)
     for x, end in ((3.67, 4.08), (6.02, 6.43), (7.52, 7.98)):
-        _arrow(axes, (x, 3.88), (end, 3.88))
+        arrow(axes, (x, 3.88), (end, 3.88))
     return figure
 
 
@@ -120,7 +112,7 @@ def plot_shared_prompt(
 
 def _draw_store(axes: Axes, shape: ModelShape, columns: int, prompt: int) -> None:
     """The cache of the prompt: for each layer a row of keys and one of values."""
-    _arrow(axes, (0.2 + 0.075 * columns, 1.1), (0.2 + 0.075 * columns, 1.38))
+    arrow(axes, (0.2 + 0.075 * columns, 1.1), (0.2 + 0.075 * columns, 1.38))
     drawn = min(shape.layers, 4)
     for layer in range(drawn):
         y = 1.42 + 0.28 * layer
@@ -131,14 +123,8 @@ def _draw_store(axes: Axes, shape: ModelShape, columns: int, prompt: int) -> Non
     each = 2 * shape.layers * shape.kv_width
     first = f"the cache: keys and values of {prompt} tokens in {shape.layers} layers"
     axes.text(0.2, y + 0.14, first + (", 4 of them drawn" if drawn < shape.layers else ""), fontsize=8.5, va="center")
-    axes.text(
-        0.2,
-        y + 0.34,
-        f"dark keys, light values: {each} numbers per token, read by every row",
-        fontsize=8.5,
-        color=GREY,
-        va="center",
-    )
+    second = f"dark keys, light values: {each} numbers per token, read by every row"
+    axes.text(0.2, y + 0.34, second, fontsize=8.5, color=GREY, va="center")
 
 
 def _draw_prompt(axes: Axes, image_tokens: int, text_tokens: tuple[int, int]) -> None:
@@ -171,18 +157,12 @@ def _shares(before: int, image: int, after: int, cells: int) -> list[str]:
 
 def _part(axes: Axes, y: float, height: float, title: str, left: float = 0.3) -> None:
     """A frame over the whole width, with its title."""
-    from matplotlib.patches import FancyBboxPatch
-
-    shape: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": "#f6f8fa", "edgecolor": FAINT}
-    axes.add_patch(FancyBboxPatch((0.1, y), 8.8, height, **shape))
+    card(axes, 0.1, y, 8.8, height)
     axes.text(left, y + 0.27, title, fontsize=11, weight="bold", va="center")
 
 
 def _card(axes: Axes, x: float, y: float, wide: float, high: float, title: str, text: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    shape: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.06", "facecolor": PAPER, "edgecolor": BLUE}
-    axes.add_patch(FancyBboxPatch((x, y), wide, high, **shape))
+    card(axes, x, y, wide, high, boxstyle="round,pad=0,rounding_size=0.06", facecolor=PAPER, edgecolor=BLUE)
     axes.text(x + wide / 2, y + 0.27, title, fontsize=10, weight="bold", color=BLUE, **CENTRED)
     axes.text(x + wide / 2, y + 0.66, text, fontsize=8, color=INK, linespacing=1.35, **CENTRED)
 
@@ -203,8 +183,3 @@ def _rectangle(x: float, y: float, wide: float, high: float, colour: str) -> Any
     from matplotlib.patches import Rectangle
 
     return Rectangle((x, y), wide, high, facecolor=colour, edgecolor="none")
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    shape = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11, "color": GREY, "linewidth": 1.4}
-    axes.annotate("", end, start, arrowprops=shape)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from favor_lab.grpo.rewards import format_reward, is_right
 from favor_lab.show.groups import LINE, completion_lines, draw_completion
-from favor_lab.show.layout import canvas, place_image
+from favor_lab.show.layout import CARD, canvas, place_image
 from favor_lab.show.style import BLUE, FAINT, GREY, VERMILLION, WIDTH, house_style
 from favor_lab.show.text import CENTRED, RIGHT_MARK, WRONG_MARK, printable
 
@@ -41,7 +41,7 @@ def plot_responses(
     axes.text(1.2, top + side[1] + 0.38, "gold label", fontsize=8, color=GREY, **CENTRED)
     for place, (name, lines) in enumerate(rows.items()):
         x, text = LEFT + place * width, responses[name]
-        axes.fill_between([x, x + width - 0.15], top, top + tallest, facecolor="#f6f8fa", edgecolor=FAINT)
+        axes.fill_between([x, x + width - 0.15], top, top + tallest, facecolor=CARD, edgecolor=FAINT)
         axes.text(x + 0.12, top + 0.22, printable(name), fontsize=10.5, weight="bold", va="center")
         draw_completion(axes, top + 0.45 + LINE * len(lines) / 2, lines, left=x + 0.12)
         verdicts = (

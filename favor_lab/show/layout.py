@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from favor_lab.activities.images import HELD_PIXELS, to_rgb
-from favor_lab.show.style import FAINT, WIDTH, new_figure
+from favor_lab.show.style import FAINT, GREY, WIDTH, new_figure
 from favor_lab.show.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
+
+CARD = "#f6f8fa"  # the face of a card
 
 
 def titled_figure(height: float, title: str, room: float = 0.3) -> Figure:
@@ -39,6 +41,22 @@ def canvas(height: float) -> tuple[Figure, Axes]:
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")
     return figure, axes
+
+
+def arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = GREY, width: float = 1.4
+) -> None:
+    """An arrow between two points of a `canvas`."""
+    shape = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
+    axes.annotate("", end, start, arrowprops=shape | {"color": colour, "linewidth": width})
+
+
+def card(axes: Axes, x: float, y: float, wide: float, high: float, **look: Any) -> None:
+    """A box with round corners whose upper left corner is (x, y), on a `canvas`; look: of a matplotlib patch."""
+    from matplotlib.patches import FancyBboxPatch
+
+    shape: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": CARD, "edgecolor": FAINT}
+    axes.add_patch(FancyBboxPatch((x, y), wide, high, **shape | look))
 
 
 def place_image(figure: Figure, image: Image, x: float, y: float, wide: float, high: float) -> None:

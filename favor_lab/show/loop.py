@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from favor_lab.show.groups import completion_lines, draw_advantage, draw_completion, draw_reward
-from favor_lab.show.layout import canvas, place_image
-from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, VERMILLION, house_style
+from favor_lab.show.layout import arrow, canvas, card, place_image
+from favor_lab.show.style import BLUE, GREY, INK, PAPER, VERMILLION, house_style
 from favor_lab.show.text import CENTRED
 
 if TYPE_CHECKING:
@@ -51,25 +51,17 @@ def plot_loop(image: Image | None = None, step: str = "") -> Figure:
     axes.text(0.925, 2.8, "gold label:\nriding a bike", fontsize=8.5, weight="bold", **CENTRED)
     x = STEPS[3][0] + STEPS[3][1] / 2
     axes.plot([x, x, 0.925], [3.6, 4.0, 4.0], color=GREY, linewidth=1.4)
-    _arrow(axes, (0.925, 4.0), (0.925, 3.1))
+    arrow(axes, (0.925, 4.0), (0.925, 3.1))
     back = "the policy has moved a little: next step, next images"
     axes.text(4.9, 4.0, back, fontsize=9, backgroundcolor=PAPER, **CENTRED)
     return figure
 
 
-def _arrow(axes: Axes, start: Point, end: Point, colour: str = GREY, width: float = 1.4) -> None:
-    shape = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
-    axes.annotate("", end, start, arrowprops=shape | {"color": colour, "linewidth": width})
-
-
 def _draw_steps(axes: Axes, here: str) -> None:
     """A card for each step of the loop; the one that is named is framed, and says so."""
-    from matplotlib.patches import FancyBboxPatch
-
-    shape: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": "#f6f8fa", "edgecolor": FAINT}
     for number, (x, width, step, question, functions) in enumerate(STEPS, 1):
         frame = {"edgecolor": BLUE, "linewidth": 2.6, "facecolor": PAPER} if step == here else {}
-        axes.add_patch(FancyBboxPatch((x, 0.3), width, 3.3, **shape | frame))
+        card(axes, x, 0.3, width, 3.3, **frame)
         if step == here:
             axes.text(x + width / 2, 0.17, "you are here", fontsize=8.5, color=BLUE, weight="bold", **CENTRED)
         axes.scatter([x + 0.25], [0.58], s=230, color=INK)
@@ -77,7 +69,7 @@ def _draw_steps(axes: Axes, here: str) -> None:
         axes.text(x + 0.46, 0.58, step, fontsize=11.5, weight="bold", va="center_baseline")
         axes.text(x + width / 2, 1.03, question, fontsize=8, color=GREY, linespacing=1.3, **CENTRED)
         axes.text(x + width / 2, 3.3, functions, fontsize=7.5, family="monospace", **CENTRED)
-        _arrow(axes, (x - 0.18, 2.18), (x, 2.18))
+        arrow(axes, (x - 0.18, 2.18), (x, 2.18))
 
 
 def _draw_completions(axes: Axes, advantages: Sequence[float]) -> None:
@@ -91,5 +83,5 @@ def _draw_completions(axes: Axes, advantages: Sequence[float]) -> None:
             draw_reward(axes, x, y, value)
         draw_advantage(axes, lefts[2] + 0.7, y, advantages[g], 1.5)
         x, up = lefts[3] + 0.62, 0.14 if advantages[g] > 0 else -0.14
-        _arrow(axes, (x, y + up), (x, y - up), BLUE if up > 0 else VERMILLION, 1 + 2 * abs(advantages[g]))
+        arrow(axes, (x, y + up), (x, y - up), BLUE if up > 0 else VERMILLION, 1 + 2 * abs(advantages[g]))
     axes.plot([lefts[2] + 0.7] * 2, [ROWS[0] - 0.2, ROWS[-1] + 0.2], color=GREY, linewidth=0.8)

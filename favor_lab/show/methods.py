@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from favor_lab.show.layout import canvas
-from favor_lab.show.style import BLUE, FAINT, GREY, INK, PAPER, WIDTH, house_style
+from favor_lab.show.layout import canvas, card
+from favor_lab.show.style import BLUE, GREY, INK, PAPER, WIDTH, house_style
 from favor_lab.show.text import CENTRED
 
 if TYPE_CHECKING:
@@ -92,11 +92,8 @@ def plot_methods_map() -> Figure:
 
 def _draw_method(axes: Axes, method: Method, x: float) -> None:
     """One column: its name, its parts from the top, what it learns from."""
-    from matplotlib.patches import FancyBboxPatch
-
     middle = x + WIDE / 2
-    shape: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": "#f6f8fa", "edgecolor": FAINT}
-    axes.add_patch(FancyBboxPatch((x, 0.1), WIDE, 4.72, **shape))
+    card(axes, x, 0.1, WIDE, 4.72)
     models = sum(part.kind != "function" for part in method.parts)
     axes.text(middle, 0.35, method.name, fontsize=11, weight="bold", **CENTRED)
     axes.text(middle, 0.62, method.source, fontsize=8, color=GREY, **CENTRED)
@@ -112,6 +109,4 @@ def _draw_method(axes: Axes, method: Method, x: float) -> None:
 
 
 def _box(axes: Axes, x: float, y: float, wide: float, high: float, kind: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    axes.add_patch(FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=0.05", **LOOKS[kind]))
+    card(axes, x, y, wide, high, boxstyle="round,pad=0,rounding_size=0.05", **LOOKS[kind])
