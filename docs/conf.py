@@ -5,6 +5,7 @@ checkout. Notebooks are shown as they are stored; nothing is executed. No page a
 """
 
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -40,12 +41,10 @@ include_patterns = [
     "notebooks/scaling/README.md", "data/pocket-*/README.md", "data/results/*.md", "favor_lab/README.md",
     "favor_lab/cli/README.md", "tests/*/README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md",
 ]  # fmt: skip
-# pieces of other pages
-exclude_patterns = ["data/results/study_*.md", "data/results/card_*.md"]
-exclude_patterns += [
-    f"data/results/{name}.md"
-    for name in ("headline", "spine", "zero_shot", "base_to_new", "benchmarks_summary", "family_table")
-]
+# pieces that other pages quote: see data/results/quote.py
+PAGES = [ROOT / "README.md", *ROOT.glob("data/results/*.md"), *ROOT.glob("data/pocket-*/README.md")]
+QUOTED = {name for page in PAGES for name in re.findall(r"<!-- begin (\S+\.md) -->", page.read_text(encoding="utf-8"))}
+exclude_patterns = [f"data/results/{name}" for name in sorted(QUOTED)]
 
 nb_execution_mode = "off"
 nb_merge_streams = True

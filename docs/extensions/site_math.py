@@ -20,11 +20,15 @@ THIN, THICK = "0.167em", "0.278em"
 
 
 def braced(latex: str) -> str:
-    r"""LaTeX in the forms that the converter knows: braces around a single letter, names of several letters as one.
+    r"""LaTeX in the forms that the converter knows: braces around a single letter, names of several letters as one,
+    lines that are aligned by another name.
 
     >>> print(braced(r"\mathbb E[\mathrm{KL}], \texttt{clip\_low}"))
     \mathbb{E}[\operatorname{KL}], \texttt{clip_low}
+    >>> print(braced(r"\begin{aligned} a &= b \end{aligned}"))
+    \begin{align*} a &= b \end{align*}
     """
+    latex = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{align*}", latex)
     latex = re.sub(r"\\(mathbb|mathrm) (\w)", r"\\\1{\2}", latex)
     latex = re.sub(r"\\mathrm(?=\{[A-Za-z]{2,}\})", r"\\operatorname", latex)
     return re.sub(r"\\(text|texttt)\{[^{}]*\}", lambda match: match[0].replace(r"\_", "_"), latex)

@@ -81,6 +81,12 @@ def test_what_is_folded_on_the_site_is_folded_in_jupyterlab_too(notebook):
         assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == tagged, cell.id
 
 
+def test_it_has_one_title(notebook):
+    """Others would stand beside it in the site's list of pages."""
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
+
+
 def test_it_is_small(path):
     assert path.stat().st_size < MOST_BYTES
 
