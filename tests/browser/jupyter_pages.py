@@ -171,7 +171,8 @@ class NotebookPage:
         raise TimeoutError(f"{self.name}: waited {PATIENCE} s until {what}")
 
     def counts(self) -> list[str]:
-        prompts = self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
+        """The counts of the code cells; a folded cell shows none, and is seen in the saved file alone."""
+        prompts = self.page.locator(".jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)").all_text_contents()
         return [text.strip("[]: ") for text in prompts]
 
     def errors(self) -> list[str]:
