@@ -107,7 +107,7 @@ class Student:
 
 
 def run(source: str, names: dict[str, Any], quiet: bool = False) -> None:
-    """Run a cell's source in a namespace, without its output. quiet: RuntimeWarnings are no errors, in pytest either."""
+    """Run a cell's source in a namespace, without its output. quiet: RuntimeWarnings are no errors in pytest either."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore", RuntimeWarning)
